@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+// common/base: cursors refuse to read past the end; state survives a torn save and tells damage from "never saved".
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "common/base/bytes.h"
+#include "common/base/checksum.h"
+#include "common/base/file.h"
+#include "common/base/twin.h"
+
+static char dir[] = "/tmp/test_base_XXXXXX";
+
+static void cursor_stops_at_the_end(void **state)
+{
+    uint8_t data[6] = {1, 0, 2, 0, 0, 0};
+    struct byte_reader r = byte_reader(data, sizeof(data));
+    assert_int_equal(byte_u16(&r), 1);
+    assert_int_equal(byte_u32(&r), 2);
+    assert_false(r.bad);
+    assert_int_equal(byte_u8(&r), 0);
+    assert_true(r.bad);
+}
+
+static void writer_refuses_to_overflow(void **state)
+{
+    uint8_t data[4];
+    struct byte_writer w = byte_writer(data, sizeof(data));
+    byte_put_u32(&w, 7);
+    assert_false(w.bad);
+    byte_put_u8(&w, 1);
+    assert_true(w.bad);
+    assert_int_equal(w.used, 4);
+}
+
+static void file_replace_gives_old_or_new(void **state)
+{
+    char path[256];
+    struct error err = {0};
+    snprintf(path, sizeof(path), "%s/f", dir);
+    assert_int_equal(file_replace(path, "one", 3, 0600, &err), 0);
+    assert_int_equal(file_replace(path, "three", 5, 0600, &err), 0);
+    char *data = NULL;
+    size_t size = 0;
+    assert_int_equal(file_read(path, 100, &data, &size, &err), 0);
+    assert_int_equal(size, 5);
+    assert_string_equal(data, "three");
+    free(data);
+    assert_int_equal(file_read(path, 4, &data, &size, &err), -EFBIG);
+}
+
+static void damage_byte(const char *path, int copy, off_t offset)
+{
+    char name[300];
+    snprintf(name, sizeof(name), "%s.%d", path, copy);
+    int fd = open(name, O_RDWR);
+    assert_true(fd >= 0);
+    uint8_t b;
+    assert_int_equal(pread(fd, &b, 1, offset), 1);
+    b ^= 0x40;
+    assert_int_equal(pwrite(fd, &b, 1, offset), 1);
+    close(fd);
+}
+
+// Invariant of twin.h: whatever single copy is damaged, the other one counts; damage is never "empty".
+static void twin_survives_a_torn_copy(void **state)
+{
+    char path[256], got[64];
+    struct error err = {0};
+    struct twin *twin = NULL;
+    size_t size = 99;
+    snprintf(path, sizeof(path), "%s/state", dir);
+    assert_int_equal(twin_open(path, got, sizeof(got), &twin, &size, &err), 0);
+    assert_int_equal(size, 0);
+    assert_int_equal(twin_save(twin, "first", 5, &err), 0);
+    assert_int_equal(twin_save(twin, "second", 6, &err), 0);
+    twin = twin_free(twin);
+    assert_int_equal(twin_open(path, got, sizeof(got), &twin, &size, &err), 0);
+    assert_int_equal(size, 6);
+    assert_memory_equal(got, "second", 6);
+    twin = twin_free(twin);
+
+    damage_byte(path, 0, 33); // the second save lies in copy 0
+    assert_int_equal(twin_open(path, got, sizeof(got), &twin, &size, &err), 0);
+    assert_memory_equal(got, "first", 5);
+    twin = twin_free(twin);
+
+    damage_byte(path, 1, 3);
+    assert_int_equal(twin_open(path, got, sizeof(got), &twin, &size, &err), -EUCLEAN);
+    assert_non_null(twin);
+    assert_int_equal(twin_save(twin, "again", 5, &err), 0);
+    twin = twin_free(twin);
+    assert_int_equal(twin_open(path, got, sizeof(got), &twin, &size, &err), 0);
+    assert_memory_equal(got, "again", 5);
+    twin_free(twin);
+}
+
+static int make_dir(void **state)
+{
+    return mkdtemp(dir) ? 0 : -1;
+}
+
+static int drop_dir(void **state)
+{
+    char command[300];
+    snprintf(command, sizeof(command), "rm -rf %s", dir);
+    return system(command);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(cursor_stops_at_the_end),
+        cmocka_unit_test(writer_refuses_to_overflow),
+        cmocka_unit_test(file_replace_gives_old_or_new),
+        cmocka_unit_test(twin_survives_a_torn_copy),
+    };
+    return cmocka_run_group_tests(tests, make_dir, drop_dir);
+}
