@@ -42,7 +42,8 @@ struct batch {
     struct le64 barrier;   // with BATCH_BARRIER: its number in this session, rising from 1; else 0
     struct le64 reserved;  // zero
     struct le32 reserved2; // zero
-    struct le32 header_sum; // checksum32 of this header (with this field zero) followed by all record headers
+    struct le32 header_sum; // checksum32 of this header, taken while this field holds the checksum32 of all record
+                            // headers together (so that nobody has to put them together to sum them)
 };
 _Static_assert(sizeof(struct batch) == 64, "a format of wire and disk");
 
@@ -78,7 +79,7 @@ struct batch_answer {
     struct le64 seq;
     struct le64 offset;
     struct le32 blocks; // at most CHECK_BLOCKS_MAX
-    struct le32 header_sum; // over this header (field zero) followed by the bitmap
+    struct le32 header_sum; // likewise: of this header while this field holds the checksum32 of the bitmap
 };
 _Static_assert(sizeof(struct batch_answer) == 40, "a format of the wire");
 

@@ -13,12 +13,13 @@
 #define RECORD_VERSION     1
 #define RECORD_PAYLOAD_MAX (32U * 1024 * 1024) // the largest request of an NBD client
 #define RECORD_OBJECTS_MAX 64                  // volumes (and trees) of a pair
+#define RECORD_EPOCH_MAX   4096                // the encoded epoch of a RECORD_EPOCH
 
 enum record_type {
     RECORD_WRITE = 1, // payload -> [offset, offset + length); length == payload
     RECORD_ZERO,      // the range reads as zeros; no payload. Flag NO_HOLE keeps it allocated
     RECORD_DISCARD,   // the range reads as zeros and may be deallocated; no payload
-    RECORD_MARK,      // something to know at this position (enum record_mark in `offset`); changes no data
+    RECORD_MARK,      // something to know at this position (enum record_mark in `mark`); changes no data
     RECORD_EPOCH,     // an epoch was opened here; payload: the encoded epoch (epoch.h)
     RECORD_RESYNC,    // as WRITE, but carries what the range held all along, for a replica that lacks it
     RECORD_RESYNC_ZERO, // as ZERO, likewise
@@ -28,7 +29,7 @@ enum record_type {
 
 enum record_mark {
     MARK_UNDEFINED = 1, // a write of this range failed on the active end: its content there is undefined.
-                        // `offset`/`length` are the range; see RECORD_MARK_KIND
+                        // `offset`/`length` are the range, `status` the errno; in the other marks these are 0
     MARK_RESYNC_BEGIN,  // from here on the object's replica is inconsistent
     MARK_RESYNC_END,    // when this is applied and everything before it settled, the object is synchronized
     MARK_IDLE,          // nothing; carries a barrier where no update is at hand
