@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "common/base/error.h"
 
@@ -205,7 +206,6 @@ const char *pair_app_kind_name(enum pair_app_kind kind);
 const char *pair_takeover_name(enum pair_takeover takeover);
 
 // Prints the reference of all fields, as the man page has it (troff), made from the table.
-#include <stdio.h>
 void pair_config_reference(FILE *out);
 
 #endif
