@@ -30,7 +30,8 @@ def _boot_json(lab, host):
     return {
         "mounts": _mounts(lab, host),
         "daemons": lab.state["daemons"].get(host, []),
-        "environment": {"PATH": lab.search_path(), "HOME": "/root", "LANG": "C.UTF-8", "LAB": lab.name},
+        "environment": {"PATH": lab.search_path(), "HOME": "/root", "LANG": "C.UTF-8", "LAB": lab.name,
+                        "LAB_HOST": host},
     }
 
 
@@ -107,7 +108,7 @@ def enter_argv(lab, host, argv):
     pid = lab.need_host(host)
     return ["nsenter", "--target", str(pid), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "setpriv",
             "--pdeathsig", "KILL", "env", f"--chdir={os.getcwd()}", f"PATH={lab.search_path()}", f"LAB={lab.name}",
-            *argv]
+            f"LAB_HOST={host}", *argv]
 
 
 def kill_daemons(lab, host, names, hold):
