@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+// The sockets of the control protocol; the only file of this room that knows nanomsg is link.c.
+// Private to common/control. Messages are whole or not there; none is larger than
+// CONTROL_MESSAGE_MAX.
+#ifndef CONTROL_LINK_H
+#define CONTROL_LINK_H
+
+#include <stddef.h>
+
+#include "common/base/error.h"
+
+// Whether somebody listens at the unix socket `path`: 0, -ENOENT, -ECONNREFUSED, -EACCES, ...
+int link_probe(const char *path);
+
+int link_listen(const char *path, int *ret_link, struct error *err);
+int link_connect(const char *path, int timeout_ms, int *ret_link, struct error *err);
+int link_fd(int link);
+// One message, freed with link_release(). A listening link gives -EAGAIN at once when there is
+// none; a connected one waits for its timeout and gives -ETIMEDOUT.
+int link_receive(int link, char **ret_message, size_t *ret_size);
+void link_release(char *message);
+int link_send(int link, const char *message, size_t size);
+void link_close(int link);
+
+#endif
