@@ -1,1 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+END_LIBS = $(top_builddir)/common/end/libend.a $(top_builddir)/queues/libqueues.a $(BASE_LIBS)
+
+check_PROGRAMS += test_end
+test_end_SOURCES = test_end.c
+test_end_LDADD = $(END_LIBS)

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+// Heartbeats. Each says what the sender knows, echoes the newest one of the receiver, and (active
+// end) answers it with yes or no. *Heard* means: a frame that echoes a heartbeat that I sent less
+// than T ago (DESIGN §6).
+#include "common/end/end_private.h"
+
+struct frame frame_new(const struct end *e, enum frame_type type)
+{
+    struct frame f;
+    __builtin_memset(&f, 0, offsetof(struct frame, beat));
+    if (type != FRAME_MEET)
+        __builtin_memset(&f.word, 0, sizeof(f.word));
+    f.type = type;
+    f.run = e->config.run;
+    f.to_run = e->peer.run;
+    f.session = e->session.number;
+    return f;
+}
+
+void frame_send(struct end *e, struct frame *f)
+{
+    struct end_action *a = end_act(e, ACT_SEND);
+    a->path = FRAME_ALL_PATHS;
+    a->frame = *f;
+}
+
+bool peer_heard(const struct end *e)
+{
+    return e->peer.run && !e->peer.gone && e->peer.echo_sent_ns &&
+           e->now - e->peer.echo_sent_ns < e->config.timeout_ns;
+}
+
+static uint16_t own_flags(const struct end *e)
+{
+    uint16_t flags = 0;
+    if (e->state == END_ACTIVE || e->state == END_SUSPENDED || e->state == END_HANDING_OVER ||
+        (e->state == END_TAKING_OVER && e->take.stage > TAKE_EPOCH))
+        flags |= FRAME_ACTIVE;
+    if (e->state == END_TAKING_OVER)
+        flags |= FRAME_TAKING_OVER;
+    if (grant_held(e))
+        flags |= FRAME_GRANTED;
+    if (end_ready_to_meet(e))
+        flags |= FRAME_READY_TO_MEET;
+    if (e->replica == REPLICA_DEAD)
+        flags |= FRAME_FAILED;
+    if (e->paused)
+        flags |= FRAME_PAUSED;
+    return flags;
+}
+
+static void send_beat(struct end *e, bool wants_echo)
+{
+    struct frame f = frame_new(e, FRAME_BEAT);
+    f.flags = own_flags(e) | (wants_echo ? FRAME_WANTS_ECHO : 0);
+    bool serving = e->state == END_ACTIVE || e->state == END_HANDING_OVER;
+    f.beat = (struct frame_beat){
+        .number = ++e->beat_number,
+        .sent_ns = e->now,
+        .echo_number = e->peer.beat_number,
+        .echo_sent_ns = e->peer.beat_sent_ns,
+        .answer = ANSWER_NONE,
+        .honoured = e->held.session == e->session.number ? e->held.honoured : 0,
+        .last_session = MAX(e->st.session, e->session.number),
+        .durable = serving ? e->data.numbered : e->data.replica_durable,
+        .applied = serving ? e->data.numbered : e->data.applied,
+    };
+    if (serving && e->session.number && e->session.lead)
+        f.beat.answer = grant_may_say_yes(e) ? ANSWER_YES : ANSWER_NO;
+    grant_said(e, f.beat.answer, f.beat.number);
+    frame_send(e, &f);
+}
+
+void beat_soon(struct end *e)
+{
+    e->next_beat_ns = e->now;
+}
+
+void beat_tick(struct end *e)
+{
+    if (e->now < e->next_beat_ns || e->data.wedged || e->exit_said)
+        return;
+    send_beat(e, true);
+    session_tick(e);
+    hand_tick(e);
+    e->next_beat_ns = e->now + e->config.beat_ns;
+}
+
+// A new run of the peer: the old one is gone, and a restarted end holds no grant.
+static void new_run(struct end *e, uint64_t run)
+{
+    if (e->peer.run) {
+        end_note(e, "the peer's end was restarted");
+        session_end(e, "the peer's end was restarted");
+        grant_confirmed(e);
+    }
+    uint64_t last = e->peer.last_session;
+    e->former_runs[e->former_next++ % FORMER_RUNS] = e->peer.run;
+    e->peer = (struct peer){.run = run, .last_session = last};
+}
+
+static bool former_run(const struct end *e, uint64_t run)
+{
+    for (unsigned i = 0; i < FORMER_RUNS; i++) {
+        if (e->former_runs[i] == run && run)
+            return true;
+    }
+    return false;
+}
+
+// Takes the sender's run for the peer's, unless the frame is a late one of a run that has been
+// followed by another.
+static bool accept_run(struct end *e, const struct frame *f)
+{
+    if (f->to_run && f->to_run != e->config.run)
+        return false; // meant for a former run of mine
+    if (former_run(e, f->run))
+        return false;
+    if (f->run == e->peer.run)
+        return true;
+    // A frame that does not name my run, or echoes nothing of mine, may be old: only a direct
+    // answer proves the new run.
+    if (e->peer.run && f->to_run != e->config.run)
+        return false;
+    new_run(e, f->run);
+    return true;
+}
+
+void beat_take(struct end *e, const struct frame *f)
+{
+    const struct frame_beat *b = &f->beat;
+    if (former_run(e, f->run))
+        return;
+    if (f->run != e->peer.run && e->peer.run && f->to_run != e->config.run) {
+        // Perhaps a new run that does not know mine yet: an echo tells it.
+        struct frame answer = frame_new(e, FRAME_BEAT);
+        answer.to_run = f->run;
+        answer.session = 0;
+        answer.beat.number = ++e->beat_number;
+        answer.beat.sent_ns = e->now;
+        answer.beat.echo_number = b->number;
+        answer.beat.echo_sent_ns = b->sent_ns;
+        answer.beat.last_session = MAX(e->st.session, e->session.number);
+        frame_send(e, &answer);
+        return;
+    }
+    if (!accept_run(e, f))
+        return;
+    e->peer.frame_ns = e->now;
+    e->peer.gone = false;
+    if (f->to_run == e->config.run && b->echo_number > e->peer.echo_number &&
+        b->echo_number <= e->beat_number && b->echo_sent_ns <= e->now) {
+        e->peer.echo_number = b->echo_number;
+        e->peer.echo_sent_ns = MAX(e->peer.echo_sent_ns, b->echo_sent_ns);
+        if (peer_heard(e))
+            e->peer.heard_ns = e->now;
+    }
+    bool newest = b->number > e->peer.beat_number;
+    if (newest) {
+        e->peer.beat_number = b->number;
+        e->peer.beat_sent_ns = b->sent_ns;
+        e->peer.flags = f->flags;
+        e->peer.session = f->session;
+        e->peer.last_session = MAX(e->peer.last_session, b->last_session);
+        e->peer.durable = b->durable;
+        e->peer.applied = b->applied;
+    }
+    bool same = e->session.number && f->session == e->session.number;
+    if (newest && e->session.number) {
+        if (same)
+            e->session.confirmed = true;
+        else if (e->session.confirmed)
+            session_end(e, "the peer left the session");
+    }
+    if (same && f->to_run == e->config.run) {
+        grant_take(e, b);
+        // The peer has dropped its grant at a no behind the newest yes.
+        if (b->honoured > e->given.yes_number && e->given.out)
+            grant_confirmed(e);
+    }
+    if (newest && (f->flags & FRAME_WANTS_ECHO) && !e->data.wedged && !e->exit_said)
+        send_beat(e, false);
+}

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+// What an operator may ask. Each command is answered at once: refused with the reason, or begun. A
+// command for the active end that was typed at the passive one is passed on.
+#include "common/end/end_private.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+struct answer {
+    int status;
+    char text[FRAME_TEXT];
+};
+
+static struct answer refuse(const char *text)
+{
+    struct answer a = {.status = -EPERM};
+    (void)snprintf(a.text, sizeof(a.text), "%s", text);
+    return a;
+}
+
+static struct answer begun(struct end *e, const char *name, const char *text)
+{
+    struct answer a = {.status = 0};
+    (void)snprintf(a.text, sizeof(a.text), "%s", text);
+    end_operation(e, name, STEP_PENDING, "%s", text);
+    return a;
+}
+
+static struct answer do_switch(struct end *e)
+{
+    if (e->state != END_ACTIVE)
+        return refuse("this end is not active");
+    if (!peer_heard(e) || !session_streaming(e))
+        return refuse("the peer is not connected");
+    if (e->st.pending)
+        return refuse(
+            "not synchronized: a resync is pending; wait for it (pairctl wait synchronized)");
+    if (e->peer.flags & FRAME_FAILED)
+        return refuse("the peer cannot write its replica");
+    if (e->relation != REL_PAIRED)
+        return refuse("not paired yet: the peer is still catching up");
+    struct answer a = begun(e, "switch", "stopping applications");
+    hand_begin(e, false);
+    return a;
+}
+
+static struct answer do_takeover(struct end *e, unsigned flags)
+{
+    if (e->state == END_ACTIVE || e->state == END_HANDING_OVER || e->state == END_TAKING_OVER)
+        return refuse("this end is active already, or about to be");
+    if (e->state == END_STOPPED)
+        return refuse("this end was stopped: use resume");
+    if (peer_heard(e) && (e->peer.flags & FRAME_ACTIVE))
+        return refuse("the active end is connected: use switch");
+    bool own = e->st.role == ROLE_ACTIVE;
+    if (own || e->unreadable || e->st.history.count == 0) {
+        if (!(flags & COMMAND_FORCE))
+            return refuse("only with --force: this end would serve from its own store, whatever "
+                          "its peer has");
+        if (e->state == END_HANDED_OVER)
+            e->st.intent = INTENT_NONE;
+        e->unreadable = false;
+        e->take.forced = true;
+        struct answer a = begun(e, "takeover", "taking over from this end's own store");
+        take_begin(e, EPOCH_LOST_QUEUE, false);
+        return a;
+    }
+    if (e->st.inconsistent && !(flags & COMMAND_INCONSISTENT))
+        return refuse(
+            "this replica is inconsistent, in mid-resync: only with --accept-inconsistent");
+    if (!grant_held(e) && !(flags & (COMMAND_FORCE | COMMAND_INCONSISTENT)))
+        return refuse(
+            "stale: the active end may have gone on without this one; --force overrides that");
+    if (e->replica == REPLICA_DEAD && !(flags & COMMAND_FORCE))
+        return refuse("the replica or its queue failed: --force serves what is there");
+    e->take.forced = flags & (COMMAND_FORCE | COMMAND_INCONSISTENT);
+    struct answer a = begun(e, "takeover", "replaying the safe queue");
+    take_begin(e, EPOCH_TAKEOVER, true);
+    return a;
+}
+
+static struct answer do_pause(struct end *e, unsigned flags)
+{
+    if (flags & COMMAND_REPLAY) {
+        if (e->state != END_PASSIVE)
+            return refuse("only a passive end replays");
+        e->replay_stopped = true;
+        grant_drop(e);
+        end_act(e, ACT_REPLAY)->on = false;
+    } else {
+        if (e->state != END_ACTIVE)
+            return refuse("only the active end can be paused");
+        e->paused = true;
+        beat_soon(e);
+    }
+    struct answer a = begun(e, "pause", "paused");
+    e->operation.result = STEP_DONE;
+    return a;
+}
+
+static struct answer do_resume(struct end *e)
+{
+    if (e->state == END_STOPPED) {
+        e->st.stopped = false;
+        end_save(e);
+        end_go(e, END_WAITING, "resumed by the operator");
+    } else if (e->replay_stopped) {
+        e->replay_stopped = false;
+        end_act(e, ACT_REPLAY)->on = true;
+    } else if (e->paused) {
+        e->paused = false;
+        session_end(e, "resumed");
+    } else {
+        return refuse("nothing is paused");
+    }
+    struct answer a = begun(e, "resume", "resumed");
+    e->operation.result = STEP_DONE;
+    return a;
+}
+
+static struct answer do_resync(struct end *e)
+{
+    if (e->state != END_ACTIVE)
+        return refuse("only the active end can resync its peer");
+    e->st.pending = end_all_volumes(e);
+    end_save(e);
+    e->session.resync_asked = false;
+    struct answer a = begun(e, "resync", "a full resync is asked for");
+    e->operation.result = STEP_DONE;
+    return a;
+}
+
+static struct answer do_stop(struct end *e)
+{
+    if (e->state == END_STOPPED)
+        return refuse("it is stopped already");
+    if (e->state != END_ACTIVE)
+        return refuse("only the active end can be stopped in order");
+    struct answer a = begun(e, "stop", "stopping applications");
+    hand_begin(e, true);
+    return a;
+}
+
+static struct answer execute(struct end *e, enum end_command command, unsigned flags)
+{
+    switch (command) {
+    case COMMAND_SWITCH:
+        return do_switch(e);
+    case COMMAND_TAKEOVER:
+        return do_takeover(e, flags);
+    case COMMAND_PAUSE:
+        return do_pause(e, flags);
+    case COMMAND_RESUME:
+        return do_resume(e);
+    case COMMAND_RESYNC:
+        return do_resync(e);
+    case COMMAND_STOP:
+        return do_stop(e);
+    }
+    return refuse("no such command");
+}
+
+static void reply(struct end *e, uint64_t id, int status, const char *text)
+{
+    struct end_action *a = end_act(e, ACT_REPLY);
+    a->id = id;
+    a->status = status;
+    (void)snprintf(a->text, sizeof(a->text), "%s", text);
+}
+
+// Whether the other end is the one that can do it.
+static bool belongs_to_peer(const struct end *e, enum end_command command, unsigned flags)
+{
+    if (!peer_heard(e) || command == COMMAND_TAKEOVER)
+        return false;
+    bool passive = e->state == END_PASSIVE || e->state == END_WAITING;
+    bool peer_active = e->peer.flags & FRAME_ACTIVE;
+    if (command == COMMAND_PAUSE && (flags & COMMAND_REPLAY))
+        return !passive;
+    if (command == COMMAND_RESUME)
+        return passive && peer_active && !e->replay_stopped;
+    return passive && peer_active;
+}
+
+void command_take(struct end *e, const struct end_event *ev)
+{
+    if (e->terminating) {
+        reply(e, ev->command.id, -ESHUTDOWN, "this end is being stopped");
+        return;
+    }
+    if (belongs_to_peer(e, ev->command.command, ev->command.flags)) {
+        struct frame f = frame_new(e, FRAME_COMMAND);
+        f.word.id = ev->command.id;
+        f.word.command = ev->command.command;
+        f.word.flags = ev->command.flags;
+        frame_send(e, &f);
+        return; // its FRAME_REPLY answers
+    }
+    struct answer a = execute(e, ev->command.command, ev->command.flags);
+    reply(e, ev->command.id, a.status, a.text);
+}
+
+void command_frame(struct end *e, const struct frame *f)
+{
+    if (f->type == FRAME_REPLY) {
+        if (f->word.status == 0)
+            end_operation(e, "passed on", STEP_PENDING, "%s", f->word.text);
+        reply(e, f->word.id, f->word.status, f->word.text);
+        return;
+    }
+    struct answer a = execute(e, (enum end_command)f->word.command, f->word.flags);
+    struct frame answer = frame_new(e, FRAME_REPLY);
+    answer.word.id = f->word.id;
+    answer.word.status = a.status;
+    (void)snprintf(answer.word.text, sizeof(answer.word.text), "%s", a.text);
+    frame_send(e, &answer);
+}

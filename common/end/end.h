@@ -1,0 +1,338 @@
+// SPDX-License-Identifier: Apache-2.0
+// One end of one pair as a step function: roles, grant, sessions, going alone, stepping down,
+// takeover, switchover.
+//
+// Pure: an event goes in with the time and the facts of the data path at that time, actions come
+// out, nothing else happens. No disk, socket, clock or thread; the daemon and the simulator carry
+// the actions out and report back. Inside, every event first changes facts; then the rules of the
+// present state are looked at until none applies (level-triggered, so that the order in which
+// reports arrive does not matter).
+//
+// Invariants (checked by end_check() after every step; attacked by tests/unit/test_end.c and
+// tests/sim):
+//  E1  The public address is asked on only in the states TAKING_OVER (after its epoch is durable)
+//  and ACTIVE. E2  An answer "yes" goes out only while serving, paired, every volume synchronized,
+//  nothing acknowledged alone. E3  The gate is ALONE only when `alone` and its epoch are durable,
+//  and no grant can be out. E4  A takeover by itself begins only with a grant that has not run out,
+//  and a consistent replica. E5  Once `handed over` is durable this end does not serve before it
+//  opened a later epoch. E6  What must survive is durable before it is acted on: an action that
+//  depends on a save follows its EV_SAVED.
+#ifndef END_END_H
+#define END_END_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/end/frame.h"
+#include "common/end/meet.h"
+#include "common/end/state.h"
+#include "queues/record.h"
+
+enum end_mode { END_ASYNC, END_SYNC, END_STRICT };
+
+struct end_config {
+    bool primary; // this end's identity
+    enum end_mode mode;
+    int64_t beat_ns;     // between two heartbeats
+    int64_t timeout_ns;  // T
+    int64_t decision_ns; // D
+    bool automatic;      // takeover policy: by itself, or only when told
+    bool has_waypoint;
+    bool alone_when_slow; // policy `slow`: go alone rather than hold the writers back
+    unsigned volumes;     // at most RECORD_OBJECTS_MAX
+    uint64_t run;         // random, new for each run of this end
+    uint64_t seed;        // for the ids of epochs
+};
+
+// The margin for the guard's work (address off, freeze), and the longest gap of an own or a
+// waypoint's clock.
+#define END_MARGIN_NS(config) ((config)->timeout_ns * 3 / 20) // 300 ms at the default T
+#define END_ASK_NS            (50 * INT64_C(1000000))
+#define END_GAP_NS            (100 * INT64_C(1000000))
+
+enum end_role_state {
+    END_WAITING, // started; passive, follows nobody yet: waits for the peer (or the operator)
+    END_PASSIVE, // in a session with an active peer, or was and has lost it (stale when the grant
+                 // is gone)
+    END_PROBING, // T of silence: asks the vetoes
+    END_TAKING_OVER,  // replays, opens its epoch, address, exports, applications
+    END_ACTIVE,       // serves
+    END_SUSPENDED,    // stepped down: was active, everything frozen, address off
+    END_HANDING_OVER, // switchover on the active end, before the point of no return
+    END_HANDED_OVER,  // behind it: waits for the peer's epoch
+    END_SPLIT,        // both ends acknowledged on their own: waits for the operator
+    END_STOPPED,      // protection ended in order by the operator
+    END_STATE_COUNT,
+};
+const char *end_state_name(enum end_role_state state);
+
+enum end_gate { GATE_CLOSED, GATE_HELD, GATE_PAIRED, GATE_ALONE };
+
+enum end_step_result { STEP_NONE, STEP_PENDING, STEP_DONE, STEP_FAILED };
+
+// Facts of the data path and the network, sampled by the caller right before each event.
+struct end_data {
+    uint64_t numbered;  // active: the last seq given
+    uint64_t durable;   // active: confirmed by the peer in this session
+    uint64_t applied;   // active: likewise; passive: by this end's own replica
+    uint64_t held_from; // active: first seq that the unsafe queue still has for the peer; 0: it
+                        // keeps none
+    uint64_t replica_durable; // passive: this end's own safe queue
+    int64_t
+        waiting_ns;    // since when the oldest answer has been waiting for `durable`; 0: none waits
+    int64_t moved_ns;  // when `durable` moved last
+    int64_t stream_ns; // when the data link was up last (its time of now while it is); 0: never
+    int64_t waypoint_ns; // when the newest ask that a waypoint has answered was sent; 0: never
+    bool wedged;         // a data thread of this pair does not turn: no heartbeat may go out
+    bool lagging;        // what is queued would need longer than T at the present rate
+};
+
+// ---- events
+// -----------------------------------------------------------------------------------------------------
+
+enum end_event_type {
+    EV_START,      // once, first
+    EV_TICK,       // time has passed
+    EV_FRAME,      // an authenticated frame of the peer
+    EV_SAVED,      // a save has ended
+    EV_GATE,       // the gate asked for is in force
+    EV_ATTACHED,   // the stream has a place in the unsafe queue from which on it gets every record
+    EV_EXPORTS,    // exports opened or closed
+    EV_ADDRESS,    // public address on or off
+    EV_APPS,       // applications started or stopped
+    EV_REPLICA,    // the replica: ready, wants a consent, finished, failed
+    EV_PROBED,     // the vetoes' probes are through
+    EV_GUARD,      // the guard acted or thawed
+    EV_RESYNCED,   // a volume's resync: the end mark has its seq
+    EV_OVERFLOW,   // the unsafe queue had to let go of the peer's position
+    EV_STORE,      // the active end's own store failed a flush
+    EV_APP_FAILED, // an application failed for good, and its policy is switchover
+    EV_PEER_GONE,  // the peer's end is known to have ended (its guard's goodbye)
+    EV_COMMAND,    // an operator
+    EV_TERMINATE,  // SIGTERM: a restart is coming
+};
+
+struct end_start {
+    bool same_boot;          // the runtime directory is of this boot, and this end ran in it before
+    bool guard_acted;        // the guard's flag is there
+    int64_t echo_sent_ns;    // kept in the runtime directory: sending time of the last echoed
+                             // heartbeat; 0 unknown
+    bool queue_found;        // the unsafe queue of the former run is whole
+    uint64_t queue_numbered; //
+    uint64_t replica_durable; // the safe queue's valid prefix ends here; 0: it is empty
+    bool replica_failed;      // the safe queue is damaged
+    bool state_unreadable;
+    const struct end_state *state;
+};
+
+enum end_replica_event {
+    REPLICA_READY,    // accepts frames of the session asked for
+    REPLICA_EPOCH,    // gate: an epoch record, `epoch` set
+    REPLICA_BEGIN,    // gate: `object` is inconsistent from `seq` on
+    REPLICA_END,      // gate: `object` is consistent as of `seq`, settled
+    REPLICA_FINISHED, // replayed to the end of the valid prefix: `seq`
+    REPLICA_FAILED,   // cannot go on; `text`
+};
+
+enum end_probe {
+    PROBE_CLEAR,    // nobody answers, a waypoint does
+    PROBE_ADDRESS,  // the public address answers, or the peer says "active" at its management
+                    // address
+    PROBE_ISOLATED, // no waypoint answers: this end is the isolated one
+    PROBE_ARBITER,  // the arbiter refuses or cannot be reached
+    PROBE_ERROR,    // could not ask
+};
+
+enum end_command {
+    COMMAND_SWITCH,
+    COMMAND_TAKEOVER,
+    COMMAND_PAUSE,
+    COMMAND_RESUME,
+    COMMAND_RESYNC,
+    COMMAND_STOP,
+};
+#define COMMAND_FORCE        0x1 // takeover: from its own store, whatever the vetoes say
+#define COMMAND_INCONSISTENT 0x2 // takeover: also of a replica in mid-resync
+#define COMMAND_REPLAY       0x4 // pause: the passive end stops applying
+
+struct end_event {
+    enum end_event_type type;
+    union {
+        struct end_start start;
+        struct {
+            unsigned path;
+            const struct frame *frame;
+        } frame;
+        struct {
+            uint64_t ticket;
+            int status; // 0 or -errno
+        } saved;
+        struct {
+            enum end_gate gate;
+            uint64_t numbered; // at the moment from which the gate is in force; HELD: nothing is in
+                               // flight any more
+        } gate;
+        struct {
+            uint64_t seq; // the first record that it gets
+        } attached;
+        struct {
+            bool open;
+            int status; // of opening; or of the flush of closing (exports are closed all the same)
+            uint64_t numbered; // the last seq given; final once closed
+        } exports;
+        struct {
+            bool on;
+            int status;
+        } address;
+        struct {
+            bool running;
+            int status;
+        } apps;
+        struct {
+            enum end_replica_event what;
+            uint64_t seq;
+            unsigned object;
+            const struct epoch *epoch;
+            bool short_of_confirmed; // FINISHED: the prefix does not reach what this run confirmed
+                                     // durable
+            uint64_t lost_records;   // FINISHED: discarded behind the prefix
+            const char *text;
+        } replica;
+        struct {
+            uint64_t ticket; // of the ACT_PROBE that it answers
+            enum end_probe result;
+            const char *text;
+        } probed;
+        struct {
+            bool frozen; // acted, or (false) thawed
+        } guard;
+        struct {
+            unsigned object;
+            uint64_t seq; // of its MARK_RESYNC_END
+        } resynced;
+        struct {
+            const char *text;
+        } failed; // EV_STORE, EV_APP_FAILED
+        struct {
+            enum end_command command;
+            unsigned flags;
+            uint64_t id; // comes back in ACT_REPLY
+        } command;
+    };
+};
+
+// ---- actions
+// ----------------------------------------------------------------------------------------------------
+
+enum end_action_type {
+    ACT_SEND, // frame on `path` (or FRAME_ALL_PATHS)
+    ACT_SAVE, // make `state` durable, then EV_SAVED with `ticket`. Saves are carried out in order
+    ACT_GATE, // -> EV_GATE
+    ACT_OPEN, // open the exports over a fresh unsafe queue of `epoch` whose first record (EPOCH) is
+              // `seq`, gate HELD; or (recover) over the found one, after its unnumbered slots are
+              // written again
+              // -> EV_EXPORTS
+    ACT_CLOSE,   // refuse new requests, wait for those in flight, flush the stores -> EV_EXPORTS
+    ACT_ABANDON, // drop the exports at once, without flush or drain (this end has yielded) ->
+                 // EV_EXPORTS
+    ACT_EPOCH,   // number an EPOCH record of `epoch` and go on in it (only while the gate is HELD)
+    ACT_BOUND,   // seqs up to `seq` may be given
+    ACT_STREAM,  // stream to the peer in `session` from `seq` on; seq 0: stop
+    ACT_ATTACH,  // hold every record that is numbered from now on for the peer -> EV_ATTACHED
+    ACT_DETACH,  // the peer's position in the unsafe queue is given up
+    ACT_FOLLOW,  // replica: accept frames of `session`; with `restart` drop the queue after
+                // replaying it and expect `seq` next -> EV_REPLICA READY; session 0: accept nothing
+    ACT_CONSENT, // replica: pass the gate at `seq`
+    ACT_FINISH,  // replica: replay to the end of the valid prefix, flush -> EV_REPLICA FINISHED or
+                 // FAILED
+    ACT_REPLAY,  // replica: stop (`on` false) or go on applying
+    ACT_RESYNC,  // resync the volumes of the mask `objects` (begin mark, check, send, end mark) ->
+                // EV_RESYNCED each; mask 0: stop
+    ACT_ADDRESS,  // public address on or off -> EV_ADDRESS
+    ACT_ANNOUNCE, // tell the network where the public address is now
+    ACT_PROBE,    // ask the vetoes -> EV_PROBED with `ticket`; a newer one replaces an older one
+    ACT_APPS,     // start (`on`) or stop the applications in order -> EV_APPS
+    ACT_ADOPT,    // go on with applications that run since the former run -> EV_APPS
+    ACT_DESTROY,  // kill what was frozen or runs: it must not write again
+    ACT_FREEZE,   // guard: act now -> EV_GUARD
+    ACT_THAW,     // guard: undo -> EV_GUARD
+    ACT_DEADLINE, // guard: act at `time_ns` (INT64_MAX: never). The front thread answers nothing
+                  // after it
+    ACT_WATCH,    // ask the waypoints every 50 ms (`on`) or at leisure
+    ACT_HISTORY,  // a step for the log and for `pairctl history`: `text`
+    ACT_REPLY,    // answer the operator: `id`, `status`, `text`
+    ACT_EXIT,     // the daemon may end this end now
+};
+
+#define ACTION_TEXT_SIZE 256
+#define FRAME_ALL_PATHS  UINT32_MAX
+
+struct end_action {
+    enum end_action_type type;
+    bool on;      // ADDRESS, APPS, REPLAY, WATCH
+    bool restart; // FOLLOW
+    bool recover; // OPEN
+    int status;   // REPLY
+    enum end_gate gate;
+    uint64_t seq;
+    uint64_t session;
+    uint64_t objects;
+    uint64_t ticket;
+    uint64_t id;
+    int64_t time_ns;
+    unsigned path;
+    char text[ACTION_TEXT_SIZE];
+    union {
+        struct frame frame;     // SEND
+        struct end_state state; // SAVE
+        struct epoch epoch;     // OPEN, EPOCH
+    };
+};
+
+// ---- the end
+// ----------------------------------------------------------------------------------------------------
+
+struct end;
+
+struct end *end_new(const struct end_config *config);
+struct end *end_free(struct end *end);
+
+// One step. `now` never goes back. Afterwards end_action() gives the actions in the order in which
+// they are to be started, NULL behind the last; they stay valid until the next step.
+void end_step(struct end *end, int64_t now, const struct end_data *data,
+              const struct end_event *event);
+const struct end_action *end_action(struct end *end);
+
+// When the next EV_TICK is wanted.
+int64_t end_deadline_ns(const struct end *end);
+
+// What a status shows.
+struct end_view {
+    enum end_role_state state;
+    bool active;       // role
+    bool alone;        // acknowledges (or would) without its peer
+    bool synchronized; // every volume
+    bool granted;      // passive: holds a grant; active: has one out
+    bool promotable;
+    bool frozen;
+    bool paused;
+    bool connected; // the peer is heard
+    uint64_t session;
+    uint64_t pending;       // mask: volumes with a resync pending (active)
+    uint64_t inconsistent;  // mask: volumes of this replica in mid-resync (passive)
+    int64_t stale_since_ns; // 0: not stale
+    int64_t heard_ns;       // when the peer was heard last; 0 never
+    int64_t echo_sent_ns;   // sending time of my last heartbeat that the peer has echoed
+    struct epoch epoch;     // the current one; number 0: none
+    enum meet_row met;      // what the last meeting decided
+    uint64_t peer_run;
+    uint64_t peer_position; // its durable position as it told last
+    const char *why;        // one sentence; valid until the next call
+    // The operator's last command here, and how it goes.
+    const char *operation; // NULL: none yet
+    enum end_step_result operation_result;
+    const char *operation_text;
+};
+void end_view(struct end *end, int64_t now, struct end_view *view);
+
+#endif

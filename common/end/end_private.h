@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: Apache-2.0
+// The inside of an end, shared by the files of this room and nobody else.
+//
+//   end.c       the step: facts in, rules until none applies, invariants; the table of role
+//   transitions beat.c      heartbeats, what was heard, the answers to them grant.c     the grant,
+//   seen from both ends session.c   meeting, and the start of streaming and following active.c
+//   serving: paired, going alone, alone, joining; stepping down takeover.c  becoming active: by
+//   silence, by the operator, by a switchover, at a start handover.c  switchover and stop on the
+//   active end command.c   what an operator may ask why.c       the one sentence of the status
+#ifndef END_END_PRIVATE_H
+#define END_END_PRIVATE_H
+
+#include "common/base/cleanup.h"
+#include "common/base/clock.h"
+#include "common/base/error.h"
+#include "common/end/end.h"
+
+#define ACTIONS_MAX 64
+#define WHY_SIZE    200
+// How far ahead of the last seq the durable bound is kept.
+#define BOUND_AHEAD (UINT64_C(1) << 24)
+
+enum relation {
+    REL_PAIRED,      // answers wait for the peer as the mode says
+    REL_GOING_ALONE, // they still do, but nothing is promised any more (no more "yes")
+    REL_ALONE,
+    REL_JOINING, // caught up; answers wait again; `paired` not yet durable
+};
+
+enum fact_exports { EXPORTS_CLOSED, EXPORTS_OPENING, EXPORTS_OPEN, EXPORTS_CLOSING };
+enum fact_address {
+    ADDRESS_OFF,
+    ADDRESS_TURNING_ON,
+    ADDRESS_ON,
+    ADDRESS_TURNING_OFF,
+    ADDRESS_FAILED
+};
+enum fact_apps { APPS_STOPPED, APPS_STARTING, APPS_RUNNING, APPS_STOPPING, APPS_FAILED };
+enum fact_replica {
+    REPLICA_OFF,
+    REPLICA_PREPARING,
+    REPLICA_FOLLOWING,
+    REPLICA_FINISHING,
+    REPLICA_DONE,
+    REPLICA_DEAD
+};
+
+// What the peer last said.
+struct peer {
+    uint64_t run;         // 0: never heard
+    uint64_t beat_number; // its newest heartbeat
+    int64_t beat_sent_ns; // by its clock
+    uint16_t flags;
+    uint64_t session; // the one it believes in
+    uint64_t last_session;
+    uint64_t durable, applied;
+    int64_t frame_ns; // when anything of this run came last
+    int64_t heard_ns; // when a frame came last that echoes a heartbeat of mine, younger than T at
+                      // that time
+    uint64_t echo_number; // my newest heartbeat that it has echoed
+    int64_t echo_sent_ns; // and when I had sent that one
+    bool gone;            // said goodbye, or its guard did
+};
+#define FORMER_RUNS 8 // of the peer: a late frame of one of them counts for nothing
+
+// The grant as the passive end holds it.
+struct held_grant {
+    uint64_t session, number; // of the newest answer taken in
+    int64_t until_ns;         // 0: none
+    uint64_t honoured;        // newest "no"
+    int64_t ended_ns;         // when it ran out or was taken back; 0 while held, or when never held
+};
+
+// The grant as the active end has given it.
+struct given_grant {
+    bool out;            // a yes was given that no confirmation has taken back
+    uint64_t yes_number; // my heartbeat that carried the newest yes
+    int64_t yes_ns;      // when
+};
+
+enum session_stage {
+    SESSION_NONE,
+    SESSION_MET,       // decided; leader: preparing to stream; follower: waits for STREAM
+    SESSION_ATTACHING, // leader: waits for the position at which the stream starts anew
+    SESSION_OFFERING,  // leader: STREAM sent, waits for READY
+    SESSION_STREAMING, // leader: streams. Follower: follows
+    SESSION_PREPARING, // follower: STREAM received; saves, replays what it holds, opens its replica
+};
+
+struct session {
+    uint64_t number;   // 0: none
+    uint64_t proposed; // Primary: the number in my outstanding proposal
+    bool confirmed;    // the peer was seen in this session
+    enum session_stage stage;
+    struct meeting meeting;
+    bool lead;
+    bool restart;           // the stream starts anew at `seq`
+    uint64_t seq;           // first seq of the stream
+    uint64_t ticket;        // a save to wait for
+    struct frame_meet own;  // the facts that I gave at the meeting
+    struct frame_meet peer; // its facts
+    bool resync_asked;
+    int64_t since_ns;
+};
+
+// Becoming active, step by step (takeover.c).
+enum take_stage {
+    TAKE_INTENT,
+    TAKE_REPLAY,
+    TAKE_EPOCH,
+    TAKE_ADDRESS,
+    TAKE_OPEN,
+    TAKE_GATE,
+    TAKE_DONE
+};
+struct take {
+    enum take_stage stage;
+    enum epoch_reason reason;
+    bool replay;      // from the replica; else from an own store that was active before
+    bool recover;     // the unsafe queue of the former run goes on: no new epoch
+    bool accept_loss; // the operator accepts a prefix short of what was confirmed
+    bool forced;      // by the operator, from whatever this end has
+    uint64_t fork;    // last seq of the parent epoch that this end has
+    uint64_t first;   // first seq of the new epoch
+    uint64_t ticket;
+    int64_t began_ns;
+    int64_t step_ns;
+    int64_t retry_ns;
+    bool address_failed;
+};
+
+enum hand_stage { HAND_APPS, HAND_CLOSE, HAND_DRAIN, HAND_SAVE, HAND_BACK_OPEN, HAND_BACK_APPS };
+struct hand {
+    enum hand_stage stage;
+    bool stop;    // `pairctl stop`: the same way down without a successor
+    uint64_t seq; // the last one
+    uint64_t ticket;
+    bool drained;
+    bool gate_asked;
+    int64_t began_ns;
+    int64_t step_ns;
+    uint64_t session; // in which the handover was said
+};
+
+enum alone_stage { ALONE_WAIT, ALONE_HOLD, ALONE_SAVE };
+
+struct operation {
+    const char *name; // "switch", "takeover", ...; NULL: none yet
+    enum end_step_result result;
+    char text[ACTION_TEXT_SIZE];
+};
+
+struct end {
+    // Fixed.
+    struct end_config config;
+    // Sampled with each event.
+    int64_t now;
+    struct end_data data;
+    // Durable.
+    struct end_state st;
+    uint64_t ticket_last;  // given to the newest save
+    uint64_t ticket_saved; // everything up to here is durable
+    bool save_failed;
+    // Role.
+    enum end_role_state state;
+    int64_t state_since_ns;
+    bool started;
+    bool unreadable;
+    bool terminating;
+    int64_t terminate_ns;
+    bool exit_said;
+    bool paused;
+    struct end_start start; // `state` is not valid behind the start
+    // Peer.
+    struct peer peer;
+    uint64_t former_runs[FORMER_RUNS];
+    unsigned former_next;
+    struct session session;
+    uint64_t beat_number;
+    int64_t next_beat_ns;
+    struct held_grant held;
+    struct given_grant given;
+    bool strict_hand; // this end hands its role to the passive one at the first meeting
+    // Active.
+    enum relation relation;
+    enum alone_stage alone_stage;
+    bool must_open; // going alone, whatever happens meanwhile: the epoch is being opened
+    char alone_why[WHY_SIZE];
+    uint64_t join_seq;
+    uint64_t join_ticket;
+    int64_t lag_ns;      // since when the lag has been small
+    int64_t deadline_ns; // last one given to the guard
+    bool freezing, frozen, thawing;
+    uint64_t bound_ticket, bound_asked, bound_given;
+    bool store_failed;
+    // Facts.
+    enum fact_exports exports;
+    int exports_status;
+    uint64_t exports_numbered;
+    enum fact_address address;
+    int64_t address_retry_ns;
+    enum fact_apps apps;
+    int apps_status;
+    enum fact_replica replica;
+    char replica_why[WHY_SIZE];
+    uint64_t replica_seq;
+    int replica_short; // -1 failed, 0 whole, 1 short of what was confirmed
+    bool replay_stopped;
+    enum end_gate gate;
+    bool gate_pending;
+    uint64_t gate_numbered;
+    uint64_t attached; // EV_GATE of an attach; 0 none
+    // A consent that waits for its save.
+    struct {
+        uint64_t seq, ticket;
+    } consent;
+    // Volumes whose end mark has its seq but is not applied yet.
+    uint64_t resynced_seq[RECORD_OBJECTS_MAX];
+    struct take take;
+    struct hand hand;
+    struct {
+        bool asked;    // waits for the answer to `ticket`
+        bool answered; // there is a result to look at
+        uint64_t ticket;
+        int64_t again_ns; // not to be asked before
+        enum end_probe result;
+        char text[WHY_SIZE];
+    } probe;
+    bool watching;
+    struct operation operation;
+    uint64_t random;
+    char why[WHY_SIZE * 2]; // room for end_view()
+    // Out.
+    unsigned action_count, action_next;
+    struct end_action actions[ACTIONS_MAX];
+};
+
+// end.c
+struct end_action *end_act(struct end *e, enum end_action_type type);
+void end_go(struct end *e, enum end_role_state to, const char *why, ...)
+    __attribute__((format(printf, 3, 4)));
+void end_note(struct end *e, const char *format, ...) __attribute__((format(printf, 2, 3)));
+uint64_t end_save(struct end *e); // snapshot of e->st; returns the ticket
+static inline bool end_saved(const struct end *e, uint64_t ticket)
+{
+    return e->ticket_saved >= ticket;
+}
+void end_gate(struct end *e, enum end_gate gate);
+void end_address(struct end *e, bool on);
+void end_apps(struct end *e, bool start);
+uint64_t end_all_volumes(const struct end *e);
+uint64_t end_random(struct end *e);
+void end_operation(struct end *e, const char *name, enum end_step_result result, const char *format,
+                   ...) __attribute__((format(printf, 4, 5)));
+
+// beat.c
+void beat_take(struct end *e, const struct frame *f);
+void beat_tick(struct end *e);
+void beat_soon(struct end *e);
+bool peer_heard(const struct end *e); // an echo younger than T
+void frame_send(struct end *e, struct frame *f);
+struct frame frame_new(const struct end *e, enum frame_type type);
+
+// grant.c
+bool grant_may_say_yes(const struct end *e);
+void grant_said(struct end *e, enum frame_answer answer, uint64_t number);
+void grant_confirmed(struct end *e);
+bool grant_out(const struct end *e); // the peer may hold one
+int64_t grant_out_until(const struct end *e);
+void grant_take(struct end *e, const struct frame_beat *beat);
+void grant_drop(struct end *e);
+bool grant_held(const struct end *e);
+int64_t
+grant_lease(const struct end *e); // until when this active end may answer without seeing anybody
+
+// session.c
+void session_frame(struct end *e, const struct frame *f);
+bool session_rules(struct end *e);
+void session_tick(struct end *e); // with each heartbeat: says again what was not answered
+void session_end(struct end *e, const char *why);
+bool session_streaming(const struct end *e); // leader
+bool end_ready_to_meet(const struct end *e);
+void session_facts(const struct end *e, struct frame_meet *m);
+
+// active.c
+bool active_rules(struct end *e);
+bool suspended_rules(struct end *e);
+void active_go_alone(struct end *e, const char *why, ...) __attribute__((format(printf, 2, 3)));
+void active_enter(struct end *e);
+void active_resynced(struct end *e, unsigned object, uint64_t seq);
+
+// takeover.c
+void take_begin(struct end *e, enum epoch_reason reason, bool replay);
+bool take_rules(struct end *e);
+bool passive_rules(struct end *e);
+bool probing_rules(struct end *e);
+void probe_take(struct end *e, const struct end_event *event);
+bool waiting_rules(struct end *e);
+bool end_promotable(const struct end *e);
+
+// handover.c
+void hand_begin(struct end *e, bool stop);
+bool hand_rules(struct end *e);
+bool handed_rules(struct end *e);
+void hand_frame(struct end *e, const struct frame *f);
+void hand_tick(struct end *e);
+void hand_take_back(struct end *e, const char *why);
+
+// command.c
+void command_take(struct end *e, const struct end_event *event);
+void command_frame(struct end *e, const struct frame *f);
+
+// why.c
+const char *why_text(const struct end *e, char *buffer, size_t size);
+
+#endif

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+// The small messages between the ends of a pair, on the control links: heartbeats, the meeting, the
+// handing over. The channel authenticates them; this is what they say. Layout: docs/frames.md.
+//
+// Every frame may be lost or come twice: whoever waits for an answer says it again with each
+// heartbeat.
+#ifndef END_FRAME_H
+#define END_FRAME_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "queues/epoch.h"
+
+#define FRAME_MAX  (16 * 1024) // bytes
+#define FRAME_TEXT 160
+
+enum frame_type {
+    FRAME_BEAT = 1, // heartbeat, echo, grant, positions
+    FRAME_MEET,     // Primary: proposes a session with its facts; Secondary: agrees with its own
+    FRAME_STREAM,   // the leader: I stream from `seq` on (with `restart`: you start anew there)
+    FRAME_READY,    // the follower: I accept frames of this session from `seq` on
+    FRAME_DRAIN,    // switchover: have everything up to `seq` applied and settled, and say so
+    FRAME_DRAINED,  //
+    FRAME_HANDOVER, // switchover: be active from `seq` on. Behind the point of no return
+    FRAME_REFUSE,   // switchover: no; `text`
+    FRAME_GOODBYE,  // this run ends and holds no grant
+    FRAME_COMMAND,  // an operator's command for the other end
+    FRAME_REPLY,    // its answer
+    FRAME_TYPE_END,
+};
+
+enum frame_answer { ANSWER_NONE, ANSWER_NO, ANSWER_YES };
+
+// Flags of a beat and of a meeting.
+#define FRAME_ACTIVE        0x0001 // serves, or would if it were not suspended
+#define FRAME_TAKING_OVER   0x0002
+#define FRAME_WANTS_ECHO    0x0004 // answer at once
+#define FRAME_GRANTED       0x0008 // passive: holds a grant
+#define FRAME_READY_TO_MEET 0x0010
+#define FRAME_FAILED        0x0020 // passive: cannot go on; the active cannot rely on it
+#define FRAME_PAUSED        0x0040
+#define FRAME_LAGGING       0x0080
+
+struct frame_beat {
+    uint64_t number;      // of this heartbeat in this run, rising from 1
+    int64_t sent_ns;      // the sender's clock
+    uint64_t echo_number; // the newest heartbeat of the receiver that the sender has got; 0 none
+    int64_t echo_sent_ns; // and its sending time, by the receiver's clock
+    enum frame_answer answer; // of the active, to the heartbeat that it echoes
+    uint64_t honoured; // of the passive: the newest heartbeat with a "no" that it has got in this
+                       // session
+    uint64_t last_session; // the highest session number that the sender knows
+    uint64_t durable;      // positions of the sender's own end
+    uint64_t applied;
+};
+
+// What an end knows of itself when it meets the other.
+struct frame_meet {
+    bool proposal;    // by the Primary; else the Secondary's agreement
+    bool unreadable;  // its state is damaged
+    bool was_active;  // durable role
+    bool serving;     // now (also when suspended)
+    bool alone;       // durable: it acknowledged alone in its current epoch
+    bool handed_over; // durable
+    bool stopped;     // protection was ended in order
+    bool hands_role;  // `strict`: was active and paired when its host stopped uncleanly
+    bool promotable;  // passive: its replica is consistent and whole
+    uint64_t
+        held_from; // active: the first seq that its unsafe queue still has for this peer; 0: none
+    uint64_t position;     // durable position in its current epoch; POSITION_UNKNOWN
+    uint64_t inconsistent; // mask of volumes
+    uint64_t pending;      // mask of volumes whose peer's replica needs a resync
+    struct epoch_history history;
+};
+#define POSITION_UNKNOWN UINT64_MAX
+
+struct frame {
+    enum frame_type type;
+    uint16_t flags;
+    uint64_t run;     // of the sender
+    uint64_t to_run;  // of the receiver, as far as known; 0 otherwise
+    uint64_t session; // 0: none. In FRAME_MEET: the one proposed
+    union {
+        struct frame_beat beat;
+        struct frame_meet meet;
+        struct { // STREAM, READY, DRAIN, DRAINED, HANDOVER
+            uint64_t seq;
+            bool restart;
+        } at;
+        struct { // COMMAND, REPLY, REFUSE
+            uint64_t id;
+            uint32_t command;
+            uint32_t flags;
+            int32_t status;
+            char text[FRAME_TEXT];
+        } word;
+    };
+};
+
+// Returns the number of bytes written (at most `limit`, which should be FRAME_MAX).
+size_t frame_encode(const struct frame *frame, void *buffer, size_t limit);
+// NULL, or the first rule that these bytes break; *ret_frame is only written on success.
+const char *frame_decode(const void *data, size_t size, struct frame *ret_frame);
+
+const char *frame_type_name(unsigned type);
+
+#endif

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+// The grant: the active end's permission, a short lease, for the passive one to take over by itself
+// (DESIGN §6).
+//
+// Invariant: when grant_out() is false on the active end, grant_held() is false on the passive one.
+// A yes runs for T + D from the moment at which the passive end *sent* the heartbeat that it
+// answers, by its own clock; the active end counts from the later moment at which it answered, and
+// adds a margin for clocks that drift.
+#include "common/end/end_private.h"
+
+// E2.
+bool grant_may_say_yes(const struct end *e)
+{
+    // Also on the way to a switchover, as long as it can be given up: if this end dies there, the
+    // peer takes over.
+    bool serving = e->state == END_ACTIVE ||
+                   (e->state == END_HANDING_OVER && !e->hand.stop && e->hand.stage < HAND_SAVE);
+    return serving && e->relation == REL_PAIRED && session_streaming(e) && e->st.pending == 0 &&
+           !e->st.alone && !e->paused && !e->terminating && !e->frozen && !e->freezing &&
+           e->config.automatic && e->config.has_waypoint && !(e->peer.flags & FRAME_FAILED) &&
+           !e->save_failed;
+}
+
+void grant_said(struct end *e, enum frame_answer answer, uint64_t number)
+{
+    if (answer != ANSWER_YES)
+        return;
+    ENSURE(grant_may_say_yes(e));
+    e->given.out = true;
+    e->given.yes_number = number;
+    e->given.yes_ns = e->now;
+}
+
+void grant_confirmed(struct end *e)
+{
+    e->given.out = false;
+}
+
+int64_t grant_out_until(const struct end *e)
+{
+    return e->given.yes_ns + e->config.timeout_ns + e->config.decision_ns +
+           END_MARGIN_NS(&e->config);
+}
+
+bool grant_out(const struct end *e)
+{
+    return e->given.out && e->now < grant_out_until(e);
+}
+
+// While a grant may be out: until T - margin after the sending of the last echoed heartbeat, or as
+// long as a waypoint answers without a gap (then the passive end, which asks for the public
+// address, sees that it is in use).
+int64_t grant_lease(const struct end *e)
+{
+    if (!grant_out(e))
+        return INT64_MAX;
+    int64_t peer = e->peer.echo_sent_ns + e->config.timeout_ns - END_MARGIN_NS(&e->config);
+    int64_t waypoint = 0;
+    if (e->data.waypoint_ns)
+        waypoint = e->data.waypoint_ns + END_ASK_NS + END_GAP_NS;
+    return MAX(peer, waypoint);
+}
+
+void grant_take(struct end *e, const struct frame_beat *beat)
+{
+    if (beat->answer == ANSWER_NONE || !e->session.number)
+        return;
+    // Answers are ordered by (session, number): an older one never replaces a newer one.
+    if (e->held.session == e->session.number && beat->number <= e->held.number)
+        return;
+    e->held.session = e->session.number;
+    e->held.number = beat->number;
+    if (beat->answer == ANSWER_NO) {
+        grant_drop(e);
+        e->held.honoured = beat->number;
+        return;
+    }
+    bool usable = e->state == END_PASSIVE && end_promotable(e) && !e->terminating &&
+                  beat->echo_sent_ns <= e->now;
+    if (!usable)
+        return;
+    e->held.until_ns = beat->echo_sent_ns + e->config.timeout_ns + e->config.decision_ns;
+    e->held.ended_ns = 0;
+}
+
+void grant_drop(struct end *e)
+{
+    if (e->held.until_ns && !e->held.ended_ns)
+        e->held.ended_ns = MIN(e->now, e->held.until_ns);
+    e->held.until_ns = 0;
+}
+
+bool grant_held(const struct end *e)
+{
+    return e->held.until_ns && e->now < e->held.until_ns;
+}

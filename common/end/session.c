@@ -1,0 +1,436 @@
+// SPDX-License-Identifier: Apache-2.0
+// Sessions: the ends meet, decide by one table who leads (meet.c), and start to stream.
+//
+// The Primary proposes a number above every one that either has seen, with its facts; the Secondary
+// agrees with its own. Each has dropped its grant before it told its facts, and tells them only
+// while nothing is under way that would change them (end_ready_to_meet()). Who changes its role
+// leaves the session: the next meeting sees the new facts.
+#include "common/end/end_private.h"
+
+#include <string.h>
+
+bool end_ready_to_meet(const struct end *e)
+{
+    if (e->terminating || !end_saved(e, e->ticket_last) || e->consent.seq || e->freezing ||
+        e->thawing)
+        return false;
+    switch (e->state) {
+    case END_WAITING:
+    case END_PASSIVE:
+        return e->replica != REPLICA_FINISHING && e->exports == EXPORTS_CLOSED;
+    case END_ACTIVE:
+        return e->relation == REL_PAIRED || e->relation == REL_ALONE ||
+               (e->relation == REL_GOING_ALONE && e->alone_stage == ALONE_WAIT);
+    case END_SUSPENDED:
+    case END_HANDED_OVER:
+    case END_SPLIT:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static uint64_t own_position(const struct end *e)
+{
+    if (e->state == END_ACTIVE || (e->state == END_SUSPENDED && e->exports == EXPORTS_OPEN))
+        return e->data.numbered;
+    if (e->st.role == ROLE_ACTIVE) {
+        if (e->st.clean || e->st.intent == INTENT_HANDED_OVER)
+            return e->st.position;
+        return e->start.queue_found && e->start.same_boot ? e->start.queue_numbered
+                                                          : POSITION_UNKNOWN;
+    }
+    return MAX(e->st.position, e->data.replica_durable);
+}
+
+void session_facts(const struct end *e, struct frame_meet *m)
+{
+    bool serving = e->state == END_ACTIVE || e->state == END_SUSPENDED;
+    *m = (struct frame_meet){
+        .unreadable = e->unreadable,
+        .was_active = e->st.role == ROLE_ACTIVE,
+        .serving = serving,
+        .alone = e->st.alone,
+        .handed_over = e->st.intent == INTENT_HANDED_OVER,
+        .stopped = e->state == END_STOPPED,
+        .hands_role = e->strict_hand && !serving,
+        .promotable = end_promotable(e),
+        .held_from = serving ? e->data.held_from : 0,
+        .position = own_position(e),
+        .inconsistent = e->st.inconsistent,
+        .pending = e->st.pending,
+        .history = e->st.history,
+    };
+}
+
+static struct frame meet_frame(const struct end *e, uint64_t number, bool proposal)
+{
+    struct frame f = frame_new(e, FRAME_MEET);
+    f.session = number;
+    f.meet = e->session.own;
+    f.meet.proposal = proposal;
+    return f;
+}
+
+void session_end(struct end *e, const char *why)
+{
+    if (!e->session.number)
+        return;
+    if (e->session.stage != SESSION_NONE)
+        end_note(e, "session %llu ended: %s", (unsigned long long)e->session.number, why);
+    e->st.session = MAX(e->st.session, e->session.number);
+    if (e->session.lead) {
+        end_act(e, ACT_STREAM)->session = 0;
+        end_act(e, ACT_RESYNC)->objects = 0;
+    } else if (e->replica == REPLICA_FOLLOWING || e->replica == REPLICA_PREPARING) {
+        end_act(e, ACT_FOLLOW)->session = 0;
+        e->replica = REPLICA_OFF;
+    }
+    memset(e->resynced_seq, 0, sizeof(e->resynced_seq));
+    struct meeting last = e->session.meeting;
+    memset(&e->session, 0, offsetof(struct session, own));
+    e->session.meeting.row = last.row;
+    e->session.resync_asked = false;
+    e->session.since_ns = e->now;
+    beat_soon(e);
+}
+
+// This end gives up what it had: its applications must not write again, its address goes first.
+static void yield_role(struct end *e)
+{
+    end_address(e, false);
+    end_act(e, ACT_DESTROY);
+    e->apps = APPS_STOPPED;
+    if (e->exports != EXPORTS_CLOSED) {
+        end_act(e, ACT_ABANDON);
+        e->exports = EXPORTS_CLOSING;
+    }
+    e->gate = GATE_CLOSED;
+    e->gate_pending = false;
+    e->frozen = e->freezing = e->thawing = false;
+    e->given.out = false;
+    e->attached = 0;
+    e->store_failed = false;
+}
+
+static void follow(struct end *e)
+{
+    if (e->state == END_PASSIVE)
+        return;
+    bool served =
+        e->state == END_ACTIVE || e->state == END_SUSPENDED || e->state == END_HANDED_OVER;
+    // What the old reign leaves: the address is taken off before anything else.
+    if (served || e->frozen)
+        yield_role(e);
+    end_go(e, END_PASSIVE, "%s", meet_row_text(e->session.meeting.row));
+    if (e->operation.name && e->operation.result == STEP_PENDING)
+        end_operation(e, e->operation.name, STEP_DONE, "done: the other end is active");
+}
+
+static void lead(struct end *e)
+{
+    switch (e->state) {
+    case END_ACTIVE:
+    case END_SUSPENDED:
+        return;
+    case END_HANDED_OVER:
+        hand_take_back(e, "the peer opened no epoch: the handing over is void");
+        return;
+    default:
+        break;
+    }
+    // The peer has agreed by meeting: it holds no grant.
+    enum epoch_reason reason = e->session.meeting.row == MEET_FIRST    ? EPOCH_FIRST_START
+                               : e->session.meeting.row == MEET_HANDED ? EPOCH_TAKEOVER
+                                                                       : EPOCH_LOST_QUEUE;
+    take_begin(e, reason, e->session.meeting.row == MEET_HANDED);
+}
+
+static void split(struct end *e, bool peer_serves)
+{
+    bool serving = e->state == END_ACTIVE || e->state == END_SUSPENDED;
+    if (serving && !(peer_serves && !e->config.primary))
+        return; // goes on alone; nothing is streamed in this session
+    if (serving)
+        yield_role(e);
+    if (e->state != END_SPLIT)
+        end_go(e, END_SPLIT, "%s", meet_row_text(e->session.meeting.row));
+}
+
+// Both sets of facts are known: the table decides, and this end does its part.
+static void decide(struct end *e)
+{
+    struct session *s = &e->session;
+    s->meeting =
+        e->config.primary ? meet_decide(&s->own, &s->peer) : meet_decide(&s->peer, &s->own);
+    s->since_ns = e->now;
+    s->stage = SESSION_MET;
+    end_note(e, "session %llu: %s", (unsigned long long)s->number, meet_row_text(s->meeting.row));
+    // The peer dropped its grant before it told its facts.
+    grant_confirmed(e);
+    switch (s->meeting.row) {
+    case MEET_SPLIT:
+    case MEET_UNREADABLE:
+        split(e, s->peer.serving && s->meeting.row == MEET_SPLIT);
+        return;
+    case MEET_NO_LEADER:
+    case MEET_BUSY:
+    case MEET_NONE:
+    case MEET_ROW_COUNT:
+        return;
+    default:
+        break;
+    }
+    s->lead = s->meeting.primary_leads == e->config.primary;
+    if (s->lead)
+        lead(e);
+    else
+        follow(e);
+}
+
+static void take_proposal(struct end *e, const struct frame *f)
+{
+    if (e->config.primary || f->session <= MAX(e->st.session, e->session.number))
+        return;
+    if (!end_ready_to_meet(e))
+        return;
+    session_end(e, "a new meeting");
+    grant_drop(e);
+    e->session.number = f->session;
+    e->st.session = f->session;
+    e->peer.last_session = MAX(e->peer.last_session, f->session);
+    session_facts(e, &e->session.own);
+    e->session.peer = f->meet;
+    struct frame answer = meet_frame(e, f->session, false);
+    frame_send(e, &answer);
+    decide(e);
+}
+
+static void take_agreement(struct end *e, const struct frame *f)
+{
+    if (!e->config.primary || !e->session.proposed || f->session != e->session.proposed)
+        return;
+    uint64_t number = e->session.proposed;
+    if (!end_ready_to_meet(e))
+        return;
+    session_end(e, "a new meeting");
+    grant_drop(e);
+    e->session.number = number;
+    e->session.proposed = 0;
+    e->session.confirmed = true;
+    e->st.session = number;
+    e->session.peer = f->meet;
+    decide(e);
+}
+
+static void propose(struct end *e)
+{
+    grant_drop(e);
+    e->session.proposed = MAX(MAX(e->st.session, e->session.number), e->peer.last_session) + 1;
+    e->st.session = e->session.proposed;
+    session_facts(e, &e->session.own);
+    struct frame f = meet_frame(e, e->session.proposed, true);
+    frame_send(e, &f);
+}
+
+static struct frame at_frame(const struct end *e, enum frame_type type, uint64_t seq, bool restart)
+{
+    struct frame f = frame_new(e, type);
+    f.at.seq = seq;
+    f.at.restart = restart;
+    return f;
+}
+
+void session_tick(struct end *e)
+{
+    if (!e->session.number) {
+        if (e->config.primary && peer_heard(e) && (e->peer.flags & FRAME_READY_TO_MEET) &&
+            end_ready_to_meet(e))
+            propose(e);
+        return;
+    }
+    if (e->session.stage == SESSION_OFFERING) {
+        struct frame f = at_frame(e, FRAME_STREAM, e->session.seq, e->session.restart);
+        frame_send(e, &f);
+    }
+}
+
+static void take_stream(struct end *e, const struct frame *f)
+{
+    struct session *s = &e->session;
+    if (s->lead || e->state != END_PASSIVE)
+        return;
+    if (s->stage == SESSION_STREAMING) {
+        if (f->at.seq == s->seq) {
+            struct frame ready = at_frame(e, FRAME_READY, s->seq, s->restart);
+            frame_send(e, &ready);
+        }
+        return;
+    }
+    if (s->stage != SESSION_MET || e->exports != EXPORTS_CLOSED)
+        return;
+    uint64_t have = own_position(e);
+    s->seq = f->at.seq;
+    s->restart = f->at.restart;
+    if (!s->restart && f->at.seq != have + 1) {
+        end_note(e, "the peer streams from %llu on, this end is at %llu: meeting again",
+                 (unsigned long long)f->at.seq, (unsigned long long)have);
+        session_end(e, "the stream does not fit");
+        return;
+    }
+    // E6: what this end is, and that its replica is not consistent while it is being mirrored, is
+    // durable first.
+    e->st.role = ROLE_PASSIVE;
+    e->st.intent = INTENT_NONE;
+    e->st.alone = e->st.clean = false;
+    e->st.bound = e->st.pending = 0;
+    if (s->restart) {
+        e->st.inconsistent = end_all_volumes(e);
+        e->st.history = s->peer.history;
+        e->st.position = f->at.seq - 1;
+    }
+    e->strict_hand = false;
+    s->ticket = end_save(e);
+    s->stage = SESSION_PREPARING;
+}
+
+static void take_ready(struct end *e, const struct frame *f)
+{
+    struct session *s = &e->session;
+    if (!s->lead || s->stage != SESSION_OFFERING || f->at.seq != s->seq)
+        return;
+    struct end_action *a = end_act(e, ACT_STREAM);
+    a->session = s->number;
+    a->seq = s->seq;
+    s->stage = SESSION_STREAMING;
+    s->resync_asked = false;
+    end_note(e, "streams from %llu on%s", (unsigned long long)s->seq,
+             s->restart ? "; a full resync follows" : "");
+}
+
+void session_frame(struct end *e, const struct frame *f)
+{
+    // Only the run that the heartbeats have made known, and only to this one.
+    if (f->run != e->peer.run || f->to_run != e->config.run)
+        return;
+    e->peer.frame_ns = e->now;
+    switch (f->type) {
+    case FRAME_MEET:
+        if (f->meet.proposal)
+            take_proposal(e, f);
+        else
+            take_agreement(e, f);
+        return;
+    case FRAME_GOODBYE:
+        end_note(e, "the peer says goodbye: it holds no grant");
+        session_end(e, "the peer said goodbye");
+        e->peer.gone = true;
+        grant_confirmed(e);
+        return;
+    case FRAME_COMMAND:
+    case FRAME_REPLY:
+        command_frame(e, f);
+        return;
+    default:
+        break;
+    }
+    if (!e->session.number || f->session != e->session.number)
+        return; // of another session
+    switch (f->type) {
+    case FRAME_STREAM:
+        take_stream(e, f);
+        break;
+    case FRAME_READY:
+        take_ready(e, f);
+        break;
+    default:
+        hand_frame(e, f);
+        break;
+    }
+}
+
+bool session_streaming(const struct end *e)
+{
+    return e->session.number && e->session.lead && e->session.stage == SESSION_STREAMING;
+}
+
+static bool leader_rules(struct end *e)
+{
+    struct session *s = &e->session;
+    if (e->state != END_ACTIVE)
+        return false;
+    switch (s->stage) {
+    case SESSION_MET:
+        s->restart = s->meeting.row != MEET_RESUME;
+        if (!s->restart) {
+            if (s->peer.inconsistent & ~e->st.pending) {
+                e->st.pending |= s->peer.inconsistent;
+                s->ticket = end_save(e);
+            }
+            if (!end_saved(e, s->ticket))
+                return false;
+            s->seq = s->meeting.stream_from;
+            s->stage = SESSION_OFFERING;
+            beat_soon(e);
+            return true;
+        }
+        if (e->st.pending != end_all_volumes(e)) {
+            e->st.pending = end_all_volumes(e);
+            s->ticket = end_save(e);
+        }
+        if (!end_saved(e, s->ticket))
+            return false;
+        end_act(e, ACT_DETACH);
+        end_act(e, ACT_ATTACH);
+        e->attached = 0;
+        s->stage = SESSION_ATTACHING;
+        return true;
+    case SESSION_ATTACHING:
+        if (!e->attached)
+            return false;
+        s->seq = e->attached;
+        s->stage = SESSION_OFFERING;
+        beat_soon(e);
+        return true;
+    case SESSION_STREAMING:
+        if (e->st.pending && !s->resync_asked && !e->paused && end_saved(e, e->ticket_last)) {
+            s->resync_asked = true;
+            end_act(e, ACT_RESYNC)->objects = e->st.pending;
+            return true;
+        }
+        return false;
+    default:
+        return false;
+    }
+}
+
+static bool follower_rules(struct end *e)
+{
+    struct session *s = &e->session;
+    if (s->stage != SESSION_PREPARING || e->state != END_PASSIVE)
+        return false;
+    if (!end_saved(e, s->ticket))
+        return false;
+    if (e->replica == REPLICA_OFF || e->replica == REPLICA_DONE ||
+        (e->replica == REPLICA_DEAD && s->restart)) {
+        struct end_action *a = end_act(e, ACT_FOLLOW);
+        a->session = s->number;
+        a->seq = s->seq;
+        a->restart = s->restart || e->data.replica_durable + 1 != s->seq;
+        e->replica = REPLICA_PREPARING;
+        return true;
+    }
+    if (e->replica != REPLICA_FOLLOWING)
+        return false;
+    struct frame ready = at_frame(e, FRAME_READY, s->seq, s->restart);
+    frame_send(e, &ready);
+    s->stage = SESSION_STREAMING;
+    return true;
+}
+
+bool session_rules(struct end *e)
+{
+    if (!e->session.number)
+        return false;
+    return e->session.lead ? leader_rules(e) : follower_rules(e);
+}

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// What an end must remember through a crash. Kept in two checksummed copies (common/base/twin.h).
+#ifndef END_STATE_H
+#define END_STATE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "queues/epoch.h"
+
+#define STATE_SIZE_MAX (16 * 1024)
+
+enum state_role { ROLE_NONE, ROLE_PASSIVE, ROLE_ACTIVE };
+enum state_intent { INTENT_NONE, INTENT_TAKEOVER, INTENT_HANDED_OVER };
+
+struct end_state {
+    enum state_role role;     // NONE: this end was never part of a running pair
+    enum state_intent intent; // TAKEOVER whose epoch is not in the history is void for the next run
+    bool alone;               // active: acknowledges (or was free to) without its peer
+    bool stopped;             // ended in order by the operator
+    bool clean;               // passive or stopped: its position is exact
+    uint64_t bound;           // active: no seq above it was ever given
+    uint64_t
+        position; // not active: its last seq, where it has no safe queue (handed over, stopped)
+    uint64_t inconsistent; // mask: volumes of this replica that are in mid-resync
+    uint64_t pending;      // active: mask of volumes whose peer needs a resync
+    uint64_t session;      // highest session number seen
+    struct epoch_history history;
+};
+
+size_t state_encode(const struct end_state *state, void *buffer, size_t limit);
+// NULL, or the first rule that these bytes break.
+const char *state_decode(const void *data, size_t size, struct end_state *ret_state);
+
+#endif

@@ -1,0 +1,353 @@
+// SPDX-License-Identifier: Apache-2.0
+// Becoming active: by silence (takeover), by the operator, by a switchover, by a meeting, by a
+// restart.
+//
+//   INTENT -> REPLAY -> EPOCH -> ADDRESS -> OPEN -> GATE -> DONE
+//
+// The order is the promise: the safe queue is replayed to the end of its valid prefix, the epoch
+// and the role are durable, then the public address goes on, updates are intercepted into a fresh
+// unsafe queue, and only then the applications start. Until EPOCH is durable any failure leads back
+// to passive; behind it the end is active and each step is tried again until it succeeds.
+#include "common/end/end_private.h"
+
+#include <stdio.h>
+
+bool end_promotable(const struct end *e)
+{
+    return e->st.role == ROLE_PASSIVE && e->st.inconsistent == 0 && e->st.history.count > 0 &&
+           e->replica != REPLICA_DEAD && !e->unreadable && !e->replay_stopped;
+}
+
+static void take_stage(struct end *e, enum take_stage stage)
+{
+    static const char *const names[] = {
+        "intent durable",    "replayed",     "epoch open, role active",
+        "public address on", "exports open", "writes answered"};
+    if (stage > e->take.stage)
+        end_note(e, "takeover step %d: %s (%lld ms)", (int)e->take.stage + 1, names[e->take.stage],
+                 (long long)((e->now - e->take.step_ns) / NS_PER_MS));
+    e->take.stage = stage;
+    e->take.step_ns = e->now;
+}
+
+void take_begin(struct end *e, enum epoch_reason reason, bool replay)
+{
+    struct take t = {.reason = reason, .replay = replay, .began_ns = e->now, .step_ns = e->now};
+    bool accept = e->take.accept_loss, forced = e->take.forced;
+    e->take = t;
+    e->take.accept_loss = accept;
+    e->take.forced = forced;
+    grant_drop(e);
+    session_end(e, "this end becomes active");
+    bool own = !replay && e->st.role == ROLE_ACTIVE;
+    e->take.recover =
+        own && e->start.same_boot && e->start.queue_found && e->st.intent == INTENT_NONE;
+    end_go(e, END_TAKING_OVER, "%s",
+           e->take.recover ? "goes on with the queue of the former run"
+                           : epoch_reason_name(reason));
+    if (!e->take.recover && !e->start.same_boot)
+        e->frozen = false;
+    if (e->take.recover) {
+        e->take.stage = TAKE_ADDRESS;
+    } else if (replay) {
+        e->st.intent = INTENT_TAKEOVER;
+        e->take.ticket = end_save(e);
+    } else {
+        e->relation = REL_ALONE;
+        e->take.stage = TAKE_EPOCH;
+    }
+}
+
+static void take_fail(struct end *e, const char *why)
+{
+    e->st.intent = INTENT_NONE;
+    end_save(e);
+    if (e->replica == REPLICA_DONE || e->replica == REPLICA_FINISHING)
+        e->replica = REPLICA_OFF;
+    e->take.accept_loss = e->take.forced = false;
+    if (e->operation.result == STEP_PENDING)
+        end_operation(e, e->operation.name, STEP_FAILED, "%s", why);
+    end_go(e, END_PASSIVE, "the takeover is given up: %s", why);
+}
+
+// What this end has of the parent epoch, and where the new epoch begins.
+static void find_fork(struct end *e)
+{
+    struct take *t = &e->take;
+    if (e->st.history.count == 0) {
+        t->first = 1;
+        return;
+    }
+    if (t->replay) {
+        t->fork = e->replica_seq;
+        t->first = t->fork + 1;
+        return;
+    }
+    if (e->st.role == ROLE_PASSIVE &&
+        !t->replay) { // forced, without a replica that could be replayed
+        t->fork = EPOCH_SEQ_UNKNOWN;
+        t->first = MAX(e->data.replica_durable, e->st.position) + BOUND_AHEAD;
+        return;
+    }
+    if (e->st.clean) {
+        t->fork = e->st.position;
+        t->first = t->fork + 1;
+        return;
+    }
+    // The queue is lost: above everything that may have been given.
+    t->fork = EPOCH_SEQ_UNKNOWN;
+    t->first = e->st.bound + 1;
+}
+
+static bool take_epoch(struct end *e)
+{
+    struct take *t = &e->take;
+    find_fork(e);
+    const struct epoch *parent = history_current(&e->st.history);
+    struct epoch epoch = {
+        .number = parent ? parent->number + 1 : 1,
+        .id = end_random(e),
+        .parents = parent ? 1 : 0,
+        .first_seq = t->first,
+        .opened_by = e->config.primary ? EPOCH_BY_PRIMARY : EPOCH_BY_SECONDARY,
+        .reason = t->reason,
+    };
+    if (parent)
+        epoch.parent[0] = (struct epoch_parent){parent->id, t->fork};
+    const char *broken = history_append(&e->st.history, &epoch);
+    if (broken) {
+        take_fail(e, broken);
+        return true;
+    }
+    // Role, `alone` and the epoch are one save: whoever reads it back is alone in this epoch.
+    e->st.role = ROLE_ACTIVE;
+    e->st.intent = INTENT_NONE;
+    e->st.alone = true;
+    e->st.clean = false;
+    e->st.inconsistent = 0;
+    e->st.pending = end_all_volumes(e);
+    e->st.bound = t->first + BOUND_AHEAD;
+    // A peer whose position is on the line is resumed or resynced as the next meeting finds; what a
+    // switchover hands over is equal on both ends.
+    if (t->reason == EPOCH_SWITCH || t->reason == EPOCH_TAKEOVER)
+        e->st.pending = 0;
+    e->relation = REL_ALONE;
+    t->ticket = end_save(e);
+    return true;
+}
+
+static void take_lost(struct end *e)
+{
+    if (e->take.reason == EPOCH_SWITCH)
+        end_note(e, "nothing is lost: the old active end handed over position %llu",
+                 (unsigned long long)e->take.fork);
+    else if (e->take.replay)
+        end_note(e, "replayed to %llu; the last position that the active end told of was %llu",
+                 (unsigned long long)e->replica_seq, (unsigned long long)e->peer.durable);
+}
+
+static bool take_replay(struct end *e)
+{
+    if (e->replica == REPLICA_FINISHING)
+        return false;
+    if (e->replica == REPLICA_DEAD && !e->take.forced) {
+        take_fail(e, e->replica_why);
+        return true;
+    }
+    if (e->replica == REPLICA_DONE || e->replica == REPLICA_DEAD) {
+        if (e->replica == REPLICA_DEAD)
+            e->take.replay = false;
+        if (e->replica_short && !e->take.accept_loss && !e->take.forced) {
+            take_fail(e, "the safe queue does not reach what was confirmed durable: an operator "
+                         "may accept the loss "
+                         "with takeover --force");
+            return true;
+        }
+        take_stage(e, TAKE_EPOCH);
+        e->take.ticket = 0;
+        return true;
+    }
+    e->replica = REPLICA_FINISHING;
+    end_act(e, ACT_FINISH);
+    return false;
+}
+
+static bool take_address(struct end *e)
+{
+    if (e->take.recover && e->frozen) {
+        if (!e->thawing) {
+            e->thawing = true;
+            end_act(e, ACT_THAW);
+        }
+        return false;
+    }
+    if (e->address == ADDRESS_ON) {
+        take_stage(e, TAKE_OPEN);
+        return true;
+    }
+    bool retry = e->address == ADDRESS_FAILED && e->now >= e->address_retry_ns;
+    if (e->address == ADDRESS_OFF || retry)
+        end_address(e, true);
+    return false;
+}
+
+static bool take_open(struct end *e)
+{
+    if (e->exports == EXPORTS_OPEN) {
+        take_stage(e, TAKE_GATE);
+        e->bound_given = e->bound_asked = e->st.bound;
+        end_act(e, ACT_BOUND)->seq = e->st.bound;
+        active_enter(e);
+        return true;
+    }
+    if (e->exports == EXPORTS_OPENING || e->exports == EXPORTS_CLOSING)
+        return false;
+    if (e->exports_status < 0 && e->now < e->take.retry_ns)
+        return false;
+    if (e->exports_status < 0 && e->take.retry_ns)
+        end_note(e, "the exports cannot be opened (error %d): trying again", -e->exports_status);
+    e->take.retry_ns = e->now + NS_PER_S;
+    e->exports = EXPORTS_OPENING;
+    struct end_action *a = end_act(e, ACT_OPEN);
+    a->recover = e->take.recover;
+    a->epoch = *history_current(&e->st.history);
+    a->seq = e->take.recover ? 0 : e->take.first;
+    return false;
+}
+
+static void take_done(struct end *e)
+{
+    take_stage(e, TAKE_DONE);
+    e->replica = REPLICA_OFF;
+    e->st.position = 0;
+    e->strict_hand = false;
+    bool recover = e->take.recover;
+    take_lost(e);
+    end_go(e, END_ACTIVE, "serves%s after %lld ms", recover ? " again" : "",
+           (long long)((e->now - e->take.began_ns) / NS_PER_MS));
+    e->take.recover = e->take.accept_loss = e->take.forced = false;
+    e->start.queue_found = false;
+    if (e->operation.name && e->operation.result == STEP_PENDING)
+        end_operation(e, e->operation.name, STEP_DONE, "this end is active");
+    if (recover) {
+        end_act(e, ACT_ADOPT);
+        e->apps = APPS_STARTING;
+    } else {
+        end_apps(e, true);
+    }
+    end_act(e, ACT_ANNOUNCE);
+}
+
+bool take_rules(struct end *e)
+{
+    struct take *t = &e->take;
+    switch (t->stage) {
+    case TAKE_INTENT:
+        if (!end_saved(e, t->ticket))
+            return false;
+        take_stage(e, TAKE_REPLAY);
+        return true;
+    case TAKE_REPLAY:
+        return take_replay(e);
+    case TAKE_EPOCH:
+        if (!t->ticket)
+            return take_epoch(e);
+        if (!end_saved(e, t->ticket))
+            return false;
+        if (e->frozen)
+            end_act(e, ACT_DESTROY);
+        e->frozen = false;
+        take_stage(e, TAKE_ADDRESS);
+        return true;
+    case TAKE_ADDRESS:
+        return take_address(e);
+    case TAKE_OPEN:
+        return take_open(e);
+    case TAKE_GATE:
+        if (e->gate_pending)
+            return false;
+        take_done(e);
+        return true;
+    case TAKE_DONE:
+        break;
+    }
+    return false;
+}
+
+// ---- before it: passive, probing, waiting
+// -----------------------------------------------------------------------
+
+bool passive_rules(struct end *e)
+{
+    if (e->held.until_ns && !grant_held(e)) {
+        grant_drop(e);
+        end_note(e, "stale: the grant has run out without a takeover");
+        return true;
+    }
+    // E4.
+    if (grant_held(e) && end_promotable(e) && e->config.automatic && !e->terminating &&
+        e->peer.echo_sent_ns && !peer_heard(e)) {
+        end_go(e, END_PROBING, "the active end has been silent for the heartbeat timeout");
+        return true;
+    }
+    return false;
+}
+
+void probe_take(struct end *e, const struct end_event *ev)
+{
+    if (!e->probe.asked || ev->probed.ticket != e->probe.ticket)
+        return;
+    e->probe.asked = false;
+    e->probe.answered = true;
+    e->probe.result = ev->probed.result;
+    (void)snprintf(e->probe.text, sizeof(e->probe.text), "%s",
+                   ev->probed.text ? ev->probed.text : "");
+}
+
+// Asks the vetoes when it is time, again `pause_ns` after a veto. True when nothing speaks against
+// becoming active.
+static bool probes_clear(struct end *e, int64_t pause_ns)
+{
+    if (e->probe.answered) {
+        e->probe.answered = false;
+        if (e->probe.result == PROBE_CLEAR)
+            return true;
+        end_note(e, "vetoed: %s", e->probe.text);
+        e->probe.again_ns = e->now + pause_ns;
+    }
+    if (!e->probe.asked && e->now >= e->probe.again_ns) {
+        e->probe.asked = true;
+        end_act(e, ACT_PROBE)->ticket = ++e->probe.ticket;
+    }
+    return false;
+}
+
+bool probing_rules(struct end *e)
+{
+    if (peer_heard(e)) {
+        end_go(e, END_PASSIVE, "the active end is heard again");
+        return true;
+    }
+    if (!grant_held(e) || !end_promotable(e)) {
+        end_go(e, END_PASSIVE, "no takeover: %s",
+               e->probe.text[0] ? e->probe.text : "the grant ran out before the vetoes were asked");
+        return true;
+    }
+    if (!probes_clear(e, 2 * END_ASK_NS))
+        return false;
+    take_begin(e, EPOCH_TAKEOVER, true);
+    return true;
+}
+
+// An end that was active and alone when it stopped may serve again by itself, if nothing speaks
+// against it.
+bool waiting_rules(struct end *e)
+{
+    bool may = e->st.role == ROLE_ACTIVE && e->st.alone && e->st.intent == INTENT_NONE &&
+               !e->unreadable && e->address == ADDRESS_OFF && !peer_heard(e) && !e->terminating &&
+               e->now - e->state_since_ns >= e->config.timeout_ns;
+    if (!may || !probes_clear(e, e->config.timeout_ns))
+        return false;
+    take_begin(e, EPOCH_LOST_QUEUE, false);
+    return true;
+}

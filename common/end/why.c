@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+// The one sentence that says why an end is where it is, and what it waits for.
+#include "common/end/end_private.h"
+
+#include <stdio.h>
+
+static const char *active_why(const struct end *e, char *buffer, size_t size)
+{
+    switch (e->relation) {
+    case REL_PAIRED:
+        if (grant_out(e))
+            return "paired: the passive end may take over";
+        if (!e->config.automatic)
+            return "paired; takeover policy is manual: the passive end waits for the operator";
+        if (!e->config.has_waypoint)
+            return "paired; no waypoint is configured: the passive end waits for the operator";
+        return "paired; no grant is out yet";
+    case REL_GOING_ALONE:
+        (void)snprintf(buffer, size, "going alone: %s; waits until no grant can be out",
+                       e->alone_why);
+        return buffer;
+    case REL_JOINING:
+        return "synchronized: waits until the peer has everything durable";
+    case REL_ALONE:
+        break;
+    }
+    if (e->paused)
+        return "alone: paused by the operator";
+    if (!peer_heard(e))
+        return "alone: the peer is not connected";
+    if (e->session.meeting.row == MEET_SPLIT)
+        return meet_row_text(MEET_SPLIT);
+    if (e->peer.flags & FRAME_FAILED)
+        return "alone: the peer cannot write its replica or its queue";
+    if (!session_streaming(e))
+        return "alone: connected, agreeing with the peer how to go on";
+    if (e->st.pending)
+        return "alone: the peer's replica is being resynced";
+    return "alone: the peer is catching up";
+}
+
+static const char *passive_why(const struct end *e, char *buffer, size_t size)
+{
+    if (e->replica == REPLICA_DEAD) {
+        (void)snprintf(buffer, size, "the replica cannot go on: %s", e->replica_why);
+        return buffer;
+    }
+    if (e->st.inconsistent)
+        return "being mirrored: not promotable until that is done";
+    if (e->replay_stopped)
+        return "replay is paused by the operator";
+    if (grant_held(e))
+        return "follows the active end and may take over";
+    if (e->held.ended_ns) {
+        (void)snprintf(buffer, size, "stale for %lld s: %s",
+                       (long long)((e->now - e->held.ended_ns) / NS_PER_S),
+                       e->probe.text[0] ? e->probe.text
+                                        : "the active end has taken its permission back");
+        return buffer;
+    }
+    return peer_heard(e) ? "follows the active end" : "waits for the active end";
+}
+
+static const char *waiting_why(const struct end *e, char *buffer, size_t size)
+{
+    if (e->unreadable)
+        return "the state of this end is damaged: waits for the operator";
+    if (peer_heard(e) && e->session.number)
+        return meet_row_text(e->session.meeting.row);
+    if (peer_heard(e))
+        return "the peer is heard; waits until it is ready to meet";
+    if (e->st.role == ROLE_ACTIVE && e->st.alone && e->probe.text[0]) {
+        (void)snprintf(buffer, size, "was active alone, and waits: %s", e->probe.text);
+        return buffer;
+    }
+    if (e->st.role == ROLE_ACTIVE)
+        return "was active: waits for the peer's agreement (or pairctl takeover --force)";
+    return "waits for its peer";
+}
+
+const char *why_text(const struct end *e, char *buffer, size_t size)
+{
+    switch (e->state) {
+    case END_WAITING:
+        return waiting_why(e, buffer, size);
+    case END_PASSIVE:
+        return passive_why(e, buffer, size);
+    case END_PROBING:
+        return "the active end is silent: asks whether it lives";
+    case END_TAKING_OVER:
+        return e->replica == REPLICA_FINISHING ? "taking over: replays the safe queue"
+                                               : "taking over";
+    case END_ACTIVE:
+        return active_why(e, buffer, size);
+    case END_SUSPENDED:
+        return "stepped down: neither peer nor waypoint was seen; waits for the peer (or pairctl "
+               "takeover --force)";
+    case END_HANDING_OVER:
+        return e->hand.stop ? "stopping" : "switching over to the peer";
+    case END_HANDED_OVER:
+        return "handed over: waits until the peer serves";
+    case END_SPLIT:
+        return meet_row_text(MEET_SPLIT);
+    case END_STOPPED:
+        return "stopped by the operator";
+    case END_STATE_COUNT:
+        break;
+    }
+    return "";
+}

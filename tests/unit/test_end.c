@@ -1,0 +1,669 @@
+// SPDX-License-Identifier: Apache-2.0
+// common/end: two ends in a small world where every action succeeds at once and frames take no
+// time, unless a test says otherwise. What goes wrong in between any two steps is the simulator's
+// business; here the flow of each row of the design is shown once, by name.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "common/base/cleanup.h"
+#include "common/base/clock.h"
+#include "common/end/end.h"
+
+struct host {
+    struct world *world;
+    int index;
+    struct end *end;
+    struct end_data data;
+    struct end_state disk; // what survived
+    bool up;
+    bool address, apps, frozen, exports;
+    enum end_gate gate;
+    uint64_t bound, seq_reply;
+    int reply_status;
+    char reply[ACTION_TEXT_SIZE];
+    int64_t deadline;
+    struct epoch epoch; // whose record the stream carries at its first_seq
+    // Events to be delivered, oldest first.
+    struct end_event queue[256];
+    unsigned head, tail;
+    struct frame frames[64];
+    unsigned frame_next;
+    bool exited;
+    bool hold_saves;
+    uint64_t streams, follows; // session
+};
+
+struct world {
+    int64_t now;
+    struct host host[2];
+    bool cut[2];      // frames from host i are lost
+    bool waypoint[2]; // answers host i
+    enum end_probe probe;
+    struct end_config config;
+    bool verbose;
+};
+
+static void push(struct host *h, const struct end_event *ev)
+{
+    assert_true(h->tail - h->head < ARRAY_LEN(h->queue));
+    h->queue[h->tail++ % ARRAY_LEN(h->queue)] = *ev;
+}
+
+static struct host *other(struct host *h)
+{
+    return &h->world->host[1 - h->index];
+}
+
+static void send_frame(struct host *h, const struct frame *f)
+{
+    struct host *to = other(h);
+    if (!to->up || h->world->cut[h->index])
+        return;
+    // Over the wire and back, so that the codec is tested with every frame.
+    uint8_t wire[FRAME_MAX];
+    size_t size = frame_encode(f, wire, sizeof(wire));
+    assert_true(size > 0);
+    struct frame *slot = &to->frames[to->frame_next++ % ARRAY_LEN(to->frames)];
+    assert_null(frame_decode(wire, size, slot));
+    push(to, &(struct end_event){.type = EV_FRAME, .frame = {.path = 0, .frame = slot}});
+}
+
+static void act(struct host *h, const struct end_action *a)
+{
+    struct end_event ev = {0};
+    switch (a->type) {
+    case ACT_SEND:
+        send_frame(h, &a->frame);
+        return;
+    case ACT_SAVE: {
+        uint8_t bytes[STATE_SIZE_MAX];
+        size_t size = state_encode(&a->state, bytes, sizeof(bytes));
+        assert_true(size > 0);
+        assert_null(state_decode(bytes, size, &h->disk));
+        ev.type = EV_SAVED;
+        ev.saved.ticket = a->ticket;
+        break;
+    }
+    case ACT_GATE:
+        h->gate = a->gate;
+        ev.type = EV_GATE;
+        ev.gate.gate = a->gate;
+        ev.gate.numbered = h->data.numbered;
+        break;
+    case ACT_OPEN:
+        h->exports = true;
+        h->gate = GATE_HELD;
+        if (!a->recover) {
+            h->epoch = a->epoch;
+            h->data.numbered = a->seq;
+            h->data.held_from = a->seq;
+            h->data.durable = a->seq - 1;
+        }
+        ev.type = EV_EXPORTS;
+        ev.exports.open = true;
+        ev.exports.numbered = h->data.numbered;
+        break;
+    case ACT_CLOSE:
+    case ACT_ABANDON:
+        h->exports = false;
+        h->gate = GATE_CLOSED;
+        ev.type = EV_EXPORTS;
+        ev.exports.numbered = h->data.numbered;
+        break;
+    case ACT_EPOCH:
+        assert_int_equal(h->gate, GATE_HELD);
+        h->data.numbered++;
+        h->epoch = a->epoch;
+        assert_int_equal(h->data.numbered, a->epoch.first_seq);
+        return;
+    case ACT_BOUND:
+        h->bound = a->seq;
+        return;
+    case ACT_STREAM:
+        h->streams = a->session;
+        return;
+    case ACT_ATTACH:
+        h->data.held_from = h->data.numbered + 1;
+        ev.type = EV_ATTACHED;
+        ev.attached.seq = h->data.numbered + 1;
+        break;
+    case ACT_FOLLOW:
+        h->follows = a->session;
+        if (!a->session)
+            return;
+        h->data.replica_durable = h->data.applied = a->seq - 1;
+        ev.type = EV_REPLICA;
+        ev.replica.what = REPLICA_READY;
+        break;
+    case ACT_FINISH:
+        ev.type = EV_REPLICA;
+        ev.replica.what = REPLICA_FINISHED;
+        ev.replica.seq = h->data.replica_durable;
+        break;
+    case ACT_RESYNC:
+        for (unsigned i = 0; i < 2; i++) {
+            if (!(a->objects >> i & 1))
+                continue;
+            h->data.numbered += 2;
+            ev.type = EV_RESYNCED;
+            ev.resynced.object = i;
+            ev.resynced.seq = h->data.numbered;
+            push(h, &ev);
+            struct host *to = other(h);
+            push(to, &(struct end_event){
+                         .type = EV_REPLICA,
+                         .replica = {.what = REPLICA_END, .object = i, .seq = h->data.numbered}});
+        }
+        return;
+    case ACT_ADDRESS:
+        h->address = a->on;
+        ev.type = EV_ADDRESS;
+        ev.address.on = a->on;
+        assert_false(h->world->host[0].address && h->world->host[1].address);
+        break;
+    case ACT_PROBE:
+        ev.type = EV_PROBED;
+        ev.probed.ticket = a->ticket;
+        ev.probed.result = h->world->probe;
+        ev.probed.text = h->world->probe == PROBE_CLEAR ? NULL : "vetoed by the test";
+        break;
+    case ACT_APPS:
+    case ACT_ADOPT:
+        h->apps = a->type == ACT_ADOPT || a->on;
+        ev.type = EV_APPS;
+        ev.apps.running = h->apps;
+        break;
+    case ACT_DESTROY:
+        h->apps = false;
+        return;
+    case ACT_FREEZE:
+    case ACT_THAW:
+        h->frozen = a->type == ACT_FREEZE;
+        if (h->frozen)
+            h->address = false;
+        ev.type = EV_GUARD;
+        ev.guard.frozen = h->frozen;
+        break;
+    case ACT_DEADLINE:
+        h->deadline = a->time_ns;
+        return;
+    case ACT_REPLY:
+        h->reply_status = a->status;
+        snprintf(h->reply, sizeof(h->reply), "%s", a->text);
+        return;
+    case ACT_HISTORY:
+        if (h->world->verbose)
+            printf("[%8.3f] %c %s\n", (double)h->world->now / 1e9, h->index ? 'S' : 'P', a->text);
+        return;
+    case ACT_EXIT:
+        h->exited = true;
+        return;
+    default:
+        return;
+    }
+    if (ev.type == EV_SAVED && h->hold_saves)
+        return;
+    push(h, &ev);
+}
+
+static void step(struct host *h, const struct end_event *ev)
+{
+    struct world *w = h->world;
+    if (w->waypoint[h->index])
+        h->data.waypoint_ns = w->now;
+    h->data.stream_ns = w->now;
+    end_step(h->end, w->now, &h->data, ev);
+    const struct end_action *a;
+    while ((a = end_action(h->end)))
+        act(h, a);
+}
+
+// The stream: what is numbered gets durable and applied at once while both ends follow a common
+// session.
+static void stream(struct world *w)
+{
+    if (!w->host[0].up || !w->host[1].up)
+        return;
+    for (int i = 0; i < 2; i++) {
+        struct host *a = &w->host[i], *b = &w->host[1 - i];
+        bool linked = !w->cut[0] && !w->cut[1];
+        if (linked && a->streams && a->streams == b->follows &&
+            a->data.durable < a->data.numbered) {
+            a->data.durable = a->data.applied = a->data.numbered;
+            a->data.held_from = a->data.durable + 1;
+            a->data.moved_ns = w->now;
+            if (a->epoch.first_seq > b->data.replica_durable)
+                push(b, &(struct end_event){.type = EV_REPLICA,
+                                            .replica = {.what = REPLICA_EPOCH,
+                                                        .epoch = &a->epoch,
+                                                        .seq = a->epoch.first_seq}});
+            b->data.replica_durable = b->data.applied = a->data.numbered;
+        }
+    }
+}
+
+static void run(struct world *w, int64_t ns)
+{
+    int64_t until = w->now + ns;
+    while (w->now < until) {
+        bool idle = true;
+        for (int i = 0; i < 2; i++) {
+            struct host *h = &w->host[i];
+            if (h->up && h->head < h->tail) {
+                struct end_event ev = h->queue[h->head++ % ARRAY_LEN(h->queue)];
+                step(h, &ev);
+                idle = false;
+            }
+        }
+        stream(w);
+        if (!idle)
+            continue;
+        w->now += 10 * NS_PER_MS;
+        for (int i = 0; i < 2; i++) {
+            struct host *h = &w->host[i];
+            if (h->up && end_deadline_ns(h->end) <= w->now)
+                push(h, &(struct end_event){.type = EV_TICK});
+        }
+    }
+}
+
+static void boot(struct world *w, int i, struct end_start start)
+{
+    struct host *h = &w->host[i];
+    struct end_config c = w->config;
+    c.primary = i == 0;
+    c.run = (uint64_t)w->now + 100 + (uint64_t)i;
+    c.seed = c.run;
+    h->end = end_new(&c);
+    h->up = true;
+    h->exited = false;
+    h->head = h->tail;
+    h->data.waypoint_ns = 0;
+    start.state = &h->disk;
+    step(h, &(struct end_event){.type = EV_START, .start = start});
+}
+
+static void crash(struct world *w, int i)
+{
+    struct host *h = &w->host[i];
+    h->end = end_free(h->end);
+    h->up = h->address = h->apps = h->exports = h->frozen = false;
+    h->head = h->tail;
+    h->streams = h->follows = 0;
+}
+
+static struct end_view view(struct world *w, int i)
+{
+    struct end_view v;
+    end_view(w->host[i].end, w->now, &v);
+    return v;
+}
+
+static int setup(void **state)
+{
+    struct world *w = calloc(1, sizeof(*w));
+    w->now = 1000 * NS_PER_S;
+    w->config = (struct end_config){
+        .mode = END_SYNC,
+        .beat_ns = 250 * NS_PER_MS,
+        .timeout_ns = 2 * NS_PER_S,
+        .decision_ns = 2 * NS_PER_S,
+        .automatic = true,
+        .has_waypoint = true,
+        .volumes = 2,
+    };
+    w->verbose = getenv("VERBOSE") != NULL;
+    for (int i = 0; i < 2; i++) {
+        w->host[i].world = w;
+        w->host[i].index = i;
+        w->waypoint[i] = true;
+    }
+    w->probe = PROBE_CLEAR;
+    *state = w;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct world *w = *state;
+    for (int i = 0; i < 2; i++)
+        end_free(w->host[i].end);
+    free(w);
+    return 0;
+}
+
+static void start_pair(struct world *w)
+{
+    boot(w, 0, (struct end_start){0});
+    boot(w, 1, (struct end_start){0});
+    run(w, 5 * NS_PER_S);
+}
+
+static void first_start_ends_paired_and_granted(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    struct end_view p = view(w, 0), s = view(w, 1);
+    assert_int_equal(p.state, END_ACTIVE);
+    assert_int_equal(s.state, END_PASSIVE);
+    assert_true(p.synchronized && s.synchronized);
+    assert_false(p.alone);
+    assert_true(s.granted && s.promotable && p.granted);
+    assert_true(w->host[0].address && w->host[0].apps && !w->host[1].address);
+    assert_int_equal(w->host[0].gate, GATE_PAIRED);
+    assert_int_equal(w->host[0].disk.alone, false);
+    assert_int_equal(s.epoch.number, 1);
+}
+
+static void silence_leads_to_a_takeover(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    int64_t at = w->now;
+    crash(w, 0);
+    while (view(w, 1).state != END_ACTIVE && w->now < at + 10 * NS_PER_S)
+        run(w, 10 * NS_PER_MS);
+    assert_in_range(w->now - at, 1500 * NS_PER_MS, 2700 * NS_PER_MS);
+    struct end_view s = view(w, 1);
+    assert_int_equal(s.state, END_ACTIVE);
+    assert_true(s.alone);
+    assert_int_equal(s.epoch.reason, EPOCH_TAKEOVER);
+    assert_true(w->host[1].address && w->host[1].apps);
+    assert_int_equal(w->host[1].gate, GATE_ALONE);
+}
+
+static void returning_active_yields(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    crash(w, 0);
+    run(w, 5 * NS_PER_S);
+    boot(w, 0, (struct end_start){0});
+    run(w, 5 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_PASSIVE);
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+    assert_true(view(w, 0).promotable);
+    assert_false(view(w, 1).alone);
+    assert_int_equal(w->host[0].disk.role, ROLE_PASSIVE);
+}
+
+static void veto_keeps_the_passive_end_passive(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    w->probe = PROBE_ADDRESS;
+    w->cut[0] = w->cut[1] = true;
+    run(w, 10 * NS_PER_S);
+    assert_int_equal(view(w, 1).state, END_PASSIVE);
+    assert_true(view(w, 1).stale_since_ns > 0);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+    assert_true(view(w, 0).alone);
+    assert_int_equal(w->host[0].gate, GATE_ALONE);
+    // Healed: the stream resumes, and both are as before.
+    w->cut[0] = w->cut[1] = false;
+    w->probe = PROBE_CLEAR;
+    run(w, 5 * NS_PER_S);
+    assert_true(view(w, 1).promotable);
+    assert_false(view(w, 0).alone);
+    assert_int_equal(view(w, 0).epoch.reason, EPOCH_ALONE);
+}
+
+static void cut_off_active_steps_down_before_the_takeover(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    w->cut[0] = w->cut[1] = true;
+    w->waypoint[0] = false;
+    run(w, 10 * NS_PER_S); // act() asserts that the address is never on at both
+    assert_int_equal(view(w, 0).state, END_SUSPENDED);
+    assert_true(w->host[0].frozen);
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+    w->cut[0] = w->cut[1] = false;
+    w->waypoint[0] = true;
+    run(w, 10 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_PASSIVE);
+    assert_false(w->host[0].apps);
+    assert_true(view(w, 0).promotable);
+}
+
+static void blink_of_everything_suspends_and_goes_on(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    w->cut[0] = w->cut[1] = true;
+    w->waypoint[0] = w->waypoint[1] = false;
+    w->probe = PROBE_ISOLATED;
+    run(w, 3 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_SUSPENDED);
+    w->cut[0] = w->cut[1] = false;
+    w->waypoint[0] = w->waypoint[1] = true;
+    w->probe = PROBE_CLEAR;
+    run(w, 5 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+    assert_int_equal(view(w, 1).state, END_PASSIVE);
+    assert_false(w->host[0].frozen);
+    assert_true(w->host[0].apps && w->host[0].address);
+    assert_true(view(w, 1).promotable);
+}
+
+static void command(struct world *w, int i, enum end_command c, unsigned flags)
+{
+    w->host[i].reply_status = 1;
+    step(&w->host[i], &(struct end_event){.type = EV_COMMAND,
+                                          .command = {.command = c, .flags = flags, .id = 1}});
+}
+
+static void switch_goes_there_and_back(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    command(w, 0, COMMAND_SWITCH, 0);
+    assert_int_equal(w->host[0].reply_status, 0);
+    run(w, 5 * NS_PER_S);
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+    assert_int_equal(view(w, 0).state, END_PASSIVE);
+    assert_int_equal(view(w, 1).epoch.reason, EPOCH_SWITCH);
+    assert_int_equal(view(w, 0).inconsistent, 0); // resumed, not mirrored
+    assert_true(view(w, 0).promotable);
+    // Typed at the passive end: passed on.
+    command(w, 0, COMMAND_SWITCH, 0);
+    run(w, 5 * NS_PER_S);
+    assert_int_equal(w->host[0].reply_status, 0);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+    assert_int_equal(view(w, 1).state, END_PASSIVE);
+}
+
+static void takeover_with_the_active_connected_is_refused(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    command(w, 1, COMMAND_TAKEOVER, 0);
+    assert_true(w->host[1].reply_status < 0);
+    assert_non_null(strstr(w->host[1].reply, "switch"));
+    assert_int_equal(view(w, 1).state, END_PASSIVE);
+}
+
+static void restart_of_the_active_daemon_goes_on(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    int64_t echo = w->now;
+    uint64_t numbered = w->host[0].data.numbered;
+    uint32_t epoch = view(w, 0).epoch.number;
+    struct host *h = &w->host[0];
+    h->end = end_free(h->end);
+    h->up = false;
+    h->head = h->tail;
+    run(w, 300 * NS_PER_MS);
+    boot(w, 0,
+         (struct end_start){.same_boot = true,
+                            .echo_sent_ns = echo,
+                            .queue_found = true,
+                            .queue_numbered = numbered});
+    run(w, 4 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+    assert_int_equal(view(w, 0).epoch.number, epoch);
+    assert_true(view(w, 1).promotable);
+    assert_true(h->address);
+}
+
+static void restart_of_the_passive_daemon_resumes(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    crash(w, 1);
+    run(w, 6 * NS_PER_S);
+    assert_true(view(w, 0).alone);
+    w->host[0].data.numbered += 5;
+    boot(w, 1, (struct end_start){0});
+    run(w, 4 * NS_PER_S);
+    assert_int_equal(view(w, 0).met, MEET_RESUME);
+    assert_true(view(w, 1).promotable);
+    assert_int_equal(view(w, 1).inconsistent, 0);
+}
+
+static void both_restarted_the_former_active_leads(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    crash(w, 0);
+    crash(w, 1);
+    w->now += NS_PER_S;
+    boot(w, 1, (struct end_start){0});
+    run(w, 5 * NS_PER_S);
+    assert_int_not_equal(view(w, 1).state, END_ACTIVE); // a restarted end holds no grant
+    boot(w, 0, (struct end_start){0});
+    run(w, 6 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+    assert_int_equal(view(w, 0).epoch.reason, EPOCH_LOST_QUEUE);
+    assert_true(view(w, 1).promotable);
+}
+
+static void alone_and_restarted_serves_again_by_itself(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    crash(w, 1);
+    run(w, 6 * NS_PER_S);
+    assert_true(w->host[0].disk.alone);
+    crash(w, 0);
+    boot(w, 0, (struct end_start){0});
+    run(w, 1 * NS_PER_S);
+    assert_int_not_equal(view(w, 0).state, END_ACTIVE);
+    run(w, 4 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+}
+
+static void paired_and_restarted_does_not_serve_by_itself(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    crash(w, 1);
+    crash(w, 0);
+    boot(w, 0, (struct end_start){0});
+    run(w, 10 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_WAITING);
+    command(w, 0, COMMAND_TAKEOVER, 0);
+    assert_true(w->host[0].reply_status < 0);
+    command(w, 0, COMMAND_TAKEOVER, COMMAND_FORCE);
+    run(w, 2 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+}
+
+static void strict_hands_the_role_to_the_passive_end(void **state)
+{
+    struct world *w = *state;
+    w->config.mode = END_STRICT;
+    start_pair(w);
+    crash(w, 0);
+    boot(w, 0, (struct end_start){0});
+    run(w, 6 * NS_PER_S);
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+    assert_int_equal(view(w, 0).state, END_PASSIVE);
+}
+
+static void both_alone_is_a_split(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    crash(w, 1);
+    run(w, 6 * NS_PER_S); // P goes alone: its own epoch
+    crash(w, 0);
+    boot(w, 1, (struct end_start){0});
+    run(w, 3 * NS_PER_S);
+    command(w, 1, COMMAND_TAKEOVER, COMMAND_FORCE);
+    run(w, 2 * NS_PER_S);
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+    boot(w, 0, (struct end_start){0});
+    run(w, 3 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_SPLIT);
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+    assert_int_equal(view(w, 1).met, MEET_SPLIT);
+}
+
+static void goodbye_lets_the_active_go_alone_at_once(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    push(&w->host[1], &(struct end_event){.type = EV_TERMINATE});
+    run(w, 100 * NS_PER_MS);
+    assert_true(w->host[1].exited);
+    assert_int_equal(w->host[0].gate, GATE_ALONE);
+}
+
+static void nothing_is_answered_alone_before_it_is_durable(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    w->host[0].hold_saves = true;
+    crash(w, 1);
+    run(w, 10 * NS_PER_S);
+    assert_int_not_equal(w->host[0].gate, GATE_ALONE);
+}
+
+static void stop_ends_protection_in_order(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    command(w, 0, COMMAND_STOP, 0);
+    run(w, 3 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_STOPPED);
+    assert_false(w->host[0].apps || w->host[0].address || w->host[0].exports);
+    run(w, 6 * NS_PER_S);
+    assert_int_equal(view(w, 1).state, END_PASSIVE);
+    command(w, 0, COMMAND_RESUME, 0);
+    run(w, 6 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+    assert_true(view(w, 1).promotable);
+}
+
+int main(void)
+{
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        T(first_start_ends_paired_and_granted),
+        T(silence_leads_to_a_takeover),
+        T(returning_active_yields),
+        T(veto_keeps_the_passive_end_passive),
+        T(cut_off_active_steps_down_before_the_takeover),
+        T(blink_of_everything_suspends_and_goes_on),
+        T(switch_goes_there_and_back),
+        T(takeover_with_the_active_connected_is_refused),
+        T(restart_of_the_active_daemon_goes_on),
+        T(restart_of_the_passive_daemon_resumes),
+        T(both_restarted_the_former_active_leads),
+        T(alone_and_restarted_serves_again_by_itself),
+        T(paired_and_restarted_does_not_serve_by_itself),
+        T(strict_hands_the_role_to_the_passive_end),
+        T(both_alone_is_a_split),
+        T(goodbye_lets_the_active_go_alone_at_once),
+        T(nothing_is_answered_alone_before_it_is_durable),
+        T(stop_ends_protection_in_order),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
