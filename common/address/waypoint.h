@@ -62,9 +62,9 @@ void waypoint_status(const struct waypoint_monitor *monitor, size_t i,
 // WAYPOINT_NEVER.
 int64_t waypoint_sent_ns(const struct waypoint_monitor *monitor);
 int64_t waypoint_answered_ns(const struct waypoint_monitor *monitor);
-// Since when answers (of any waypoint) have come without a gap of more than WAYPOINT_GAP_NS, up to
-// `now_ns`; INT64_MAX when there is a gap now. Meaningful only while watched closely. Call
-// waypoint_work() first.
+// Since when answers (of any waypoint, and within WAYPOINT_GAP_NS of their ask) have come without a
+// gap of more than WAYPOINT_GAP_NS, up to `now_ns`; INT64_MAX when there is a gap now. Meaningful
+// only while watched closely. Call waypoint_work() first.
 int64_t waypoint_unbroken_since_ns(const struct waypoint_monitor *monitor, int64_t now_ns);
 // Why the last ask could not be sent, or "".
 const char *waypoint_problem(const struct waypoint_monitor *monitor);

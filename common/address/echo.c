@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "common/address/echo.h"
+
+#include <errno.h>
+#include <linux/icmp.h>
+#include <netinet/icmp6.h>
+#include <netinet/in.h>
+#include <string.h>
+
+#include "common/address/wire.h"
+#include "common/base/bytes.h"
+#include "common/base/cleanup.h"
+
+// Header and body are the same for both families, apart from type and checksum.
+struct echo_message {
+    uint8_t type, code, checksum[2], id[2], sequence[2];
+    struct le64 cookie, number;
+};
+_Static_assert(sizeof(struct echo_message) == 24, "no padding");
+
+#define IP4_HEADER_MIN 20
+
+static int pass_replies_only(int fd, uint8_t family)
+{
+    int r = 0;
+    if (family == IP_V4) {
+        struct icmp_filter filter = {.data = ~(1U << ICMP_ECHOREPLY)};
+        r = setsockopt(fd, SOL_RAW, ICMP_FILTER, &filter, sizeof(filter));
+    } else {
+        struct icmp6_filter filter;
+        ICMP6_FILTER_SETBLOCKALL(&filter);
+        ICMP6_FILTER_SETPASS(ICMP6_ECHO_REPLY, &filter);
+        r = setsockopt(fd, IPPROTO_ICMPV6, ICMP6_FILTER, &filter, sizeof(filter));
+    }
+    return r < 0 ? -errno : 0;
+}
+
+int echo_open(const char *interface, uint8_t family, struct error *err)
+{
+    CLEANUP_CLOSE int fd =
+        socket(family == IP_V4 ? AF_INET : AF_INET6, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC,
+               family == IP_V4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
+    if (fd < 0)
+        return error_sys(err, -errno, "cannot make an ICMP socket (CAP_NET_RAW is needed)");
+    int r = pass_replies_only(fd, family);
+    if (r < 0)
+        return error_sys(err, r, "cannot prepare an ICMP socket");
+    if (setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, interface, (socklen_t)strlen(interface)) < 0)
+        return error_sys(err, -errno, "cannot bind an ICMP socket to %s", interface);
+    wire_want_times(fd);
+    return TAKE_FD(fd);
+}
+
+// RFC 1071. (For IPv6 the kernel puts it in.)
+static void seal_icmp4(struct echo_message *m)
+{
+    uint8_t raw[sizeof(*m)];
+    uint32_t sum = 0;
+    memcpy(raw, m, sizeof(raw));
+    for (size_t i = 0; i < sizeof(raw); i += 2)
+        sum += (uint32_t)raw[i] << 8 | raw[i + 1];
+    while (sum >> 16)
+        sum = (sum & 0xffff) + (sum >> 16);
+    m->checksum[0] = (uint8_t)(~sum >> 8);
+    m->checksum[1] = (uint8_t)~sum;
+}
+
+int echo_send(int fd, const struct ip *to, int interface_index, uint64_t cookie, uint64_t number)
+{
+    struct sockaddr_storage at;
+    socklen_t size = ip_to_sockaddr(to, 0, interface_index, &at);
+    struct echo_message m = {
+        .type = to->family == IP_V4 ? ICMP_ECHO : ICMP6_ECHO_REQUEST,
+        .id = {(uint8_t)(cookie >> 8), (uint8_t)cookie},
+        .sequence = {(uint8_t)(number >> 8), (uint8_t)number},
+        .cookie = le64_make(cookie),
+        .number = le64_make(number),
+    };
+    if (to->family == IP_V4)
+        seal_icmp4(&m);
+    ssize_t n =
+        sendto(fd, &m, sizeof(m), MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&at, size);
+    return n < 0 ? -errno : 0;
+}
+
+static void take_from(const struct sockaddr_storage *from, uint8_t family, struct ip *ret_ip)
+{
+    struct ip ip = {.family = family, .prefix = family == IP_V4 ? 32 : 128};
+    if (family == IP_V4)
+        memcpy(ip.bytes, &((const struct sockaddr_in *)from)->sin_addr, 4);
+    else
+        memcpy(ip.bytes, &((const struct sockaddr_in6 *)from)->sin6_addr, 16);
+    *ret_ip = ip;
+}
+
+// IPv4 raw sockets deliver the IP header too.
+static bool parse(const uint8_t *data, size_t size, uint8_t family, uint64_t cookie,
+                  uint64_t *ret_number)
+{
+    struct echo_message m;
+    struct byte_reader r = byte_reader(data, size);
+    if (family == IP_V4)
+        (void)byte_take(&r, size > 0 ? MAX((data[0] & 15U) * 4U, IP4_HEADER_MIN) : 1);
+    byte_copy(&r, &m, sizeof(m));
+    if (r.bad || m.type != (family == IP_V4 ? ICMP_ECHOREPLY : ICMP6_ECHO_REPLY) || m.code != 0)
+        return false;
+    *ret_number = le64_get(m.number);
+    return le64_get(m.cookie) == cookie;
+}
+
+int echo_receive(int fd, uint8_t family, uint64_t cookie, struct echo *ret_echo)
+{
+    for (;;) {
+        uint8_t data[256];
+        struct sockaddr_storage from = {0};
+        union {
+            struct cmsghdr align;
+            uint8_t bytes[256];
+        } control;
+        struct iovec part = {.iov_base = data, .iov_len = sizeof(data)};
+        struct msghdr message = {.msg_name = &from,
+                                 .msg_namelen = sizeof(from),
+                                 .msg_iov = &part,
+                                 .msg_iovlen = 1,
+                                 .msg_control = &control,
+                                 .msg_controllen = sizeof(control)};
+        ssize_t n = recvmsg(fd, &message, MSG_DONTWAIT);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return errno == EAGAIN ? 0 : -errno;
+        struct echo echo = {.cookie = cookie};
+        if (!parse(data, (size_t)n, family, cookie, &echo.number))
+            continue;
+        take_from(&from, family, &echo.from);
+        echo.received_ns = wire_received_ns(&message);
+        *ret_echo = echo;
+        return 1;
+    }
+}

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// Raw access to the neighbours on one interface's link: packet sockets that see ARP, or IPv6
+// neighbour discovery, and nothing else (a filter in the kernel keeps the rest of the traffic away
+// from us). Needs CAP_NET_RAW.
+#ifndef ADDRESS_WIRE_H
+#define ADDRESS_WIRE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+#include "common/address/frame.h"
+#include "common/base/error.h"
+
+struct wire_link {
+    int index;
+    uint8_t mac[MAC_ADDRESS_SIZE];
+    bool carrier; // up, and something is connected
+};
+
+// Looks the interface up. -EOPNOTSUPP where it is not of Ethernet's kind.
+int wire_look(const char *interface, struct wire_link *ret_link, struct error *err);
+
+// A non-blocking socket for ARP (IP_V4) or neighbour discovery (IP_V6) on this interface. Returns
+// the fd or -errno.
+int wire_open(int index, uint8_t family, struct error *err);
+int wire_send(int fd, const uint8_t *frame, size_t size); // 0 or -errno
+
+struct wire_news {
+    struct frame_news news;
+    int64_t received_ns; // CLOCK_BOOTTIME, when the kernel received it
+};
+
+// The next question or answer of somebody else. Returns 1, 0 when nothing more waits, or -errno.
+int wire_receive(int fd, struct wire_news *ret_news);
+
+// Asks the kernel for receive times on a socket, and reads one out of a received message. A message
+// without one counts as received now.
+void wire_want_times(int fd);
+int64_t wire_received_ns(struct msghdr *message);
+
+#endif
