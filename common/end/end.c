@@ -220,11 +220,11 @@ static void take_address(struct end *e, const struct end_event *ev)
 static void take_replica(struct end *e, const struct end_event *ev)
 {
     switch (ev->replica.what) {
-    case REPLICA_READY:
+    case FOLLOW_READY:
         if (e->replica == REPLICA_PREPARING)
             e->replica = REPLICA_FOLLOWING;
         break;
-    case REPLICA_EPOCH: {
+    case FOLLOW_EPOCH: {
         // E6: the history is durable before the replica's position passes the opening.
         const char *broken = NULL;
         if (!history_contains(&e->st.history, ev->replica.epoch->id))
@@ -240,20 +240,20 @@ static void take_replica(struct end *e, const struct end_event *ev)
         e->consent.ticket = end_save(e);
         break;
     }
-    case REPLICA_BEGIN:
-    case REPLICA_END: {
+    case FOLLOW_BEGIN:
+    case FOLLOW_END: {
         uint64_t bit = UINT64_C(1) << ev->replica.object;
-        if (ev->replica.what == REPLICA_BEGIN)
+        if (ev->replica.what == FOLLOW_BEGIN)
             e->st.inconsistent |= bit;
         else
             e->st.inconsistent &= ~bit;
-        if (ev->replica.what == REPLICA_END)
+        if (ev->replica.what == FOLLOW_END)
             end_note(e, "volume %u: the replica is synchronized", ev->replica.object);
         e->consent.seq = ev->replica.seq;
         e->consent.ticket = end_save(e);
         break;
     }
-    case REPLICA_FINISHED:
+    case FOLLOW_FINISHED:
         if (e->replica == REPLICA_FINISHING)
             e->replica = REPLICA_DONE;
         e->replica_seq = ev->replica.seq;
@@ -262,7 +262,7 @@ static void take_replica(struct end *e, const struct end_event *ev)
             end_note(e, "discarded %llu records behind the valid prefix",
                      (unsigned long long)ev->replica.lost_records);
         break;
-    case REPLICA_FAILED:
+    case FOLLOW_FAILED:
         e->replica = REPLICA_DEAD;
         (void)snprintf(e->replica_why, sizeof(e->replica_why), "%s",
                        ev->replica.text ? ev->replica.text : "it failed");

@@ -126,12 +126,12 @@ struct end_start {
 };
 
 enum end_replica_event {
-    REPLICA_READY,    // accepts frames of the session asked for
-    REPLICA_EPOCH,    // gate: an epoch record, `epoch` set
-    REPLICA_BEGIN,    // gate: `object` is inconsistent from `seq` on
-    REPLICA_END,      // gate: `object` is consistent as of `seq`, settled
-    REPLICA_FINISHED, // replayed to the end of the valid prefix: `seq`
-    REPLICA_FAILED,   // cannot go on; `text`
+    FOLLOW_READY,    // accepts frames of the session asked for
+    FOLLOW_EPOCH,    // gate: an epoch record, `epoch` set
+    FOLLOW_BEGIN,    // gate: `object` is inconsistent from `seq` on
+    FOLLOW_END,      // gate: `object` is consistent as of `seq`, settled
+    FOLLOW_FINISHED, // replayed to the end of the valid prefix: `seq`
+    FOLLOW_FAILED,   // cannot go on; `text`
 };
 
 enum end_probe {

@@ -417,6 +417,7 @@ static bool follower_rules(struct end *e)
         a->session = s->number;
         a->seq = s->seq;
         a->restart = s->restart || e->data.replica_durable + 1 != s->seq;
+        a->epoch = *history_current(&e->st.history);
         e->replica = REPLICA_PREPARING;
         return true;
     }

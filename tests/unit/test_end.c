@@ -138,11 +138,11 @@ static void act(struct host *h, const struct end_action *a)
             return;
         h->data.replica_durable = h->data.applied = a->seq - 1;
         ev.type = EV_REPLICA;
-        ev.replica.what = REPLICA_READY;
+        ev.replica.what = FOLLOW_READY;
         break;
     case ACT_FINISH:
         ev.type = EV_REPLICA;
-        ev.replica.what = REPLICA_FINISHED;
+        ev.replica.what = FOLLOW_FINISHED;
         ev.replica.seq = h->data.replica_durable;
         break;
     case ACT_RESYNC:
@@ -157,7 +157,7 @@ static void act(struct host *h, const struct end_action *a)
             struct host *to = other(h);
             push(to, &(struct end_event){
                          .type = EV_REPLICA,
-                         .replica = {.what = REPLICA_END, .object = i, .seq = h->data.numbered}});
+                         .replica = {.what = FOLLOW_END, .object = i, .seq = h->data.numbered}});
         }
         return;
     case ACT_ADDRESS:
@@ -239,7 +239,7 @@ static void stream(struct world *w)
             a->data.moved_ns = w->now;
             if (a->epoch.first_seq > b->data.replica_durable)
                 push(b, &(struct end_event){.type = EV_REPLICA,
-                                            .replica = {.what = REPLICA_EPOCH,
+                                            .replica = {.what = FOLLOW_EPOCH,
                                                         .epoch = &a->epoch,
                                                         .seq = a->epoch.first_seq}});
             b->data.replica_durable = b->data.applied = a->data.numbered;

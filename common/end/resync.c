@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "common/end/resync.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/cleanup.h"
+#include "common/base/error.h"
+
+enum range_state {
+    RANGE_FREE,
+    RANGE_ASKING,  // the check was started and has no seq yet
+    RANGE_ASKED,   // it has its seq; the answer is out
+    RANGE_SENDING, // answered: `bitmap` says what is still to be sent
+};
+
+struct range {
+    enum range_state state;
+    uint64_t offset;
+    uint32_t length;
+    uint64_t seq;
+    int64_t asked_ns;
+    uint32_t next_block; // everything before it was sent, or need not be
+    uint32_t chunks;     // under way
+    uint8_t bitmap[RESYNC_RANGE / CHECK_BLOCK_SIZE / 8];
+};
+
+enum volume_stage { VOLUME_IDLE, VOLUME_TO_BEGIN, VOLUME_RUNNING, VOLUME_TO_END };
+
+struct resync {
+    unsigned volumes;
+    uint64_t sizes[RECORD_OBJECTS_MAX];
+    uint64_t objects;  // mask of those not finished
+    unsigned object;   // the one in work
+    enum volume_stage stage;
+    uint64_t cursor;   // next offset to be checked
+    struct range ranges[RESYNC_WINDOW];
+    uint64_t applied;
+    struct resync_progress progress;
+};
+
+struct resync *resync_new(const uint64_t *sizes, unsigned volumes)
+{
+    ENSURE(volumes <= RECORD_OBJECTS_MAX);
+    struct resync *r = calloc(1, sizeof(*r));
+    if (!r)
+        return NULL;
+    r->volumes = volumes;
+    memcpy(r->sizes, sizes, volumes * sizeof(*sizes));
+    return r;
+}
+
+struct resync *resync_free(struct resync *r)
+{
+    free(r);
+    return NULL;
+}
+
+static void next_volume(struct resync *r)
+{
+    r->stage = VOLUME_IDLE;
+    memset(r->ranges, 0, sizeof(r->ranges));
+    if (!r->objects)
+        return;
+    r->object = (unsigned)__builtin_ctzll(r->objects);
+    r->cursor = 0;
+    r->stage = VOLUME_TO_BEGIN;
+}
+
+void resync_start(struct resync *r, uint64_t objects, int64_t now)
+{
+    memset(&r->progress, 0, sizeof(r->progress));
+    r->progress.began_ns = now;
+    r->objects = objects;
+    r->applied = 0;
+    for (unsigned i = 0; i < r->volumes; i++) {
+        if (objects >> i & 1)
+            r->progress.total += r->sizes[i];
+    }
+    next_volume(r);
+}
+
+bool resync_running(const struct resync *r)
+{
+    return r->stage != VOLUME_IDLE;
+}
+
+static bool block_differs(const struct range *range, uint32_t block)
+{
+    return range->bitmap[block / 8] >> (block % 8) & 1;
+}
+
+static uint32_t range_blocks(const struct range *range)
+{
+    return (range->length + CHECK_BLOCK_SIZE - 1) / CHECK_BLOCK_SIZE;
+}
+
+// Moves `next_block` to the next run of blocks that differ; false when there is none. *ret_end is behind the run.
+static bool next_run(struct range *range, uint32_t *ret_end)
+{
+    uint32_t blocks = range_blocks(range);
+    while (range->next_block < blocks && !block_differs(range, range->next_block))
+        range->next_block++;
+    if (range->next_block == blocks)
+        return false;
+    uint32_t end = range->next_block + 1;
+    while (end < blocks && block_differs(range, end) &&
+           (end - range->next_block) < RESYNC_CHUNK_MAX / CHECK_BLOCK_SIZE)
+        end++;
+    *ret_end = end;
+    return true;
+}
+
+static void finish_if_through(struct resync *r, struct range *range)
+{
+    uint32_t end;
+    if (range->state != RANGE_SENDING || range->chunks > 0 || next_run(range, &end))
+        return;
+    r->progress.done += range->length;
+    range->state = RANGE_FREE;
+}
+
+static bool all_free(const struct resync *r)
+{
+    for (unsigned i = 0; i < RESYNC_WINDOW; i++) {
+        if (r->ranges[i].state != RANGE_FREE)
+            return false;
+    }
+    return true;
+}
+
+static struct resync_step step_of(const struct resync *r, enum resync_step_kind kind, uint64_t offset,
+                                  uint32_t length)
+{
+    return (struct resync_step){kind, (uint16_t)r->object, offset, length};
+}
+
+static bool next_chunk(struct resync *r, struct resync_step *ret_step)
+{
+    for (unsigned i = 0; i < RESYNC_WINDOW; i++) {
+        struct range *range = &r->ranges[i];
+        uint32_t end;
+        if (range->state != RANGE_SENDING || !next_run(range, &end))
+            continue;
+        uint64_t from = (uint64_t)range->next_block * CHECK_BLOCK_SIZE;
+        uint64_t until = MIN((uint64_t)end * CHECK_BLOCK_SIZE, range->length);
+        *ret_step = step_of(r, RESYNC_CHUNK, range->offset + from, (uint32_t)(until - from));
+        return true;
+    }
+    return false;
+}
+
+static bool next_check(struct resync *r, int64_t now, struct resync_step *ret_step)
+{
+    uint64_t size = r->sizes[r->object];
+    bool room = false;
+    for (unsigned i = 0; i < RESYNC_WINDOW; i++) {
+        struct range *range = &r->ranges[i];
+        room |= range->state == RANGE_FREE;
+        // The answer was lost on its way.
+        if (range->state == RANGE_ASKED && r->applied >= range->seq &&
+            now - range->asked_ns >= RESYNC_ANSWER_NS) {
+            *ret_step = step_of(r, RESYNC_CHECK, range->offset, range->length);
+            return true;
+        }
+    }
+    if (!room || r->cursor >= size)
+        return false;
+    *ret_step = step_of(r, RESYNC_CHECK, r->cursor, (uint32_t)MIN(RESYNC_RANGE, size - r->cursor));
+    return true;
+}
+
+bool resync_next(struct resync *r, int64_t now, struct resync_step *ret_step)
+{
+    switch (r->stage) {
+    case VOLUME_IDLE:
+        return false;
+    case VOLUME_TO_BEGIN:
+        *ret_step = step_of(r, RESYNC_BEGIN, 0, 0);
+        return true;
+    case VOLUME_RUNNING:
+        if (next_chunk(r, ret_step) || next_check(r, now, ret_step))
+            return true;
+        if (r->cursor < r->sizes[r->object] || !all_free(r))
+            return false;
+        r->stage = VOLUME_TO_END;
+        __attribute__((fallthrough));
+    case VOLUME_TO_END:
+        *ret_step = step_of(r, RESYNC_END, 0, 0);
+        return true;
+    }
+    return false;
+}
+
+static struct range *range_at(struct resync *r, uint64_t offset)
+{
+    for (unsigned i = 0; i < RESYNC_WINDOW; i++) {
+        struct range *range = &r->ranges[i];
+        if (range->state != RANGE_FREE && offset >= range->offset &&
+            offset < range->offset + range->length)
+            return range;
+    }
+    return NULL;
+}
+
+static void began_check(struct resync *r, const struct resync_step *step, int64_t now)
+{
+    struct range *range = range_at(r, step->offset);
+    for (unsigned i = 0; !range && i < RESYNC_WINDOW; i++) {
+        if (r->ranges[i].state == RANGE_FREE) {
+            range = &r->ranges[i];
+            r->cursor = step->offset + step->length;
+        }
+    }
+    ENSURE(range);
+    memset(range, 0, sizeof(*range));
+    range->state = RANGE_ASKING;
+    range->offset = step->offset;
+    range->length = step->length;
+    range->asked_ns = now;
+}
+
+void resync_began(struct resync *r, const struct resync_step *step, int64_t now)
+{
+    switch (step->kind) {
+    case RESYNC_BEGIN:
+        r->stage = VOLUME_RUNNING;
+        break;
+    case RESYNC_CHECK:
+        began_check(r, step, now);
+        break;
+    case RESYNC_CHUNK: {
+        struct range *range = range_at(r, step->offset);
+        ENSURE(range && range->state == RANGE_SENDING);
+        range->next_block = (uint32_t)((step->offset - range->offset + step->length +
+                                        CHECK_BLOCK_SIZE - 1) / CHECK_BLOCK_SIZE);
+        range->chunks++;
+        break;
+    }
+    case RESYNC_END:
+        r->objects &= ~(UINT64_C(1) << r->object);
+        next_volume(r);
+        break;
+    }
+}
+
+void resync_copied(struct resync *r, uint16_t object, uint64_t offset, uint32_t length, uint64_t seq)
+{
+    if (r->stage == VOLUME_IDLE || object != r->object)
+        return; // of a run that was stopped
+    struct range *range = range_at(r, offset);
+    if (!range)
+        return;
+    if (range->state == RANGE_ASKING) {
+        if (seq) {
+            range->state = RANGE_ASKED;
+            range->seq = seq;
+            return;
+        }
+        // It cannot be checked as a whole: block by block what can be read is sent.
+        memset(range->bitmap, 0xff, sizeof(range->bitmap));
+        range->state = RANGE_SENDING;
+        return;
+    }
+    if (range->state == RANGE_SENDING && range->chunks > 0) {
+        range->chunks--;
+        if (seq)
+            r->progress.sent += length;
+        else
+            r->progress.unread += length;
+        finish_if_through(r, range);
+    }
+}
+
+void resync_answer(struct resync *r, uint16_t object, uint64_t seq, uint64_t offset, uint32_t blocks,
+                   const uint8_t *bitmap)
+{
+    if (r->stage != VOLUME_RUNNING || object != r->object)
+        return;
+    struct range *range = range_at(r, offset);
+    if (!range || range->state != RANGE_ASKED || range->seq != seq || range->offset != offset ||
+        blocks != range_blocks(range))
+        return;
+    memcpy(range->bitmap, bitmap, (blocks + 7) / 8);
+    range->state = RANGE_SENDING;
+    finish_if_through(r, range);
+}
+
+void resync_applied(struct resync *r, uint64_t applied, int64_t now)
+{
+    if (applied == r->applied)
+        return;
+    r->applied = applied;
+    for (unsigned i = 0; i < RESYNC_WINDOW; i++) {
+        // The time for the answer counts from when the check was applied.
+        if (r->ranges[i].state == RANGE_ASKED && r->ranges[i].seq > applied)
+            r->ranges[i].asked_ns = now;
+    }
+}
+
+void resync_progress(const struct resync *r, struct resync_progress *ret_progress)
+{
+    *ret_progress = r->progress;
+}

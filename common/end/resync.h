@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// The order of a resync on the active end: which range is checked or sent next. Pure; the front thread carries the
+// steps out through queues/updates, and brings the passive end's answers back.
+//
+// Of each volume: a begin mark, then checks of ranges from the front to the end, several under way; for each answer the
+// blocks that differ are sent; when every range is done, the end mark. It ends under any write load: it goes over the
+// volume once, and what is written meanwhile travels in the stream by itself.
+#ifndef END_RESYNC_H
+#define END_RESYNC_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "queues/batch.h"
+#include "queues/record.h"
+
+#define RESYNC_RANGE      (1024U * 1024) // bytes of one check
+#define RESYNC_WINDOW     16             // checks whose answer or chunks are not through
+#define RESYNC_CHUNK_MAX  (256U * 1024)  // bytes of one chunk
+#define RESYNC_ANSWER_NS  INT64_C(2000000000) // a check that was applied and not answered is asked again
+_Static_assert(RESYNC_RANGE / CHECK_BLOCK_SIZE <= CHECK_BLOCKS_MAX, "one answer holds it");
+
+struct resync;
+
+enum resync_step_kind { RESYNC_BEGIN, RESYNC_CHECK, RESYNC_CHUNK, RESYNC_END };
+struct resync_step {
+    enum resync_step_kind kind;
+    uint16_t object;
+    uint64_t offset;
+    uint32_t length;
+};
+
+struct resync *resync_new(const uint64_t *sizes, unsigned volumes);
+struct resync *resync_free(struct resync *resync);
+
+// Starts over the volumes of the mask; 0 stops.
+void resync_start(struct resync *resync, uint64_t objects, int64_t now_ns);
+bool resync_running(const struct resync *resync);
+
+// The next step that may be started now; false when it waits. The step counts as started when resync_began() is told.
+bool resync_next(struct resync *resync, int64_t now_ns, struct resync_step *ret_step);
+void resync_began(struct resync *resync, const struct resync_step *step, int64_t now_ns);
+// A check or chunk has its record (`seq`), or could not be read (`seq` 0: it is reported by the caller and skipped).
+void resync_copied(struct resync *resync, uint16_t object, uint64_t offset, uint32_t length, uint64_t seq);
+// The passive end's answer to the check whose record was `seq`.
+void resync_answer(struct resync *resync, uint16_t object, uint64_t seq, uint64_t offset, uint32_t blocks,
+                   const uint8_t *bitmap);
+// How far the passive end has applied: what it has applied and not answered for a while is asked again.
+void resync_applied(struct resync *resync, uint64_t applied, int64_t now_ns);
+
+struct resync_progress {
+    uint64_t done, total; // bytes of all volumes of this run
+    uint64_t sent;        // bytes that differed
+    uint64_t unread;      // bytes that could not be read
+    int64_t began_ns;
+};
+void resync_progress(const struct resync *resync, struct resync_progress *ret_progress);
+
+#endif
