@@ -37,7 +37,7 @@ struct safe_config {
     uint64_t segment_size; // bytes; a multiple of 4096
     uint64_t limit;        // bytes of all segments together; at least two segments
     uint64_t confirmed;    // what this end is known to have confirmed as durable, 0 if unknown: a
-                        // queue that does not reach it is damaged
+                           // queue that does not reach it is damaged
     // Called by safe_open() for every record that is held, in order. May be NULL.
     void (*seen)(void *arg, const struct record *record, const void *payload);
     void *arg;

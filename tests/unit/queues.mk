@@ -6,3 +6,6 @@ QUEUES_LIBS = $(top_builddir)/queues/libqueues.a $(BASE_LIBS)
 check_PROGRAMS += test_epoch
 test_epoch_SOURCES = test_epoch.c
 test_epoch_LDADD = $(QUEUES_LIBS)
+check_PROGRAMS += test_safe
+test_safe_SOURCES = test_safe.c fake_disk.c fake_disk.h passive_help.c passive_help.h
+test_safe_LDADD = $(QUEUES_LIBS)
