@@ -9,8 +9,8 @@
 //
 // Failure modes: full (-ENOSPC: nothing appended, nothing lost, append again when something was
 // settled); failed (a write or sync failed: final until the queue is opened again; what was durable
-// can still be read); damaged (found by safe_open() or safe_read(): readable up to the damage,
-// appends refused with -EUCLEAN until safe_restart()).
+// can still be read); damaged (found by safe_open(): readable up to the damage, appends refused
+// with -EUCLEAN until safe_restart() or safe_discard_after()).
 //
 // One thread owns it. Pure: disk, salt and configuration are handed in.
 #ifndef QUEUES_SAFE_H
