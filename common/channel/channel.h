@@ -61,10 +61,10 @@ struct channel_path {
 enum channel_side { CHANNEL_SIDE_CONTROL, CHANNEL_SIDE_DATA };
 
 enum channel_event {
-    CHANNEL_UP,      // the link is authenticated, both ends agree, both directions work
-    CHANNEL_DOWN,    // ... and no longer; the text says why
-    CHANNEL_REFUSED, // the peer has another key, pair, identity, configuration or version. Said
-                     // once, then at most every 60 s while it lasts; the peer says the same
+    CHANNEL_UP,        // the link is authenticated, both ends agree, both directions work
+    CHANNEL_DOWN,      // ... and no longer; the text says why
+    CHANNEL_REFUSED,   // the peer has another key, pair, identity, configuration or version. Said
+                       // once, then at most every 60 s while it lasts; the peer says the same
     CHANNEL_TROUBLE,   // something to know (garbage received, address not there); nothing changes.
                        // Likewise limited
     CHANNEL_DATA_PATH, // data now goes over this path (CHANNEL_NO_PATH: over none); the generation
@@ -138,7 +138,7 @@ struct channel_message {
     uint64_t peer_run;
     uint64_t generation; // differs from the message before it when something may be missing between
                          // the two, or when the two may have overtaken each other
-    void *buffer; // private
+    void *buffer;        // private
 };
 
 int channel_data_fd(const struct channel *ch); // poll it for input, then receive until -EAGAIN
