@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "common/base/cleanup.h"
+#include "common/base/file.h"
 #include "common/control/control.h"
 #include "common/control/link.h"
 #include "common/control/message.h"
@@ -42,6 +43,18 @@ static int clear_stale(const char *path, struct error *err)
     return 0;
 }
 
+// Asked before nanomsg is, which loses memory when it cannot bind.
+static int check_directory(const char *path, struct error *err)
+{
+    char directory[PATH_SIZE];
+    const char *slash = strrchr(path, '/');
+    int length = slash ? MAX((int)(slash - path), 1) : 1;
+    int r = path_format(directory, sizeof(directory), "%.*s", length, slash ? path : ".");
+    if (r == 0 && access(directory, W_OK | X_OK) < 0)
+        r = -errno;
+    return r < 0 ? error_sys(err, r, "%s: cannot make the socket in %s", path, directory) : 0;
+}
+
 // The file must at no moment be open to more than it is meant for.
 static int listen_privately(struct control_server *server, struct error *err)
 {
@@ -62,6 +75,8 @@ int control_server_open(const char *path, control_handler handler, control_repor
                         void *user, struct control_server **ret_server, struct error *err)
 {
     int r = clear_stale(path, err);
+    if (r == 0)
+        r = check_directory(path, err);
     if (r < 0)
         return r;
     struct control_server *server = calloc(1, sizeof(*server));

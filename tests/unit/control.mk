@@ -5,3 +5,6 @@ test_control_SOURCES = test_control.c
 test_control_LDADD = $(CONTROL_LIBS)
 test_status_SOURCES = test_status.c
 test_status_LDADD = $(CONTROL_LIBS)
+
+TESTS += test_pairctl.py
+EXTRA_DIST += test_pairctl.py
