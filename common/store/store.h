@@ -94,7 +94,7 @@ uint64_t store_resets(const struct store *store);
 
 // One line for a person: "ok", or why requests wait or fail. Owner thread; valid until the next
 // call into the store.
-const char *store_state_text(const struct store *store);
+const char *store_state_text(struct store *store);
 // Whether requests are being served now: false while a LUN is away and after a failed flush.
 bool store_is_up(const struct store *store);
 

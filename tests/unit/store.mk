@@ -1,1 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+STORE_LIBS = $(top_builddir)/common/store/libstore.a $(BASE_LIBS) $(URING_LIBS) $(ISCSI_LIBS)
+
+check_PROGRAMS += test_store
+test_store_SOURCES = test_store.c store_rig.c store_rig.h
+test_store_LDADD = $(STORE_LIBS)
