@@ -146,7 +146,46 @@ class Usage(Pairctl):
         self.assertRegex(self.run_raw("--version").stdout, r"^pairctl \(understudy\) \d")
 
 
+    def test_manual_and_completion_know_every_command_and_option(self):
+        help_text = self.run_raw("--help").stdout
+        commands = re.findall(r"^  ([a-z]+) ", help_text, re.MULTILINE)
+        options = set(re.findall(r"--[a-z-]+", help_text))
+        self.assertGreater(len(commands), 10)
+        with open(os.path.join(TOP, "docs/pairctl.8")) as file:
+            manual = file.read().replace("\\-", "-")
+        with open(os.path.join(TOP, "deploy/completions/pairctl")) as file:
+            completion = file.read()
+        for command in commands:
+            self.assertRegex(manual, rf"(?m)^\.It Cm {command}\b")
+            self.assertRegex(completion, rf'commands="[^"]*\b{command}\b')
+        for option in options:
+            self.assertRegex(manual, rf"Fl {option[1:]}\b", option)
+            self.assertIn(option, completion)
+
+    def test_manual_knows_every_field_of_the_status(self):
+        with open(os.path.join(TOP, "docs/pairctl.8")) as file:
+            words = set(re.findall(r"[a-z_]+", file.read().split(".Sh STATUS FIELDS")[1]))
+        self.ends("primaryd", end(last_event={"time_ms": 1, "step": "x", "ms": 1, "text": "",
+                                              "loss": {"records": 1, "bytes": 1, "age_ms": 1}},
+                                  paths=[{"name": "1"}], waypoints=[{"address": "x"}]))
+
+        def names(value):
+            if isinstance(value, dict):
+                return set(value).union(*map(names, value.values()))
+            return set().union(*map(names, value)) if isinstance(value, list) else set()
+        self.assertEqual(names(json.loads(self.expect(0, "status", "--json"))) - words, set())
+
+
 class Status(Pairctl):
+    def test_watch_goes_on(self):
+        daemon = self.ends("primaryd", end())
+        with subprocess.Popen([PAIRCTL, "status", "--watch", "--json", "--runtime-dir", self.directory.name],
+                              stdout=subprocess.PIPE, text=True) as process:
+            for _ in range(2):
+                self.assertEqual(json.loads(process.stdout.readline())["pair"], "web")
+            process.kill()
+        self.assertGreaterEqual(len(daemon.requests), 2)
+
     def test_without_a_daemon(self):
         self.assertIn("no daemon answers", self.expect(1, "status"))
         self.assertIn("no daemon answers", self.expect(1, "switch"))
