@@ -1,20 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-// The unsafe queue: an active end's updates that are not yet durable on its peers. One file in shared memory, so that
-// it outlives the daemon but not the boot; docs/records.md describes its bytes and what a crash may leave in them.
+// The unsafe queue: an active end's updates that are not yet durable on its peers. One file in
+// shared memory, so that it outlives the daemon but not the boot; docs/records.md describes its
+// bytes and what a crash may leave in them.
 //
 // An update passes through it like this:
 //
-//   unsafe_head()    room at the head of the ring; the intercept receives requests into it, headers inline
-//   unsafe_keep()    declares a part of what was received (or will be, right behind) as a payload: a chunk
-//   unsafe_commit()  gives the update a slot: from here on a restarted daemon finds it and writes it again
-//   unsafe_number()  the local write has succeeded: the record enters the table, `numbered` moves, the slot is empty
-//   unsafe_release() a reader (one a peer) needs the records up to a seq no more; space is free when nobody does
+//   unsafe_head()    room at the head of the ring; the intercept receives requests into it, headers
+//   inline unsafe_keep()    declares a part of what was received (or will be, right behind) as a
+//   payload: a chunk unsafe_commit()  gives the update a slot: from here on a restarted daemon
+//   finds it and writes it again unsafe_number()  the local write has succeeded: the record enters
+//   the table, `numbered` moves, the slot is empty unsafe_release() a reader (one a peer) needs the
+//   records up to a seq no more; space is free when nobody does
 //
-// Chunks are handed out in the order of the ring and freed in that order. A request that is refused, or whose client
-// vanished half-way through, gives its chunk back with unsafe_drop().
+// Chunks are handed out in the order of the ring and freed in that order. A request that is
+// refused, or whose client vanished half-way through, gives its chunk back with unsafe_drop().
 //
-// Threads: everything belongs to the one producer thread, except the functions under "Readers", which the threads of
-// the readers may call at any time.
+// Threads: everything belongs to the one producer thread, except the functions under "Readers",
+// which the threads of the readers may call at any time.
 #ifndef QUEUES_UNSAFE_H
 #define QUEUES_UNSAFE_H
 
@@ -26,11 +28,11 @@
 #include "queues/record.h"
 
 #define UNSAFE_READERS_MAX 4
-#define UNSAFE_SLOTS       4096           // updates between their commit and their number
-#define UNSAFE_RECEIVE_MAX (256U * 1024)  // the most that may be received with one unsafe_head()
-#define UNSAFE_RING_MIN    (64U * 1024)   // plus four times payload_max + UNSAFE_RECEIVE_MAX
+#define UNSAFE_SLOTS       4096          // updates between their commit and their number
+#define UNSAFE_RECEIVE_MAX (256U * 1024) // the most that may be received with one unsafe_head()
+#define UNSAFE_RING_MIN    (64U * 1024)  // plus four times payload_max + UNSAFE_RECEIVE_MAX
 #define UNSAFE_RING_MAX    (UINT64_C(1) << 40)
-#define UNSAFE_RESERVE     64             // records that only unsafe_append() may still add when the queue is full
+#define UNSAFE_RESERVE     64 // records that only unsafe_append() may still add when the queue is full
 #define UNSAFE_NO_CHUNK    UINT64_C(0)
 
 struct unsafe;
@@ -45,40 +47,43 @@ struct unsafe_config {
     uint32_t payload_max; // bytes of the largest payload; at most RECORD_PAYLOAD_MAX
 };
 
-// Makes a new, empty queue at `path` (whatever is there is given up), or, with path NULL, in anonymous memory that
-// only unsafe_fd() reaches.
+// Makes a new, empty queue at `path` (whatever is there is given up), or, with path NULL, in
+// anonymous memory that only unsafe_fd() reaches.
 int unsafe_create(const char *path, const struct unsafe_config *config, struct unsafe **ret_unsafe,
                   struct error *err);
 
-// Opens what a predecessor left behind. Only `pair` and `boot` of the config matter. Nothing in the file is believed
-// before it is bounded and checked. Returns
-//   0         continue: readers are attached where they were; unsafe_pending() has the updates to be written again
-//   -ENOENT   there is none
-//   -ESTALE   it is of another boot: gone
-//   -EUCLEAN  it is damaged, of another pair or another version: void; the text says which rule it breaks
-//   others    it could not be read
+// Opens what a predecessor left behind. Only `pair` and `boot` of the config matter. Nothing in the
+// file is believed before it is bounded and checked. Returns
+//   0         continue: readers are attached where they were; unsafe_pending() has the updates to
+//   be written again -ENOENT   there is none -ESTALE   it is of another boot: gone -EUCLEAN  it is
+//   damaged, of another pair or another version: void; the text says which rule it breaks others it
+//   could not be read
 int unsafe_open(const char *path, const struct unsafe_config *config, struct unsafe **ret_unsafe,
                 struct error *err);
 // The same on an open file description, which is duplicated.
 int unsafe_open_fd(int fd, const struct unsafe_config *config, struct unsafe **ret_unsafe,
                    struct error *err);
-struct unsafe *unsafe_free(struct unsafe *unsafe); // the memory stays where it is; NULL-safe, returns NULL
+struct unsafe *
+unsafe_free(struct unsafe *unsafe); // the memory stays where it is; NULL-safe, returns NULL
 
 int unsafe_fd(const struct unsafe *unsafe);
+uint64_t unsafe_ring_bytes(const struct unsafe *unsafe);
+uint32_t unsafe_payload_max(const struct unsafe *unsafe);
 
 // ---- Receiving ----
 
-// Room at the head of the ring: a pointer that is a multiple of `align` (a power of two up to 4096; 1 where it does not
-// matter), and how many bytes lie there in one piece: at least UNSAFE_RECEIVE_MAX + payload_max, so that whatever
-// arrives with one receive call of up to UNSAFE_RECEIVE_MAX bytes can stay, its last payload included, of which only
-// a part may have come. NULL while the queue is full; the watcher's room() is called when it no longer is.
-// What was received and not declared by skip/keep is forgotten at the next unsafe_head(), unsafe_append() or
+// Room at the head of the ring: a pointer that is a multiple of `align` (a power of two up to 4096;
+// 1 where it does not matter), and how many bytes lie there in one piece: at least
+// UNSAFE_RECEIVE_MAX + payload_max, so that whatever arrives with one receive call of up to
+// UNSAFE_RECEIVE_MAX bytes can stay, its last payload included, of which only a part may have come.
+// NULL while the queue is full; the watcher's room() is called when it no longer is. What was
+// received and not declared by skip/keep is forgotten at the next unsafe_head(), unsafe_append() or
 // updates_kick().
 uint8_t *unsafe_head(struct unsafe *unsafe, uint32_t align, size_t *ret_room);
 // The next `bytes` at the head are no payload (a request's header).
 void unsafe_skip(struct unsafe *unsafe, size_t bytes);
-// The next `bytes` (1 to payload_max) at the head are one payload, received or still to be received there. It stays in
-// its place until it is dropped, or numbered and released. Returns the chunk.
+// The next `bytes` (1 to payload_max) at the head are one payload, received or still to be received
+// there. It stays in its place until it is dropped, or numbered and released. Returns the chunk.
 uint64_t unsafe_keep(struct unsafe *unsafe, size_t bytes);
 uint8_t *unsafe_chunk_data(const struct unsafe *unsafe, uint64_t chunk);
 uint32_t unsafe_chunk_size(const struct unsafe *unsafe, uint64_t chunk);
@@ -100,22 +105,26 @@ struct unsafe_update {
     uint64_t offset;
 };
 
-// Commits a complete update (WRITE with its chunk; ZERO, DISCARD without). The queue owns the chunk from here on. It
-// must not be changed any more. Returns 0, -EAGAIN (every slot is in use), -ENOSPC (the record table is full), -ERANGE
-// (it would be numbered past the bound); after an error the chunk is still the caller's.
+// Commits a complete update (WRITE with its chunk; ZERO, DISCARD without). The queue owns the chunk
+// from here on. It must not be changed any more. Returns 0, -EAGAIN (every slot is in use), -ENOSPC
+// (the record table is full), -ERANGE (it would be numbered past the bound); after an error the
+// chunk is still the caller's.
 int unsafe_commit(struct unsafe *unsafe, const struct unsafe_update *update, uint64_t chunk,
                   unsigned *ret_slot);
 
-// The update of this slot has ended on the local store with `status` (0 or -errno): gives it the next seq, as itself
-// or as MARK_UNDEFINED of its range. `time_ns`: CLOCK_REALTIME. Returns the seq. Cannot fail: the commit reserved it.
+// The update of this slot has ended on the local store with `status` (0 or -errno): gives it the
+// next seq, as itself or as MARK_UNDEFINED of its range. `time_ns`: CLOCK_REALTIME. Returns the
+// seq. Cannot fail: the commit reserved it.
 uint64_t unsafe_number(struct unsafe *unsafe, unsigned slot, int status, int64_t time_ns);
 
-// Adds a record that no slot stands for: an epoch opening, a mark. Copies `payload`. Returns 0, -ENOSPC, -ERANGE.
+// Adds a record that no slot stands for: an epoch opening, a mark. Copies `payload`. Returns 0,
+// -ENOSPC, -ERANGE.
 int unsafe_append(struct unsafe *unsafe, const struct unsafe_update *update, const void *payload,
                   uint32_t payload_bytes, int64_t time_ns, uint64_t *ret_seq);
 
-// The same for a payload that lies in a chunk (or none), in two steps: unsafe_reserve() before the payload is made
-// (0, -ENOSPC, -ERANGE), then unsafe_append_reserved(), which cannot fail, or unsafe_unreserve().
+// The same for a payload that lies in a chunk (or none), in two steps: unsafe_reserve() before the
+// payload is made (0, -ENOSPC, -ERANGE), then unsafe_append_reserved(), which cannot fail, or
+// unsafe_unreserve().
 int unsafe_reserve(struct unsafe *unsafe);
 void unsafe_unreserve(struct unsafe *unsafe);
 uint64_t unsafe_append_reserved(struct unsafe *unsafe, const struct unsafe_update *update,
@@ -123,24 +132,29 @@ uint64_t unsafe_append_reserved(struct unsafe *unsafe, const struct unsafe_updat
 
 // Records numbered from now on belong to this epoch.
 void unsafe_set_epoch(struct unsafe *unsafe, uint64_t epoch);
+uint64_t unsafe_epoch(const struct unsafe *unsafe);
 // Raises the bound (a lower one is ignored).
 void unsafe_set_bound(struct unsafe *unsafe, uint64_t bound);
 uint64_t unsafe_bound(const struct unsafe *unsafe);
 
-// Updates that were committed and not numbered when the predecessor died. Start with *cursor 0; returns false when
-// there are no more. Each must be written again and then numbered, like any other slot.
+// Updates that were committed and not numbered when the predecessor died. Start with *cursor 0;
+// returns false when there are no more. Each must be written again and then numbered, like any
+// other slot.
 struct unsafe_pending {
     unsigned slot;
     struct unsafe_update update;
     void *data; // `update.length` bytes of a RECORD_WRITE, else NULL
 };
-bool unsafe_pending(const struct unsafe *unsafe, unsigned *cursor, struct unsafe_pending *ret_pending);
+bool unsafe_pending(const struct unsafe *unsafe, unsigned *cursor,
+                    struct unsafe_pending *ret_pending);
 
 // ---- Who reads ----
 
-// A reader that has everything up to `seq` and holds what follows. Needs unsafe_holds(seq) and a free reader.
+// A reader that has everything up to `seq` and holds what follows. Needs unsafe_holds(seq) and a
+// free reader.
 void unsafe_attach(struct unsafe *unsafe, unsigned reader, uint64_t seq);
-// The reader holds nothing any more. Nobody may be reading for it any longer (its sender is stopped).
+// The reader holds nothing any more. Nobody may be reading for it any longer (its sender is
+// stopped).
 void unsafe_detach(struct unsafe *unsafe, unsigned reader);
 bool unsafe_attached(const struct unsafe *unsafe, unsigned reader);
 // Whether everything that follows `seq` is still here, so that a reader can be attached there.
@@ -152,17 +166,19 @@ enum unsafe_level {
     UNSAFE_LOW,
     UNSAFE_HALF,           // 50 % of the memory or of the record table are in use
     UNSAFE_THREE_QUARTERS, // 75 %
-    UNSAFE_FULL,           // no room, and a reader holds the oldest of it: waiting for the store will not help
+    UNSAFE_FULL, // no room, and a reader holds the oldest of it: waiting for the store will not
+                 // help
 };
 
 struct unsafe_watch {
     void (*level)(void *user, enum unsafe_level level); // it has changed, in either direction
-    void (*room)(void *user); // unsafe_head() or a commit was refused, and would succeed now
+    void (*room)(void *user); // unsafe_head() was refused, and would succeed now
     void *user;
 };
 // Called back from unsafe_reclaim() only. NULL: nobody.
 void unsafe_watch(struct unsafe *unsafe, const struct unsafe_watch *watch);
-// Takes back what the readers have released since, and tells the watcher. Cheap; called once a turn of the loop.
+// Takes back what the readers have released since, and tells the watcher. Cheap; called once a turn
+// of the loop.
 void unsafe_reclaim(struct unsafe *unsafe);
 
 struct unsafe_stat {
@@ -177,7 +193,8 @@ void unsafe_stat(struct unsafe *unsafe, struct unsafe_stat *ret_stat);
 
 // ---- Readers: any thread ----
 
-uint64_t unsafe_numbered(const struct unsafe *unsafe); // the last seq given; records up to it are complete
+uint64_t
+unsafe_numbered(const struct unsafe *unsafe); // the last seq given; records up to it are complete
 uint64_t unsafe_released(const struct unsafe *unsafe, unsigned reader);
 // Monotonic: a lower seq is ignored. Never past `numbered`.
 void unsafe_release(struct unsafe *unsafe, unsigned reader, uint64_t seq);

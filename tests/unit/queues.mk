@@ -9,3 +9,8 @@ test_epoch_LDADD = $(QUEUES_LIBS)
 check_PROGRAMS += test_safe
 test_safe_SOURCES = test_safe.c fake_disk.c fake_disk.h passive_help.c passive_help.h
 test_safe_LDADD = $(QUEUES_LIBS)
+
+# The active half.
+check_PROGRAMS += test_updates
+test_updates_SOURCES = test_updates.c fake_block.h
+test_updates_LDADD = $(QUEUES_LIBS)

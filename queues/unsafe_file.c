@@ -1,0 +1,423 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "queues/unsafe_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/base/checksum.h"
+#include "common/base/cleanup.h"
+
+#define BACK_STEP    (UINT64_C(4) * 1024 * 1024)
+#define RECORDS_MIN  1024U
+#define RECORDS_MAX  (1U << 24)
+#define RECORD_SHARE 4096U // one entry of the record table for so many bytes of the ring
+_Static_assert(RECORDS_MIN > 4 * UNSAFE_RESERVE, "the reserve is a small part of the table");
+
+// ---- Layout ----
+
+static uint64_t page_round(uint64_t bytes)
+{
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    return (bytes + page - 1) / page * page;
+}
+
+// Gives the next part of the file, which takes `bytes`, and moves `at` behind it.
+static void *part(const uint8_t *base, uint64_t *at, uint64_t bytes)
+{
+    uintptr_t address = (uintptr_t)base + *at;
+    *at += page_round(bytes);
+    return (void *)address;
+}
+
+// Sets the pointers and sizes for the parts of a file with these dimensions; with base NULL only
+// the sizes count.
+static void lay_out(struct unsafe_file *file, uint8_t *base)
+{
+    uint64_t at = 0;
+    file->base = base;
+    file->super = part(base, &at, sizeof(struct unsafe_super));
+    file->state = part(base, &at, sizeof(struct unsafe_state));
+    file->slot = part(base, &at, UNSAFE_SLOTS * sizeof(struct unsafe_slot));
+    file->place = part(base, &at, file->records * sizeof(uint64_t));
+    file->record = part(base, &at, file->records * sizeof(struct record));
+    file->base_bytes = at;
+    file->ring_at = at;
+}
+
+static uint32_t table_size(uint64_t ring_bytes)
+{
+    uint32_t records = RECORDS_MIN;
+    while (records < RECORDS_MAX && (uint64_t)records * RECORD_SHARE < ring_bytes)
+        records *= 2;
+    return records;
+}
+
+static uint64_t super_sum(const struct unsafe_super *super)
+{
+    return checksum64(super, offsetof(struct unsafe_super, sum));
+}
+
+uint64_t unsafe_slot_sum(const struct unsafe_slot *slot)
+{
+    struct unsafe_slot copy = {
+        .payload = slot->payload,
+        .position = slot->position,
+        .offset = slot->offset,
+        .length = slot->length,
+        .object = slot->object,
+        .type = slot->type,
+        .flags = slot->flags,
+        .reserved = {slot->reserved[0], slot->reserved[1]},
+    };
+    return checksum64(&copy, offsetof(struct unsafe_slot, sum));
+}
+
+// ---- Mapping ----
+
+// Maps the ring twice in a row into addresses that were reserved for both.
+static int map_ring(struct unsafe_file *file, struct error *err)
+{
+    size_t bytes = file->ring_bytes;
+    uint8_t *ring = mmap(NULL, 2 * bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (ring == MAP_FAILED)
+        return error_sys(err, -errno, "unsafe queue: no addresses for twice %zu bytes", bytes);
+    file->ring = ring;
+    for (int i = 0; i < 2; i++) {
+        if (mmap(ring + (size_t)i * bytes, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+                 file->fd, (off_t)file->ring_at) == MAP_FAILED)
+            return error_sys(err, -errno, "unsafe queue: cannot map its ring");
+    }
+    return 0;
+}
+
+static int map_base(struct unsafe_file *file, struct error *err)
+{
+    uint8_t *base = mmap(NULL, file->base_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file->fd, 0);
+    if (base == MAP_FAILED)
+        return error_sys(err, -errno, "unsafe queue: cannot map its tables");
+    lay_out(file, base);
+    return 0;
+}
+
+static int map_parts(struct unsafe_file *file, struct error *err)
+{
+    int r = map_base(file, err);
+    return r < 0 ? r : map_ring(file, err);
+}
+
+void unsafe_file_unmap(struct unsafe_file *file)
+{
+    if (file->ring)
+        (void)munmap(file->ring, 2 * file->ring_bytes);
+    if (file->base)
+        (void)munmap(file->base, file->base_bytes);
+    cleanup_close(&file->fd);
+    *file = (struct unsafe_file){.fd = -1};
+}
+
+int unsafe_file_back(struct unsafe_file *file, uint64_t bytes)
+{
+    ENSURE(bytes <= file->ring_bytes);
+    while (file->backed < bytes) {
+        uint64_t step = MIN(BACK_STEP, file->ring_bytes - file->backed);
+        int r;
+        do {
+            r = posix_fallocate(file->fd, (off_t)(file->ring_at + file->backed), (off_t)step);
+        } while (r == EINTR);
+        if (r != 0)
+            return -r;
+        file->backed += step;
+    }
+    return 0;
+}
+
+// ---- Creating ----
+
+static int config_invalid(const struct unsafe_config *config, struct error *err)
+{
+    uint64_t least = UNSAFE_RING_MIN + 4 * ((uint64_t)config->payload_max + UNSAFE_RECEIVE_MAX);
+    if (config->payload_max == 0 || config->payload_max > RECORD_PAYLOAD_MAX)
+        return error_set(err, -EINVAL, "unsafe queue: payloads of %u bytes are not possible",
+                         config->payload_max);
+    if (config->ring_bytes < least || config->ring_bytes > UNSAFE_RING_MAX)
+        return error_set(err, -EINVAL,
+                         "unsafe queue: %llu bytes of memory are not possible; with requests of up "
+                         "to %u bytes it takes at least %llu",
+                         (unsigned long long)config->ring_bytes, config->payload_max,
+                         (unsigned long long)least);
+    if (config->bound < config->start)
+        return error_set(err, -EINVAL, "unsafe queue: its bound lies below its start");
+    return 0;
+}
+
+static int open_new(const char *path, struct error *err)
+{
+    if (!path) {
+        int fd = memfd_create("unsafe-queue", MFD_CLOEXEC);
+        return fd < 0 ? error_sys(err, -errno, "unsafe queue: no memory file") : fd;
+    }
+    // A new file, so that whoever still has the old one mapped cannot write into this one.
+    if (unlink(path) < 0 && errno != ENOENT)
+        return error_sys(err, -errno, "cannot remove %s", path);
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    return fd < 0 ? error_sys(err, -errno, "cannot create %s", path) : fd;
+}
+
+static int allocate(struct unsafe_file *file, struct error *err)
+{
+    uint64_t bytes = file->ring_at + file->ring_bytes;
+    if (ftruncate(file->fd, (off_t)bytes) < 0)
+        return error_sys(err, -errno, "unsafe queue: cannot make a file of %llu bytes",
+                         (unsigned long long)bytes);
+    // The tables are used from the start; the ring gets its memory when it is first used.
+    int r = posix_fallocate(file->fd, 0, (off_t)file->base_bytes);
+    return r == 0 ? 0 : error_sys(err, -r, "unsafe queue: no memory for its tables");
+}
+
+// The magic comes last: without it a file is none.
+static void write_super(struct unsafe_file *file, const struct unsafe_config *config)
+{
+    struct unsafe_super super = {
+        .magic = UNSAFE_MAGIC,
+        .version = UNSAFE_VERSION,
+        .payload_max = config->payload_max,
+        .pair = config->pair,
+        .boot = config->boot,
+        .ring_bytes = file->ring_bytes,
+        .start = config->start,
+        .records = file->records,
+        .slots = UNSAFE_SLOTS,
+    };
+    super.sum = super_sum(&super);
+    file->state->bound = config->bound;
+    file->state->epoch = config->epoch;
+    atomic_store(&file->state->numbered, config->start);
+    super.magic = 0;
+    *file->super = super;
+    atomic_thread_fence(memory_order_release);
+    file->super->magic = UNSAFE_MAGIC;
+}
+
+int unsafe_file_create(const char *path, const struct unsafe_config *config,
+                       struct unsafe_file *ret_file, struct error *err)
+{
+    int r = config_invalid(config, err);
+    if (r < 0)
+        return r;
+    struct unsafe_file file = {
+        .ring_bytes = page_round(config->ring_bytes),
+        .payload_max = config->payload_max,
+    };
+    file.records = table_size(file.ring_bytes);
+    lay_out(&file, NULL);
+    file.fd = open_new(path, err);
+    if (file.fd < 0)
+        return file.fd;
+    r = allocate(&file, err);
+    if (r == 0)
+        r = map_parts(&file, err);
+    if (r < 0) {
+        unsafe_file_unmap(&file);
+        return r;
+    }
+    write_super(&file, config);
+    *ret_file = file;
+    return 0;
+}
+
+// ---- Opening ----
+
+static const char *super_invalid(const struct unsafe_super *super, uint64_t pair, uint64_t size)
+{
+    struct unsafe_file file = {.records = super->records};
+    if (super->magic != UNSAFE_MAGIC)
+        return "wrong magic";
+    if (super->version != UNSAFE_VERSION)
+        return "unknown version";
+    if (super->sum != super_sum(super))
+        return "its first page does not match its checksum";
+    if (super->pair != pair)
+        return "it is of another pair";
+    if (super->ring_bytes == 0 || super->ring_bytes > UNSAFE_RING_MAX ||
+        super->ring_bytes != page_round(super->ring_bytes))
+        return "impossible size of its ring";
+    if (super->records != table_size(super->ring_bytes) || super->slots != UNSAFE_SLOTS)
+        return "impossible size of its tables";
+    if (super->payload_max == 0 || super->payload_max > RECORD_PAYLOAD_MAX)
+        return "impossible limit of payloads";
+    lay_out(&file, NULL);
+    if (size != file.ring_at + super->ring_bytes)
+        return "its parts do not add up to the size of the file";
+    return NULL;
+}
+
+static int read_super(int fd, const struct unsafe_config *config, struct unsafe_super *super,
+                      struct error *err)
+{
+    struct stat st;
+    if (fstat(fd, &st) < 0)
+        return error_sys(err, -errno, "unsafe queue: cannot look at it");
+    ssize_t n = pread(fd, super, sizeof(*super), 0);
+    if (n < 0)
+        return error_sys(err, -errno, "unsafe queue: cannot read it");
+    if (n != sizeof(*super) || super->magic == 0)
+        return error_set(err, -ENOENT, "unsafe queue: it was never finished");
+    const char *reason = super_invalid(super, config->pair, (uint64_t)st.st_size);
+    if (reason)
+        return error_set(err, -EUCLEAN, "unsafe queue: %s", reason);
+    if (super->boot != config->boot)
+        return error_set(err, -ESTALE, "unsafe queue: it is of another boot of this machine");
+    return 0;
+}
+
+int unsafe_file_map(int fd, const struct unsafe_config *config, struct unsafe_file *ret_file,
+                    struct error *err)
+{
+    struct unsafe_super super;
+    struct unsafe_file file = {.fd = fd};
+    int r = read_super(fd, config, &super, err);
+    if (r == 0) {
+        file.ring_bytes = super.ring_bytes;
+        file.payload_max = super.payload_max;
+        file.records = super.records;
+        lay_out(&file, NULL);
+        r = map_parts(&file, err);
+    }
+    if (r < 0) {
+        unsafe_file_unmap(&file);
+        return r;
+    }
+    *ret_file = file;
+    return 0;
+}
+
+// ---- Believing what is in it ----
+
+uint64_t unsafe_file_floor(const struct unsafe_file *file)
+{
+    uint64_t floor = atomic_load_explicit(&file->state->numbered, memory_order_relaxed);
+    for (int i = 0; i < UNSAFE_READERS_MAX; i++) {
+        struct unsafe_reader *reader = &file->state->readers[i];
+        if (atomic_load_explicit(&reader->attached, memory_order_relaxed) == 0)
+            continue;
+        uint64_t released = atomic_load_explicit(&reader->released, memory_order_acquire);
+        floor = MIN(floor, released);
+    }
+    return floor;
+}
+
+static const char *state_invalid(const struct unsafe_file *file)
+{
+    const struct unsafe_state *state = file->state;
+    uint64_t numbered = atomic_load(&state->numbered);
+    if (numbered < file->super->start || numbered > state->bound)
+        return "its last seq lies outside of its bounds";
+    for (int i = 0; i < UNSAFE_READERS_MAX; i++) {
+        uint32_t attached = atomic_load(&state->readers[i].attached);
+        uint64_t released = atomic_load(&state->readers[i].released);
+        if (attached > 1)
+            return "a reader is neither attached nor detached";
+        if (attached && (released > numbered || released < file->super->start ||
+                         numbered - released > file->records))
+            return "a reader's position is impossible";
+    }
+    return NULL;
+}
+
+static const char *place_invalid(const struct unsafe_file *file, uint64_t position, uint32_t bytes)
+{
+    if (bytes > file->payload_max)
+        return "a payload is larger than its limit";
+    if (position > INT64_MAX)
+        return "a payload lies at an impossible position";
+    return NULL;
+}
+
+static const char *record_wrong(const struct unsafe_file *file, uint64_t seq, bool with_payload)
+{
+    const struct record *record = &file->record[seq % file->records];
+    const char *reason = record_invalid(record);
+    if (reason)
+        return reason;
+    if (le64_get(record->seq) != seq)
+        return "a record stands in the place of another one";
+    uint32_t bytes = le32_get(record->payload);
+    if (bytes == 0 || !with_payload)
+        return NULL;
+    uint64_t position = file->place[seq % file->records];
+    reason = place_invalid(file, position, bytes);
+    if (reason)
+        return reason;
+    if (!record_payload_matches(record, file->ring + position % file->ring_bytes))
+        return "a payload does not match its checksum";
+    return NULL;
+}
+
+static const char *slot_invalid(const struct unsafe_file *file, const struct unsafe_slot *slot)
+{
+    if (slot->sum != unsafe_slot_sum(slot))
+        return "an update in flight does not match its checksum";
+    if (slot->type != RECORD_WRITE && slot->type != RECORD_ZERO && slot->type != RECORD_DISCARD)
+        return "an update in flight is of an unknown type";
+    if (slot->object >= RECORD_OBJECTS_MAX || slot->length == 0 || slot->offset > INT64_MAX ||
+        slot->length > INT64_MAX - slot->offset)
+        return "an update in flight has an impossible range";
+    if (slot->payload != (slot->type == RECORD_WRITE ? slot->length : 0))
+        return "an update in flight has a payload of the wrong size";
+    return place_invalid(file, slot->position, slot->payload);
+}
+
+static const char *slots_wrong(struct unsafe_file *file, uint64_t numbered)
+{
+    for (unsigned i = 0; i < UNSAFE_SLOTS; i++) {
+        struct unsafe_slot *slot = &file->slot[i];
+        uint32_t state = atomic_load(&slot->state);
+        if (state == SLOT_EMPTY)
+            continue;
+        if (state != SLOT_COMMITTED)
+            return "an update in flight is in an unknown state";
+        if (slot->seq > numbered + 1)
+            return "an update in flight has a seq from the future";
+        const char *reason = slot_invalid(file, slot);
+        if (reason)
+            return reason;
+    }
+    return NULL;
+}
+
+// Only after everything was found right: until here the file is as the predecessor left it.
+static void settle_slots(struct unsafe_file *file, uint64_t numbered)
+{
+    for (unsigned i = 0; i < UNSAFE_SLOTS; i++) {
+        struct unsafe_slot *slot = &file->slot[i];
+        if (atomic_load(&slot->state) == SLOT_EMPTY)
+            continue;
+        if (slot->seq != 0 && slot->seq <= numbered)
+            atomic_store(&slot->state, SLOT_EMPTY);
+        else
+            slot->seq = 0;
+    }
+}
+
+int unsafe_file_check(struct unsafe_file *file, struct error *err)
+{
+    uint64_t numbered = atomic_load(&file->state->numbered);
+    const char *reason = state_invalid(file);
+    if (reason)
+        return error_set(err, -EUCLEAN, "unsafe queue: %s", reason);
+    uint64_t floor = unsafe_file_floor(file);
+    if (numbered != file->super->start)
+        reason = record_wrong(file, numbered, false);
+    for (uint64_t seq = floor + 1; seq <= numbered && !reason; seq++)
+        reason = record_wrong(file, seq, true);
+    if (!reason)
+        reason = slots_wrong(file, numbered);
+    if (reason)
+        return error_set(err, -EUCLEAN, "unsafe queue: %s", reason);
+    settle_slots(file, numbered);
+    return 0;
+}

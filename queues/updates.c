@@ -1,0 +1,606 @@
+// SPDX-License-Identifier: Apache-2.0
+// The life of an update on the active end. In this file from top to bottom as it happens:
+//
+//   taken in      updates_submit(): nothing but put in line
+//   ordered       take_in(): checked, and held while a range that it overlaps is in flight
+//   committed     start(): the map is asked, the update gets its slot in the unsafe queue
+//   written       updates_to_store()
+//   numbered      write_done(): the next seq, or a mark when it failed; then the next ones of its
+//   range may start flushed       flush_arrives(), for flushes and FUA answered      answers.c says
+//   when; deliver() does it
+//
+// Invariants:
+//   1. two updates whose ranges share a block are never at the store together, copies included;
+//   2. an update is committed before it is at the store, and numbered before it is answered without
+//   error;
+//   3. a flush is answered only by a sync that was submitted after the flush arrived;
+//   4. once a flush has failed, no later write or flush of the volume succeeds until it gets its
+//   store anew;
+//   5. nothing is at a store that was taken in while the gate was CLOSED; nothing gets there while
+//   it is HELD.
+#include "queues/updates.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "common/base/cleanup.h"
+#include "queues/updates_private.h"
+
+_Static_assert(RECORD_OBJECTS_MAX <= 64, "the masks of volumes have 64 bits");
+
+static struct update *update_of(struct answer *answer)
+{
+    return (struct update *)((char *)answer - offsetof(struct update, waits));
+}
+
+// ---- Making ----
+
+static void on_level(void *user, enum unsafe_level level)
+{
+    struct updates *u = user;
+    u->level = level;
+    struct updates_event event = {.kind = UPDATES_EVENT_LEVEL, .level = level};
+    u->ops.event(u->user, &event);
+}
+
+static void on_room(void *user)
+{
+    struct updates *u = user;
+    struct updates_event event = {.kind = UPDATES_EVENT_ROOM, .level = u->level};
+    u->ops.event(u->user, &event);
+}
+
+struct updates *updates_new(struct unsafe *unsafe, enum updates_mode mode,
+                            const struct updates_ops *ops, void *user)
+{
+    struct updates *u = calloc(1, sizeof(*u));
+    if (!u)
+        return NULL;
+    u->overlap = overlap_new();
+    if (!u->overlap)
+        return updates_free(u);
+    u->unsafe = unsafe;
+    u->ops = *ops;
+    u->user = user;
+    u->bound_span = unsafe_bound(unsafe) - unsafe_numbered(unsafe);
+    answers_init(&u->answers, mode);
+    copies_init(u);
+    rewrites_init(u);
+    struct unsafe_watch watch = {.level = on_level, .room = on_room, .user = u};
+    unsafe_watch(unsafe, &watch);
+    return u;
+}
+
+struct updates *updates_free(struct updates *u)
+{
+    if (!u)
+        return NULL;
+    ENSURE(u->at_store == 0);
+    if (u->unsafe)
+        unsafe_watch(u->unsafe, NULL);
+    overlap_free(u->overlap);
+    free(u);
+    return NULL;
+}
+
+void updates_set_volume(struct updates *u, uint16_t object, struct block *block,
+                        uint32_t peer_block_size)
+{
+    ENSURE(object < RECORD_OBJECTS_MAX);
+    ENSURE(peer_block_size != 0 && (peer_block_size & (peer_block_size - 1)) == 0);
+    struct volume *volume = &u->volumes[object];
+    ENSURE(!volume->flushing || block == volume->block);
+    volume->block = block;
+    volume->failed = false;
+    if (block)
+        volume->order_size = MAX(block->block_size, peer_block_size);
+}
+
+bool updates_volume_failed(const struct updates *u, uint16_t object)
+{
+    ENSURE(object < RECORD_OBJECTS_MAX);
+    return u->volumes[object].failed;
+}
+
+// ---- Telling ----
+
+void updates_tell(struct updates *u, enum updates_event_kind kind, const struct update *update,
+                  int status, uint64_t seq)
+{
+    struct updates_event event = {
+        .kind = kind,
+        .level = u->level,
+        .object = update->object,
+        .status = status,
+        .length = update->length,
+        .offset = update->offset,
+        .seq = seq,
+    };
+    u->ops.event(u->user, &event);
+}
+
+static void answer(struct updates *u, struct update *update, uint64_t seq, int status)
+{
+    answers_add(&u->answers, &update->waits, seq, status, true);
+}
+
+// ---- Taken in ----
+
+void updates_submit(struct updates *u, struct update *update)
+{
+    ENSURE(update->object < RECORD_OBJECTS_MAX);
+    ENSURE(update->op <= UPDATE_FLUSH && update->answer);
+    update->range.owner = update;
+    u->waiting++;
+    update_push(&u->taken, update);
+}
+
+static bool is_copy(const struct update *update)
+{
+    return update->op > UPDATE_FLUSH;
+}
+
+static bool writes(const struct update *update)
+{
+    return update->op == UPDATE_WRITE || update->op == UPDATE_ZERO || update->op == UPDATE_DISCARD;
+}
+
+// Before it holds a range.
+static void refuse(struct updates *u, struct update *update, int status)
+{
+    u->waiting--;
+    if (update->op == UPDATE_WRITE)
+        unsafe_drop(u->unsafe, update->chunk);
+    answer(u, update, 0, status);
+}
+
+// 0, or the error with which a request is refused at once.
+static int unfit(const struct updates *u, const struct update *update)
+{
+    const struct volume *volume = &u->volumes[update->object];
+    if (!volume->block)
+        return -ENODEV;
+    if (update->op == UPDATE_FLUSH)
+        return 0;
+    if (update->length == 0 || update->offset > volume->block->size ||
+        update->length > volume->block->size - update->offset)
+        return -EINVAL;
+    return 0;
+}
+
+// ---- Ordered ----
+
+static void start(struct updates *u, struct update *update);
+static void flush_arrives(struct updates *u, struct update *update);
+static void read_done(struct block_request *request, int status);
+
+static void take_in(struct updates *u, struct update *update)
+{
+    int status = u->answers.gate == UPDATES_CLOSED ? -ESHUTDOWN : unfit(u, update);
+    if (status < 0) {
+        refuse(u, update, status);
+        return;
+    }
+    if (update->op == UPDATE_READ) {
+        u->waiting--;
+        updates_to_store(u, update, BLOCK_READ, update->data, read_done);
+    } else if (update->op == UPDATE_FLUSH) {
+        u->waiting--;
+        flush_arrives(u, update);
+    } else if (overlap_add(u->overlap, &update->range, update->object, update->offset,
+                           update->length, u->volumes[update->object].order_size)) {
+        start(u, update);
+    }
+}
+
+void updates_leave_order(struct updates *u, struct update *update)
+{
+    struct overlap_range *range = overlap_remove(u->overlap, &update->range);
+    for (; range; range = range->ready) {
+        updates_stall(u, range->owner);
+        u->progress = true;
+    }
+}
+
+void updates_stall(struct updates *u, struct update *update)
+{
+    update_push(&u->stalled, update);
+}
+
+// An update that holds its range and is not going to the store.
+static void refuse_ordered(struct updates *u, struct update *update, int status)
+{
+    if (is_copy(update)) {
+        copy_refuse(u, update, status);
+        return;
+    }
+    refuse(u, update, status);
+    updates_leave_order(u, update);
+}
+
+// ---- Committed ----
+
+static enum block_op block_op_of(enum update_op op)
+{
+    switch (op) {
+    case UPDATE_WRITE:
+        return BLOCK_WRITE;
+    case UPDATE_ZERO:
+        return BLOCK_ZERO;
+    default:
+        ENSURE(op == UPDATE_DISCARD);
+        return BLOCK_DISCARD;
+    }
+}
+
+static int commit(struct updates *u, struct update *update)
+{
+    static const uint8_t types[] = {
+        [UPDATE_WRITE] = RECORD_WRITE,
+        [UPDATE_ZERO] = RECORD_ZERO,
+        [UPDATE_DISCARD] = RECORD_DISCARD,
+    };
+    bool no_hole = update->op == UPDATE_ZERO && (update->flags & UPDATE_NO_HOLE);
+    struct unsafe_update record = {
+        .type = types[update->op],
+        .flags = no_hole ? RECORD_NO_HOLE : 0,
+        .object = update->object,
+        .length = update->length,
+        .offset = update->offset,
+    };
+    uint64_t chunk = update->op == UPDATE_WRITE ? update->chunk : UNSAFE_NO_CHUNK;
+    return unsafe_commit(u->unsafe, &record, chunk, &update->slot);
+}
+
+static void write_done(struct block_request *request, int status);
+
+// Its range is in order: to the store with it, if gate, map and queue let it. Returns false when it
+// has to wait.
+static bool try_start(struct updates *u, struct update *update)
+{
+    const struct volume *volume = &u->volumes[update->object];
+    if (u->answers.gate == UPDATES_CLOSED || !volume->block || volume->failed) {
+        refuse_ordered(u, update, u->answers.gate == UPDATES_CLOSED ? -ESHUTDOWN : -EIO);
+        return true;
+    }
+    if (u->answers.gate == UPDATES_HELD)
+        return false;
+    int r = 0;
+    if (u->ops.before_write)
+        r = u->ops.before_write(u->user, update->object, update->offset, update->length);
+    if (r < 0) {
+        refuse_ordered(u, update, r);
+        return true;
+    }
+    if (r > 0 || commit(u, update) < 0)
+        return false;
+    u->waiting--;
+    void *data = update->op == UPDATE_WRITE ? unsafe_chunk_data(u->unsafe, update->chunk) : NULL;
+    updates_to_store(u, update, block_op_of(update->op), data, write_done);
+    return true;
+}
+
+static void start(struct updates *u, struct update *update)
+{
+    if (is_copy(update))
+        copy_start(u, update);
+    else if (!try_start(u, update))
+        updates_stall(u, update);
+}
+
+// Once round: what has to wait on stands in the same order afterwards.
+static void start_stalled(struct updates *u)
+{
+    struct update_list stalled = u->stalled;
+    u->stalled = (struct update_list){0};
+    struct update *update;
+    while ((update = update_pop(&stalled)))
+        start(u, update);
+}
+
+// ---- Written ----
+
+void updates_to_store(struct updates *u, struct update *update, enum block_op op, void *data,
+                      void (*done)(struct block_request *request, int status))
+{
+    struct volume *volume = &u->volumes[update->object];
+    bool no_hole = op == BLOCK_ZERO && (update->flags & UPDATE_NO_HOLE);
+    update->updates = u;
+    update->request = (struct block_request){
+        .op = op,
+        .flags = no_hole ? BLOCK_NO_HOLE : 0,
+        .offset = update->offset,
+        .length = update->length,
+        .data = data,
+        .done = done,
+        .owner = update,
+    };
+    u->at_store++;
+    u->kick_mask |= UINT64_C(1) << update->object;
+    block_submit(volume->block, &update->request);
+}
+
+void updates_from_store(struct updates *u)
+{
+    ENSURE(u->at_store > 0);
+    u->at_store--;
+    u->progress = true;
+}
+
+static void read_done(struct block_request *request, int status)
+{
+    struct update *update = request->owner;
+    struct updates *u = update->updates;
+    updates_from_store(u);
+    if (status < 0)
+        updates_tell(u, UPDATES_EVENT_READ_FAILED, update, status, 0);
+    answer(u, update, 0, status);
+}
+
+// ---- Numbered ----
+
+void updates_numbered(struct updates *u)
+{
+    u->numbered_some = true;
+}
+
+static void wait_for_peer(struct updates *u, uint64_t seq)
+{
+    if (seq > u->answers.durable && u->answers.gate != UPDATES_ALONE)
+        u->barrier_wanted = true;
+}
+
+static void write_done(struct block_request *request, int status)
+{
+    struct update *update = request->owner;
+    struct updates *u = update->updates;
+    updates_from_store(u);
+    ENSURE(writes(update));
+    uint64_t seq = unsafe_number(u->unsafe, update->slot, status, u->ops.real_ns(u->user));
+    updates_numbered(u);
+    updates_leave_order(u, update);
+    if (status < 0) {
+        updates_tell(u, UPDATES_EVENT_WRITE_FAILED, update, status, seq);
+        answer(u, update, 0, status);
+    } else if (update->flags & UPDATE_FUA) {
+        flush_arrives(u, update);
+    } else {
+        uint64_t wanted = answers_write_seq(&u->answers, seq);
+        wait_for_peer(u, wanted);
+        answer(u, update, wanted, 0);
+    }
+}
+
+// ---- Flushed ----
+
+static void flush_arrives(struct updates *u, struct update *update)
+{
+    struct volume *volume = &u->volumes[update->object];
+    if (volume->failed || !volume->block) {
+        answer(u, update, 0, -EIO);
+        return;
+    }
+    uint64_t seq = answers_flush_seq(&u->answers, unsafe_numbered(u->unsafe));
+    wait_for_peer(u, seq);
+    answers_add(&u->answers, &update->waits, seq, 0, false);
+    u->at_store++;
+    u->flush_mask |= UINT64_C(1) << update->object;
+    update_push(&volume->flush_next, update);
+}
+
+static void flushes_end(struct updates *u, struct update_list *list, int status)
+{
+    struct update *update;
+    while ((update = update_pop(list))) {
+        updates_from_store(u);
+        answers_local_done(&u->answers, &update->waits, status);
+    }
+}
+
+static void sync_done(struct block_request *request, int status)
+{
+    struct updates *u = request->owner;
+    struct volume *volume = (void *)((char *)request - offsetof(struct volume, sync));
+    uint16_t object = (uint16_t)(volume - u->volumes);
+    volume->flushing = false;
+    flushes_end(u, &volume->flush_running, status);
+    if (status == 0)
+        return;
+    // Final: what the store has lost it will not admit to a second time.
+    volume->failed = true;
+    flushes_end(u, &volume->flush_next, -EIO);
+    u->flush_mask &= ~(UINT64_C(1) << object);
+    struct update of = {.object = object};
+    updates_tell(u, UPDATES_EVENT_FLUSH_FAILED, &of, status, 0);
+}
+
+// One sync for all flushes that have arrived since the last one was submitted.
+static void start_syncs(struct updates *u)
+{
+    for (uint64_t left = u->flush_mask; left; left &= left - 1) {
+        uint16_t object = (uint16_t)__builtin_ctzll(left);
+        struct volume *volume = &u->volumes[object];
+        if (volume->flushing)
+            continue;
+        volume->flush_running = volume->flush_next;
+        volume->flush_next = (struct update_list){0};
+        volume->flushing = true;
+        volume->sync = (struct block_request){.op = BLOCK_FLUSH, .done = sync_done, .owner = u};
+        u->flush_mask &= ~(UINT64_C(1) << object);
+        u->kick_mask |= UINT64_C(1) << object;
+        block_submit(volume->block, &volume->sync);
+    }
+}
+
+// ---- Answered ----
+
+static void deliver(struct updates *u)
+{
+    struct answer *next;
+    while ((next = answers_take(&u->answers))) {
+        struct update *update = update_of(next);
+        update->answer(update, next->status);
+    }
+}
+
+void updates_durable(struct updates *u, uint64_t seq)
+{
+    ENSURE(seq <= unsafe_numbered(u->unsafe));
+    answers_set_durable(&u->answers, seq);
+    deliver(u);
+}
+
+uint64_t updates_waiting_for(const struct updates *u)
+{
+    return answers_waiting_for(&u->answers);
+}
+
+// ---- The turn of the loop ----
+
+static void kick_stores(struct updates *u)
+{
+    uint64_t mask = u->kick_mask;
+    u->kick_mask = 0;
+    for (; mask; mask &= mask - 1)
+        block_kick(u->volumes[__builtin_ctzll(mask)].block);
+}
+
+static void wake_sender(struct updates *u)
+{
+    bool barrier = u->barrier_wanted;
+    if (!barrier && !u->numbered_some)
+        return;
+    u->barrier_wanted = u->numbered_some = false;
+    u->ops.wake_sender(u->user, barrier);
+}
+
+static void ask_for_bound(struct updates *u)
+{
+    uint64_t bound = unsafe_bound(u->unsafe);
+    if (u->bound_asked || bound - unsafe_numbered(u->unsafe) > u->bound_span / 2)
+        return;
+    u->bound_asked = true;
+    struct updates_event event = {.kind = UPDATES_EVENT_BOUND, .level = u->level, .seq = bound};
+    u->ops.event(u->user, &event);
+}
+
+static void check_drained(struct updates *u)
+{
+    bool stopped = u->answers.gate == UPDATES_HELD || u->answers.gate == UPDATES_CLOSED;
+    if (!u->drained || u->at_store > 0 || (u->waiting > 0 && !stopped))
+        return;
+    void (*drained)(void *user) = u->drained;
+    u->drained = NULL;
+    drained(u->user);
+}
+
+static bool takes_in(const struct updates *u)
+{
+    return u->taken.first && u->answers.gate != UPDATES_HELD;
+}
+
+// Returns whether there is more to start: a kick may complete requests at once, an answer may bring
+// new ones.
+static bool turn(struct updates *u)
+{
+    struct update *update;
+    u->progress = false;
+    start_stalled(u);
+    while (takes_in(u) && (update = update_pop(&u->taken)))
+        take_in(u, update);
+    copies_kick(u);
+    start_syncs(u);
+    kick_stores(u);
+    wake_sender(u);
+    deliver(u);
+    return takes_in(u) || u->progress;
+}
+
+void updates_kick(struct updates *u)
+{
+    unsafe_reclaim(u->unsafe);
+    do {
+        rewrites_kick(u);
+    } while (turn(u));
+    ask_for_bound(u);
+    check_drained(u);
+}
+
+// ---- What the end decides ----
+
+uint64_t updates_set_gate(struct updates *u, enum updates_gate gate)
+{
+    ENSURE(!u->recovering || gate == UPDATES_CLOSED || gate == UPDATES_HELD);
+    answers_set_gate(&u->answers, gate);
+    wait_for_peer(u, answers_waiting_for(&u->answers));
+    uint64_t numbered = unsafe_numbered(u->unsafe);
+    if (gate == UPDATES_CLOSED) {
+        struct update *update;
+        while ((update = update_pop(&u->taken)))
+            refuse(u, update, -ESHUTDOWN);
+        while (u->stalled.first)
+            start_stalled(u);
+        copies_refuse_new(u, -ESHUTDOWN);
+    }
+    deliver(u);
+    check_drained(u);
+    return numbered;
+}
+
+enum updates_gate updates_gate(const struct updates *u)
+{
+    return u->answers.gate;
+}
+
+void updates_set_bound(struct updates *u, uint64_t bound)
+{
+    unsafe_set_bound(u->unsafe, bound);
+    u->bound_span = unsafe_bound(u->unsafe) - unsafe_numbered(u->unsafe);
+    u->bound_asked = false;
+}
+
+static int append(struct updates *u, const struct unsafe_update *record, const void *payload,
+                  uint32_t size, uint64_t *ret_seq)
+{
+    int r = unsafe_append(u->unsafe, record, payload, size, u->ops.real_ns(u->user), ret_seq);
+    if (r == 0)
+        updates_numbered(u);
+    return r;
+}
+
+int updates_open_epoch(struct updates *u, uint64_t epoch, const void *encoded, uint32_t size,
+                       uint64_t *ret_seq)
+{
+    ENSURE(size > 0 && size <= RECORD_EPOCH_MAX);
+    struct unsafe_update record = {.type = RECORD_EPOCH};
+    uint64_t before = unsafe_epoch(u->unsafe);
+    unsafe_set_epoch(u->unsafe, epoch); // its opening is the first record of it
+    int r = append(u, &record, encoded, size, ret_seq);
+    if (r < 0)
+        unsafe_set_epoch(u->unsafe, before);
+    return r;
+}
+
+int updates_mark(struct updates *u, enum record_mark mark, uint16_t object, uint64_t *ret_seq)
+{
+    ENSURE(mark != MARK_UNDEFINED && mark < MARK_END && object < RECORD_OBJECTS_MAX);
+    struct unsafe_update record = {.type = RECORD_MARK, .mark = (uint8_t)mark, .object = object};
+    return append(u, &record, NULL, 0, ret_seq);
+}
+
+void updates_drain(struct updates *u, void (*done)(void *user))
+{
+    ENSURE(!u->drained);
+    u->drained = done;
+    check_drained(u);
+}
+
+void updates_stat(const struct updates *u, struct updates_stat *ret_stat)
+{
+    *ret_stat = (struct updates_stat){
+        .at_store = u->at_store,
+        .waiting = u->waiting,
+        .numbered = unsafe_numbered(u->unsafe),
+        .durable = u->answers.durable,
+    };
+}

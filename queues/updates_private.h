@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+// What updates.c (the life of a guest's update), copies.c (resync chunks and checks) and rewrites.c
+// (updates that a predecessor left behind) share. For these three only.
+#ifndef QUEUES_UPDATES_PRIVATE_H
+#define QUEUES_UPDATES_PRIVATE_H
+
+#include "queues/updates.h"
+
+// Operations behind those of the intercept.
+enum {
+    UPDATE_RESYNC = UPDATE_FLUSH + 1,
+    UPDATE_CHECK,
+};
+
+struct update_list {
+    struct update *first, *last;
+};
+
+struct volume {
+    struct block *block; // NULL: none
+    uint32_t order_size; // the coarser block size of both ends
+    bool failed;         // a flush failed: until updates_set_volume()
+    bool flushing;       // `sync` is under way for those in `flush_running`
+    struct update_list flush_running, flush_next;
+    struct block_request sync;
+};
+
+struct updates {
+    struct unsafe *unsafe;
+    struct updates_ops ops;
+    void *user;
+    struct overlap *overlap;
+    struct answers answers;
+    struct volume volumes[RECORD_OBJECTS_MAX];
+    uint64_t kick_mask;  // volumes with something submitted and not kicked
+    uint64_t flush_mask; // volumes with something in flush_next
+
+    struct update_list taken; // submitted by the intercept, not looked at
+    struct update_list
+        stalled; // in order with all they overlap; the gate or the queue keeps them from the store
+    unsigned waiting;  // taken in, not at a store, not refused
+    unsigned at_store; // at a store, flushes that wait for a sync included
+
+    bool progress;       // something that was waiting may go on
+    bool numbered_some;  // since the sender was woken last
+    bool barrier_wanted; // likewise
+    uint64_t bound_span; // how many seqs the last bound left
+    bool bound_asked;
+
+    enum unsafe_level level;
+    struct update copies[UPDATES_COPIES_MAX];
+    struct update_list copies_free;
+    struct update_list copies_new; // wait for room before they hold a range
+    uint64_t copy_bytes;           // of those that hold a range
+
+    struct update rewrites[UPDATES_REWRITES_MAX];
+    struct update_list rewrites_free;
+    struct update_list rewrites_stalled;
+    bool recovering;
+    unsigned rewrite_cursor;
+    unsigned rewrites_busy;
+    void (*recovered)(void *user);
+    void (*drained)(void *user);
+};
+
+static inline void update_push(struct update_list *list, struct update *update)
+{
+    update->next = NULL;
+    if (list->last)
+        list->last->next = update;
+    else
+        list->first = update;
+    list->last = update;
+}
+
+static inline struct update *update_pop(struct update_list *list)
+{
+    struct update *update = list->first;
+    if (update) {
+        list->first = update->next;
+        if (!list->first)
+            list->last = NULL;
+    }
+    return update;
+}
+
+// Hands a request to its volume's store; done() is called when it has ended.
+void updates_to_store(struct updates *u, struct update *update, enum block_op op, void *data,
+                      void (*done)(struct block_request *request, int status));
+// To be called first in such a done().
+void updates_from_store(struct updates *u);
+// The range of `update` is free: the ones that waited for it go on the stalled list.
+void updates_leave_order(struct updates *u, struct update *update);
+// Holds an update whose range is in order until the next kick.
+void updates_stall(struct updates *u, struct update *update);
+void updates_tell(struct updates *u, enum updates_event_kind kind, const struct update *update,
+                  int status, uint64_t seq);
+// Something was numbered (for the sender).
+void updates_numbered(struct updates *u);
+
+void copies_init(struct updates *u);
+void copies_kick(struct updates *u);                       // starts those that have room
+void copy_start(struct updates *u, struct update *update); // its range is in order
+void copy_refuse(struct updates *u, struct update *update,
+                 int status); // likewise; it holds its range
+void copies_refuse_new(struct updates *u, int status);
+
+void rewrites_init(struct updates *u);
+void rewrites_kick(struct updates *u);
+
+#endif
