@@ -29,7 +29,7 @@
 #include "common/base/random.h"
 
 #define ATTEMPT_NS        (5 * NS_PER_S) // connect, log in and probe together
-#define PING_NS           (5 * NS_PER_S)
+#define PING_NS           (3 * NS_PER_S)
 #define SILENT_PINGS_MAX  2
 #define PROBE_TRIES_MAX   20 // unit attentions and the like
 #define INITIATOR_DEFAULT "iqn.2024-01.invalid.understudy:"
@@ -46,6 +46,7 @@ struct session {
     char portal[MAX_STRING_SIZE + 1]; // numeric, so that a reconnect never waits for a name server
     char initiator[INITIATOR_MAX + 1];
     uint32_t id;
+    bool pretend_user;
     // The attempt or session of now.
     struct iscsi_context *context; // NULL when AWAY
     enum phase phase;
@@ -317,11 +318,16 @@ static void follow_redirect(struct session *session)
 static void login_failed(struct session *session)
 {
     const char *text = iscsi_get_error(session->context);
-    if (strstr(text, LOGIN_AUTHENTICATION_FAILED) || strstr(text, LOGIN_NOT_AUTHORIZED))
+    bool refused = strstr(text, LOGIN_AUTHENTICATION_FAILED) || strstr(text, LOGIN_NOT_AUTHORIZED);
+    if (refused && session->pretend_user) {
+        session->pretend_user = false;
+        lose(session, "the login failed");
+    } else if (refused) {
         refuse(session, -EACCES,
                "the target refuses the login; check user, password and initiator name");
-    else
+    } else {
         lose(session, "the login failed");
+    }
 }
 
 static void on_login(struct iscsi_context *context, int status, void *data, void *private)
@@ -350,7 +356,9 @@ static int set_up_context(struct session *session)
     if (iscsi_set_session_type(context, ISCSI_SESSION_NORMAL) != 0 ||
         iscsi_set_targetname(context, url->target) != 0)
         return -EINVAL;
-    if (*url->user && iscsi_set_initiator_username_pwd(context, url->user, url->passwd) != 0)
+    const char *user = session->pretend_user ? "none" : url->user;
+    const char *password = session->pretend_user ? "none" : url->passwd;
+    if (*user && iscsi_set_initiator_username_pwd(context, user, password) != 0)
         return -EINVAL;
     if (*url->target_user &&
         iscsi_set_target_username_pwd(context, url->target_user, url->target_passwd) != 0)
@@ -576,6 +584,7 @@ static int parse(struct session *session, const struct store_config *config, str
         !set_secret(session->url.passwd, config->password))
         return error_set(err, -EINVAL, "store %s: user and password have at most %d characters",
                          session->name, MAX_STRING_SIZE);
+    session->pretend_user = !*session->url.user;
     // The same in every run of this end, another one for other LUNs.
     session->id = checksum32(session->name, strlen(session->name));
     return 0;

@@ -4,3 +4,7 @@ STORE_LIBS = $(top_builddir)/common/store/libstore.a $(BASE_LIBS) $(URING_LIBS) 
 check_PROGRAMS += test_store
 test_store_SOURCES = test_store.c store_rig.c store_rig.h
 test_store_LDADD = $(STORE_LIBS)
+
+check_PROGRAMS += test_store_iscsi
+test_store_iscsi_SOURCES = test_store_iscsi.c store_rig.c store_rig.h
+test_store_iscsi_LDADD = $(STORE_LIBS)
