@@ -328,6 +328,13 @@ static const char *state_invalid(const struct unsafe_file *file)
     return NULL;
 }
 
+// The record of the next seq may be there, complete but not counted; one behind that cannot be.
+static bool counts_too_few(const struct unsafe_file *file, uint64_t numbered)
+{
+    const struct record *record = &file->record[(numbered + 2) % file->records];
+    return !record_invalid(record) && le64_get(record->seq) == numbered + 2;
+}
+
 static const char *place_invalid(const struct unsafe_file *file, uint64_t position, uint32_t bytes)
 {
     if (bytes > file->payload_max)
@@ -412,6 +419,8 @@ int unsafe_file_check(struct unsafe_file *file, struct error *err)
     uint64_t floor = unsafe_file_floor(file);
     if (numbered != file->super->start)
         reason = record_wrong(file, numbered, false);
+    if (!reason && counts_too_few(file, numbered))
+        reason = "there are records behind its last seq";
     for (uint64_t seq = floor + 1; seq <= numbered && !reason; seq++)
         reason = record_wrong(file, seq, true);
     if (!reason)

@@ -14,3 +14,6 @@ test_safe_LDADD = $(QUEUES_LIBS)
 check_PROGRAMS += test_updates
 test_updates_SOURCES = test_updates.c fake_block.h
 test_updates_LDADD = $(QUEUES_LIBS)
+check_PROGRAMS += test_unsafe
+test_unsafe_SOURCES = test_unsafe.c
+test_unsafe_LDADD = $(QUEUES_LIBS)
