@@ -8,7 +8,7 @@ import subprocess
 import time
 
 from . import disk, network
-from .instance import ENDS, MOUNT_POINTS, ON_DISK, TOP, LabError, wait_gone, write_file
+from .instance import ENDS, MOUNT_POINTS, ON_DISK, TOP, LabError, run, wait_gone, write_file
 
 BOOT = os.path.join(TOP, "deploy", "lablib", "boot.py")
 BOOT_SECONDS = 10.0
@@ -38,11 +38,13 @@ def _boot_json(lab, host):
 def _make_stores(lab, host):
     """The files of the host's volumes, sparse, where there are none yet; durable, as a store is before it is used."""
     directories = {point: source for source, point in _mounts(lab, host)}
-    for path, size in lab.state["stores"].get(host, []):
+    for path, size, *image in lab.state["stores"].get(host, []):
         for point, source in directories.items():
             if path.startswith(point + "/"):
                 path = source + path[len(point):]
         os.makedirs(os.path.dirname(path), exist_ok=True)
+        if image:
+            run(["cp", "--sparse=always", image[0], path])
         with open(path, "ab") as file:
             if file.tell() == 0:
                 file.truncate(size)

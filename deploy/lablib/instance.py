@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 
+VOLUMES = "/var/lib/understudy-volumes"
 HOSTS = ("primary", "secondary", "client")
 ENDS = ("primary", "secondary")
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -24,14 +25,14 @@ PREFIX = "understudy-lab-"
 MOUNT_POINTS = {
     "/etc/understudy": "etc",
     "/var/lib/understudy": "lib",
-    "/srv/understudy": "store",
+    VOLUMES: "volumes",
     "/var/log/understudy": "log",
     "/etc/libvirt": "libvirt/etc",
     "/var/lib/libvirt": "libvirt/lib",
     "/var/cache/libvirt": "libvirt/cache",
     "/var/log/libvirt": "libvirt/log",
 }
-ON_DISK = ("lib", "store")  # what --powerfs puts onto the file system that forgets
+ON_DISK = ("lib", "volumes")  # what --powerfs puts onto the file system that forgets
 
 
 class LabError(Exception):
@@ -97,6 +98,10 @@ class Instance:
         self.name = name
         self.base = os.path.join(BASES, PREFIX + name)
         self.build = os.path.abspath(os.environ.get("UNDERSTUDY_BUILD") or os.path.join(TOP, "build"))
+        for place in (TOP, self.build):
+            for hidden in (*MOUNT_POINTS, "/run", "/dev/shm"):
+                if (place + "/").startswith(hidden + "/"):
+                    raise LabError(f"{place} cannot be seen by the hosts of a lab, which have a {hidden} of their own")
         self.cgroup = os.path.join(cgroup_mount(), PREFIX + name)
         self.state = {}
         self._lock = None

@@ -9,7 +9,7 @@ import json
 import os
 import re
 
-from .instance import ENDS, TOP, LabError
+from .instance import ENDS, MOUNT_POINTS, TOP, VOLUMES, LabError
 
 APPLICATION = os.path.join(TOP, "deploy", "lablib", "http-application")
 VOLUME_SIZE = 1 << 30
@@ -35,8 +35,8 @@ def default(mode, public=("192.0.2.10/24", "fd00:2::10/64")):
         "volumes": [{
             "name": "disk",
             "size": VOLUME_SIZE,
-            "primary": {"path": "/srv/understudy/disk.img"},
-            "secondary": {"path": "/srv/understudy/disk.img"},
+            "primary": {"path": VOLUMES + "/disk.img"},
+            "secondary": {"path": VOLUMES + "/disk.img"},
         }],
         "public_address": {"addresses": list(public)},
         "waypoints": ["192.0.2.1"],
@@ -87,13 +87,17 @@ def size_bytes(size):
 
 
 def store_files(pair):
-    """[(host, path, bytes)]: the stores that are plain files in a directory of the host's own."""
+    """[(host, path, bytes)]: the stores that are plain files."""
     files = []
     for volume in pair.get("volumes", []):
         for end in ENDS:
             path = volume.get(end, {}).get("path", "")
-            if path.startswith(("/srv/understudy/", "/var/lib/understudy/")):
-                files.append((pair["ends"][end]["host"], path, size_bytes(volume["size"])))
+            if path.startswith(("iscsi:", "/dev/")):
+                continue
+            if not any(path.startswith(point + "/") for point in MOUNT_POINTS):
+                raise LabError(f"the store {path} would be one file for both hosts; put it into {VOLUMES}, "
+                               "of which each host has its own")
+            files.append((pair["ends"][end]["host"], path, size_bytes(volume["size"])))
     return files
 
 
