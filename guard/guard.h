@@ -10,6 +10,16 @@
 // The daemon's own stepping down is done by the guard too (guard_step_down), so there is one
 // mechanism, and the flag file always says it.
 //
+// A new guard, started because the old one died, knows nothing of what that one has frozen. A
+// daemon that finds the flag set, and its pair's slot in GUARD_WATCHING, publishes its plan and
+// calls guard_step_down() before it thaws or destroys.
+//
+// While a pair is stepped down its prepared plan stays the one that was acted on; a plan published
+// meanwhile counts after the thaw. After guard_destroy(), close the pair and open it again.
+//
+// The guard has to outlive the daemon: a systemd unit needs KillMode=process. It keeps the daemon's
+// stderr open, on which it says what it has done.
+//
 // Threads: guard_acted() and guard_deadline() may be called from any thread; everything else from
 // the control loop. Nothing blocks but guard_start() (it waits for a process to start, at most
 // GUARD_START_NS) and guard_end().

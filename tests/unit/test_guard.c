@@ -1,0 +1,901 @@
+// SPDX-License-Identifier: Apache-2.0
+// The guard, as the real process, beside daemons that are killed, stopped, restarted and slow: it
+// acts when a deadline passes and never otherwise, does every part, and is found again.
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "common/address/address.h"
+#include "common/base/cleanup.h"
+#include "common/base/file.h"
+#include "guard/guard.h"
+#include "guard/plan.h"
+#include "tests/unit/netns.h"
+
+#define PATIENCE_NS (30 * NS_PER_S) // for states that come much sooner
+#define ROOT_SIZE   256
+#define FAR_NS      (3600 * NS_PER_S)
+
+static struct netns ns;
+static struct error err;
+static char dir[] = "/tmp/test_guard_XXXXXX";
+static char group_root[ROOT_SIZE], v1_root[ROOT_SIZE], memory_root[ROOT_SIZE];
+
+// --- Surroundings ---
+
+// Where a control group hierarchy of this type, and with this option, is mounted; "" where it is
+// not.
+static void find_mount(const char *type, const char *option, char *path)
+{
+    char line[2048], at[1024], kind[64], options[512];
+    CLEANUP_FCLOSE FILE *f = fopen("/proc/self/mounts", "re");
+    path[0] = '\0';
+    while (f && fgets(line, sizeof(line), f)) {
+        if (sscanf(line, "%*s %1023s %63s %511s", at, kind, options) != 3 ||
+            strcmp(kind, type) != 0)
+            continue;
+        if (!option || strstr(options, option))
+            snprintf(path, ROOT_SIZE, "%.200s", at);
+    }
+}
+
+static void write_file(const char *path, const char *text)
+{
+    CLEANUP_CLOSE int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0 || write(fd, text, strlen(text)) < 0)
+        fail_msg("%s: %s", path, strerror(errno));
+}
+
+static bool file_has(const char *path, const char *text)
+{
+    char content[1024] = "";
+    CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, content, sizeof(content) - 1);
+    return n > 0 && strstr(content, text);
+}
+
+// A control group of our own with one process in it that does nothing.
+struct group {
+    char path[ROOT_SIZE + 64];
+    bool v2;
+    pid_t process;
+};
+
+static pid_t make_sleeper(void)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        for (;;)
+            usleep(1000);
+    }
+    assert_true(pid > 0);
+    return pid;
+}
+
+static void make_group(struct group *g, const char *root, bool v2)
+{
+    char path[ROOT_SIZE + 128], text[32];
+    static int number;
+    g->v2 = v2;
+    snprintf(g->path, sizeof(g->path), "%s/understudy-guard-test-%d-%d", root, (int)getpid(),
+             number++);
+    assert_int_equal(mkdir(g->path, 0755), 0);
+    g->process = make_sleeper();
+    snprintf(path, sizeof(path), "%s/cgroup.procs", g->path);
+    snprintf(text, sizeof(text), "%d", (int)g->process);
+    write_file(path, text);
+}
+
+static bool group_frozen(const struct group *g)
+{
+    char path[ROOT_SIZE + 128];
+    snprintf(path, sizeof(path), "%s/%s", g->path, g->v2 ? "cgroup.events" : "freezer.state");
+    return file_has(path, g->v2 ? "frozen 1" : "FROZEN");
+}
+
+static void drop_group(struct group *g)
+{
+    char path[ROOT_SIZE + 128];
+    snprintf(path, sizeof(path), "%s/%s", g->path, g->v2 ? "cgroup.freeze" : "freezer.state");
+    write_file(path, g->v2 ? "0" : "THAWED");
+    (void)kill(g->process, SIGKILL);
+    (void)waitpid(g->process, NULL, 0);
+    for (int i = 0; rmdir(g->path) < 0 && errno == EBUSY && i < 1000; i++)
+        usleep(10000);
+    assert_int_equal(access(g->path, F_OK), -1);
+}
+
+// The state letter of /proc/PID/stat.
+static char state_of(pid_t pid)
+{
+    char path[64], text[512] = "";
+    snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+    CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || read(fd, text, sizeof(text) - 1) <= 0)
+        return '-';
+    const char *end = strrchr(text, ')');
+    return end ? end[2] : '-';
+}
+
+static bool is_on(const char *text)
+{
+    struct ip ip;
+    bool present = false;
+    assert_int_equal(ip_parse(text, &ip, &err), 0);
+    assert_int_equal(address_present("a", &ip, &present, &err), 0);
+    return present;
+}
+
+static bool flag_is_set(const char *path)
+{
+    bool set = false;
+    char text[200];
+    assert_int_equal(guard_flag_read(path, &set, text, sizeof(text), &err), 0);
+    return set;
+}
+
+// --- One protected application and its plan ---
+
+struct scene {
+    struct group group;
+    pid_t process;
+    struct guard_plan plan;
+};
+
+static void set_scene(struct scene *s, const char *pair)
+{
+    memset(s, 0, sizeof(*s));
+    make_group(&s->group, group_root, true);
+    s->process = make_sleeper();
+    struct guard_plan *p = &s->plan;
+    strcpy(p->interface, "a");
+    assert_int_equal(ip_parse("192.0.2.10/24", &p->addresses[0], &err), 0);
+    assert_int_equal(ip_parse("2001:db8::10/64", &p->addresses[1], &err), 0);
+    p->address_count = 2;
+    for (size_t i = 0; i < 2; i++)
+        assert_int_equal(address_add("a", &p->addresses[i], &err), 0);
+    snprintf(p->cgroups[0], GUARD_PATH_SIZE, "%s", s->group.path);
+    p->cgroup_count = 1;
+    p->processes[0] = s->process;
+    p->process_count = 1;
+    snprintf(p->flag, sizeof(p->flag), "%s/%s.flag", dir, pair);
+}
+
+static void clear_scene(struct scene *s)
+{
+    (void)kill(s->process, SIGKILL);
+    (void)waitpid(s->process, NULL, 0);
+    drop_group(&s->group);
+    netns_here("ip addr flush dev a scope global");
+    (void)unlink(s->plan.flag);
+}
+
+static bool is_stepped_down(const struct scene *s)
+{
+    return !is_on("192.0.2.10") && !is_on("2001:db8::10") && group_frozen(&s->group) &&
+           state_of(s->process) == 'T' && flag_is_set(s->plan.flag);
+}
+
+static bool is_running(const struct scene *s)
+{
+    return !group_frozen(&s->group) && state_of(s->process) != 'T' && !flag_is_set(s->plan.flag);
+}
+
+#define AWAIT(condition)                                                                           \
+    do {                                                                                           \
+        int64_t give_up_ = clock_boot_ns() + PATIENCE_NS;                                          \
+        while (!(condition) && clock_boot_ns() < give_up_)                                         \
+            usleep(2000);                                                                          \
+        assert_true(condition);                                                                    \
+    } while (0)
+
+static struct guard *start(bool expect_running)
+{
+    struct guard *g = NULL;
+    bool running = false;
+    struct error e = {0};
+    int r = guard_start(GUARD_BINARY, dir, "testd", &g, &running, &e);
+    if (r < 0)
+        fail_msg("guard_start: %s", e.text);
+    assert_int_equal(running, expect_running);
+    return g;
+}
+
+static struct guard_pair *open_pair(struct guard *g, const char *name)
+{
+    struct guard_pair *pair = NULL;
+    assert_int_equal(guard_pair_open(g, name, &pair, &err), 0);
+    return pair;
+}
+
+static struct guard_pair *watch_scene(struct guard *g, const struct scene *s)
+{
+    struct guard_pair *pair = open_pair(g, "shop");
+    assert_int_equal(guard_pair_plan(pair, &s->plan, &err), 0);
+    return pair;
+}
+
+static bool process_lives(pid_t pid)
+{
+    char state = state_of(pid);
+    return state != '-' && state != 'Z';
+}
+
+static struct guard *end(struct guard *g, struct guard_pair *pair)
+{
+    pid_t pid = guard_pid(g);
+    if (pair)
+        guard_pair_close(pair);
+    assert_int_equal(guard_end(g, &err), 0);
+    AWAIT(!process_lives(pid));
+    return guard_free(g);
+}
+
+// Waits until the guard has done what it was asked for, as a daemon's loop would.
+static void await_done(struct guard *g, struct guard_pair *pair)
+{
+    int64_t give_up = clock_boot_ns() + PATIENCE_NS;
+    while (guard_pair_pending(pair) && clock_boot_ns() < give_up) {
+        struct pollfd p = {.fd = guard_fd(g), .events = POLLIN};
+        (void)poll(&p, 1, 1000);
+        assert_int_equal(guard_work(g), 0);
+    }
+    assert_false(guard_pair_pending(pair));
+}
+
+// A daemon: a process that attaches, publishes, arms and then does nothing more. Returns when it
+// has armed.
+static pid_t make_daemon(const struct scene *s, int64_t after_ns)
+{
+    int ready[2];
+    char byte;
+    assert_int_equal(pipe2(ready, O_CLOEXEC), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct guard *g = start(false);
+        struct guard_pair *pair = watch_scene(g, s);
+        if (guard_set_deadline(pair, clock_boot_ns() + after_ns) < 0 || write(ready[1], "", 1) != 1)
+            _exit(1);
+        // Wakes up again when the guard has acted, and finds itself stepped down.
+        while (!guard_acted(pair))
+            usleep(1000);
+        _exit(guard_set_deadline(pair, clock_boot_ns() + FAR_NS) == -ESTALE ? 42 : 1);
+    }
+    (void)close(ready[1]);
+    assert_int_equal(read(ready[0], &byte, 1), 1);
+    (void)close(ready[0]);
+    return pid;
+}
+
+static void check_report(const struct guard_pair *pair, bool asked)
+{
+    struct guard_report r;
+    guard_pair_report(pair, &r);
+    assert_int_equal(r.asked, asked);
+    assert_true(asked || r.begun_ns >= r.deadline_ns);
+    assert_true(r.begun_ns <= r.addresses_ns && r.addresses_ns <= r.frozen_ns);
+    assert_true(r.frozen_ns <= r.flagged_ns);
+    assert_int_equal(r.addresses_error, 0);
+    assert_int_equal(r.frozen_error, 0);
+    assert_int_equal(r.flag_error, 0);
+}
+
+// --- Deadlines ---
+
+static void acts_for_a_daemon_that_was_killed(void **state)
+{
+    struct scene s;
+    set_scene(&s, "shop");
+    pid_t daemon = make_daemon(&s, 1 * NS_PER_S);
+    assert_int_equal(kill(daemon, SIGKILL), 0);
+    assert_int_equal(waitpid(daemon, NULL, 0), daemon);
+    AWAIT(is_stepped_down(&s));
+    struct guard *g = start(true);
+    struct guard_pair *pair = open_pair(g, "shop");
+    assert_true(guard_acted(pair));
+    AWAIT(guard_pair_state(pair) == GUARD_STEPPED_DOWN);
+    check_report(pair, false);
+    assert_int_equal(guard_set_deadline(pair, clock_boot_ns() + FAR_NS), -ESTALE);
+    g = end(g, pair);
+    clear_scene(&s);
+}
+
+static void acts_for_a_daemon_that_is_stopped(void **state)
+{
+    struct scene s;
+    int status = 0;
+    set_scene(&s, "shop");
+    pid_t daemon = make_daemon(&s, 1 * NS_PER_S);
+    assert_int_equal(kill(daemon, SIGSTOP), 0);
+    AWAIT(is_stepped_down(&s));
+    assert_int_equal(kill(daemon, SIGCONT), 0);
+    assert_int_equal(waitpid(daemon, &status, 0), daemon);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 42);
+    struct guard *g = start(true);
+    g = end(g, open_pair(g, "shop"));
+    clear_scene(&s);
+}
+
+static void moved_deadlines_do_not_act(void **state)
+{
+    struct scene s;
+    set_scene(&s, "shop");
+    struct guard *g = start(false);
+    struct guard_pair *pair = watch_scene(g, &s);
+    // Ten times as long as the first one would have lasted; a machine that stalls longer than a
+    // second makes no verdict.
+    int64_t until = clock_boot_ns() + 3 * NS_PER_S;
+    bool stalled = false;
+    while (clock_boot_ns() < until && !stalled) {
+        int64_t old = guard_deadline(pair);
+        int r = guard_set_deadline(pair, clock_boot_ns() + 1 * NS_PER_S);
+        stalled = r < 0 && clock_boot_ns() >= old;
+        assert_true(r == 0 || stalled);
+        usleep(20000);
+    }
+    if (!stalled) {
+        assert_int_equal(guard_set_deadline(pair, GUARD_NO_DEADLINE), 0);
+        usleep(1200000);
+        assert_false(guard_acted(pair));
+        assert_int_equal(guard_pair_state(pair), GUARD_WATCHING);
+        assert_true(is_running(&s) && is_on("192.0.2.10"));
+    }
+    g = end(g, pair);
+    clear_scene(&s);
+}
+
+static void earlier_deadline_is_seen_at_once(void **state)
+{
+    struct scene s;
+    set_scene(&s, "shop");
+    struct guard *g = start(false);
+    struct guard_pair *pair = watch_scene(g, &s);
+    assert_int_equal(guard_set_deadline(pair, clock_boot_ns() + FAR_NS), 0);
+    usleep(100000); // it sleeps for an hour now
+    assert_int_equal(guard_set_deadline(pair, clock_boot_ns() + 100 * NS_PER_MS), 0);
+    AWAIT(is_stepped_down(&s));
+    AWAIT(guard_pair_state(pair) == GUARD_STEPPED_DOWN);
+    check_report(pair, false);
+    g = end(g, pair);
+    clear_scene(&s);
+}
+
+static void pairs_have_their_own_deadlines(void **state)
+{
+    struct scene s;
+    struct guard_plan other = {.flag = ""};
+    set_scene(&s, "shop");
+    struct guard *g = start(false);
+    struct guard_pair *pair = watch_scene(g, &s), *second = open_pair(g, "mail");
+    snprintf(other.flag, sizeof(other.flag), "%s/mail.flag", dir);
+    assert_int_equal(guard_set_deadline(second, clock_boot_ns()), -EINVAL); // it has no plan yet
+    assert_int_equal(guard_pair_plan(second, &other, &err), 0);
+    assert_int_equal(guard_set_deadline(pair, clock_boot_ns() + FAR_NS), 0);
+    assert_int_equal(guard_set_deadline(second, clock_boot_ns() + 50 * NS_PER_MS), 0);
+    AWAIT(guard_pair_state(second) == GUARD_STEPPED_DOWN);
+    assert_true(flag_is_set(other.flag));
+    assert_false(guard_acted(pair));
+    assert_true(is_running(&s) && is_on("192.0.2.10"));
+    guard_pair_close(second);
+    (void)unlink(other.flag);
+    g = end(g, pair);
+    clear_scene(&s);
+}
+
+// --- Requests ---
+
+static void steps_down_thaws_and_destroys_as_asked(void **state)
+{
+    struct scene s;
+    set_scene(&s, "shop");
+    struct guard *g = start(false);
+    struct guard_pair *pair = watch_scene(g, &s);
+    assert_int_equal(guard_set_deadline(pair, clock_boot_ns() + FAR_NS), 0);
+    guard_step_down(pair);
+    await_done(g, pair);
+    assert_true(is_stepped_down(&s));
+    check_report(pair, true);
+    guard_thaw(pair, clock_boot_ns() - 1); // too late: nothing happens
+    await_done(g, pair);
+    assert_true(is_stepped_down(&s));
+    guard_thaw(pair, clock_boot_ns() + FAR_NS);
+    await_done(g, pair);
+    AWAIT(is_running(&s));
+    assert_int_equal(guard_pair_state(pair), GUARD_WATCHING);
+    assert_int_equal(guard_set_deadline(pair, clock_boot_ns() + 50 * NS_PER_MS), 0);
+    AWAIT(guard_pair_state(pair) == GUARD_STEPPED_DOWN);
+    assert_true(is_stepped_down(&s));
+    guard_destroy(pair);
+    await_done(g, pair);
+    assert_int_equal(guard_pair_state(pair), GUARD_DESTROYED);
+    AWAIT(state_of(s.process) == 'Z' && state_of(s.group.process) == 'Z');
+    assert_true(flag_is_set(s.plan.flag));
+    assert_int_equal(guard_flag_clear(s.plan.flag, &err), 0);
+    assert_false(flag_is_set(s.plan.flag));
+    g = end(g, pair);
+    clear_scene(&s);
+}
+
+// What is gone already is no failure, and what is left is done all the same.
+static void every_part_is_tried(void **state)
+{
+    struct scene s;
+    set_scene(&s, "shop");
+    strcpy(s.plan.cgroups[1], s.plan.cgroups[0]);
+    snprintf(s.plan.cgroups[0], GUARD_PATH_SIZE, "%s/no-such-group", group_root);
+    s.plan.cgroup_count = 2;
+    pid_t gone = make_sleeper();
+    s.plan.processes[1] = gone;
+    s.plan.process_count = 2;
+    struct guard *g = start(false);
+    struct guard_pair *pair = watch_scene(g, &s);
+    usleep(50000); // prepared
+    (void)kill(gone, SIGKILL);
+    (void)waitpid(gone, NULL, 0);
+    netns_here("ip addr del 192.0.2.10/24 dev a");
+    netns_here("ip addr add 192.0.2.10/32 dev a"); // with another prefix
+    guard_step_down(pair);
+    await_done(g, pair);
+    assert_true(is_stepped_down(&s));
+    check_report(pair, true);
+    g = end(g, pair);
+    clear_scene(&s);
+}
+
+static void freezer_of_version_one_works_too(void **state)
+{
+    struct group group;
+    struct guard_plan plan = {.cgroup_count = 1};
+    if (v1_root[0] == '\0') {
+        skip();
+        return;
+    }
+    make_group(&group, v1_root, false);
+    snprintf(plan.cgroups[0], GUARD_PATH_SIZE, "%s", group.path);
+    snprintf(plan.flag, sizeof(plan.flag), "%s/shop.flag", dir);
+    struct guard *g = start(false);
+    struct guard_pair *pair = open_pair(g, "shop");
+    assert_int_equal(guard_pair_plan(pair, &plan, &err), 0);
+    guard_step_down(pair);
+    await_done(g, pair);
+    assert_true(group_frozen(&group));
+    guard_thaw(pair, clock_boot_ns() + FAR_NS);
+    await_done(g, pair);
+    AWAIT(!group_frozen(&group));
+    guard_step_down(pair);
+    await_done(g, pair);
+    guard_destroy(pair);
+    await_done(g, pair);
+    AWAIT(state_of(group.process) == 'Z');
+    g = end(g, pair);
+    drop_group(&group);
+    (void)unlink(plan.flag);
+}
+
+// Fills the group that it is put into, and is the one that the kernel kills when somebody wants
+// more.
+static pid_t make_hog(const char *group)
+{
+    char path[ROOT_SIZE + 128], byte;
+    int ready[2];
+    assert_int_equal(pipe2(ready, O_CLOEXEC), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        write_file("/proc/self/oom_score_adj", "1000");
+        snprintf(path, sizeof(path), "%s/cgroup.procs", group);
+        write_file(path, "0");
+        char *memory = malloc(8 << 20);
+        memset(memory, 1, 8 << 20);
+        if (write(ready[1], memory, 1) != 1)
+            _exit(1);
+        for (;;)
+            pause();
+    }
+    (void)close(ready[1]);
+    assert_int_equal(read(ready[0], &byte, 1), 1);
+    (void)close(ready[0]);
+    return pid;
+}
+
+// With not a page to be had in its memory group, everything still happens.
+static void acts_in_a_full_memory_group(void **state)
+{
+    struct scene s;
+    char path[ROOT_SIZE + 128], group[ROOT_SIZE + 64], text[64];
+    size_t size = 0;
+    CLEANUP_FREE char *usage = NULL;
+    if (memory_root[0] == '\0') {
+        skip();
+        return;
+    }
+    set_scene(&s, "shop");
+    struct guard *g = start(false);
+    struct guard_pair *pair = watch_scene(g, &s);
+    assert_int_equal(guard_set_deadline(pair, clock_boot_ns() + FAR_NS), 0);
+    usleep(50000); // prepared
+    snprintf(group, sizeof(group), "%s/understudy-guard-test-%d-m", memory_root, (int)getpid());
+    assert_int_equal(mkdir(group, 0755), 0);
+    pid_t hog = make_hog(group);
+    snprintf(path, sizeof(path), "%s/cgroup.procs", group);
+    snprintf(text, sizeof(text), "%d", (int)guard_pid(g));
+    write_file(path, text);
+    snprintf(path, sizeof(path), "%s/memory.usage_in_bytes", group);
+    assert_int_equal(file_read(path, 64, &usage, &size, &err), 0);
+    snprintf(path, sizeof(path), "%s/memory.limit_in_bytes", group);
+    write_file(path, usage);
+    assert_int_equal(guard_set_deadline(pair, clock_boot_ns() + 100 * NS_PER_MS), 0);
+    AWAIT(guard_pair_state(pair) == GUARD_STEPPED_DOWN);
+    assert_true(is_stepped_down(&s));
+    check_report(pair, false);
+    (void)kill(hog, SIGKILL);
+    (void)waitpid(hog, NULL, 0);
+    write_file(path, "-1");
+    g = end(g, pair);
+    AWAIT(rmdir(group) == 0 || errno == ENOENT);
+    clear_scene(&s);
+}
+
+// --- Life of daemon and guard ---
+
+static void restarted_daemon_finds_guard_and_plan(void **state)
+{
+    struct scene s;
+    set_scene(&s, "shop");
+    pid_t daemon = make_daemon(&s, FAR_NS);
+    (void)kill(daemon, SIGKILL);
+    (void)waitpid(daemon, NULL, 0);
+    struct guard *g = start(true);
+    struct guard_pair *pair = open_pair(g, "shop");
+    assert_false(guard_acted(pair));
+    assert_true(guard_deadline(pair) != GUARD_NO_DEADLINE);
+    // The plan is the former daemon's: not published again, and whole.
+    assert_int_equal(guard_set_deadline(pair, clock_boot_ns() + 50 * NS_PER_MS), 0);
+    AWAIT(guard_pair_state(pair) == GUARD_STEPPED_DOWN);
+    assert_true(is_stepped_down(&s));
+    g = end(g, pair);
+    clear_scene(&s);
+}
+
+static void one_guard_for_one_daemon(void **state)
+{
+    struct scene s;
+    struct guard *other = NULL;
+    set_scene(&s, "shop");
+    pid_t daemon = make_daemon(&s, FAR_NS);
+    assert_int_equal(guard_start(GUARD_BINARY, dir, "testd", &other, NULL, &err), -EBUSY);
+    assert_null(other);
+    assert_int_equal(guard_start(GUARD_BINARY, dir, "a/b", &other, NULL, &err), -EINVAL);
+    assert_int_equal(guard_start("/no/such/program", dir, "otherd", &other, NULL, &err), -ENOENT);
+    (void)kill(daemon, SIGKILL);
+    (void)waitpid(daemon, NULL, 0);
+    struct guard *g = start(true);
+    g = end(g, open_pair(g, "shop"));
+    clear_scene(&s);
+}
+
+static void death_of_the_guard_is_noticed(void **state)
+{
+    struct scene s;
+    set_scene(&s, "shop");
+    struct guard *g = start(false);
+    struct guard_pair *pair = watch_scene(g, &s);
+    assert_int_equal(guard_set_deadline(pair, clock_boot_ns() + FAR_NS), 0);
+    pid_t pid = guard_pid(g);
+    // What is meant for an ordinary process does not end it.
+    (void)kill(pid, SIGTERM);
+    (void)kill(pid, SIGINT);
+    (void)kill(pid, SIGHUP);
+    guard_step_down(pair);
+    await_done(g, pair);
+    assert_true(process_lives(pid));
+    guard_thaw(pair, clock_boot_ns() + FAR_NS);
+    await_done(g, pair);
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    AWAIT(guard_work(g) == -EPIPE);
+    g = guard_free(g);
+    g = start(false);
+    pair = watch_scene(g, &s); // from the beginning
+    assert_int_equal(guard_deadline(pair), GUARD_NO_DEADLINE);
+    guard_step_down(pair);
+    await_done(g, pair);
+    AWAIT(is_stepped_down(&s));
+    g = end(g, pair);
+    clear_scene(&s);
+}
+
+static void guard_ends_when_nothing_is_left(void **state)
+{
+    struct scene s;
+    set_scene(&s, "shop");
+    struct guard *g = start(false);
+    pid_t pid = guard_pid(g);
+    struct guard_pair *pair = watch_scene(g, &s);
+    assert_int_equal(guard_set_deadline(pair, clock_boot_ns() + FAR_NS), 0);
+    g = guard_free(g);
+    usleep(200000);
+    assert_true(process_lives(pid)); // a pair is watched
+    g = start(true);
+    guard_pair_close(open_pair(g, "shop"));
+    g = guard_free(g);
+    AWAIT(!process_lives(pid));
+    clear_scene(&s);
+}
+
+static void bad_plans_are_refused(void **state)
+{
+    static struct guard_plan good, bad;
+    struct guard *g = start(false);
+    struct guard_pair *pair = open_pair(g, "shop"), *none = NULL;
+    snprintf(good.flag, sizeof(good.flag), "%s/shop.flag", dir);
+    assert_int_equal(guard_pair_plan(pair, &good, &err), 0);
+    bad = good;
+    bad.cgroup_count = GUARD_CGROUPS_MAX + 1;
+    assert_int_equal(guard_pair_plan(pair, &bad, &err), -EINVAL);
+    bad = good;
+    bad.processes[bad.process_count++] = 1;
+    assert_int_equal(guard_pair_plan(pair, &bad, &err), -EINVAL);
+    bad = good;
+    memset(bad.flag, 'x', sizeof(bad.flag));
+    assert_int_equal(guard_pair_plan(pair, &bad, &err), -EINVAL);
+    bad = good;
+    strcpy(bad.interface, "nosuch");
+    bad.address_count = 1;
+    assert_int_equal(guard_pair_plan(pair, &bad, &err), -ENODEV);
+    assert_int_equal(guard_pair_open(g, "", &none, &err), -EINVAL);
+    (void)unlink(good.flag);
+    g = end(g, pair);
+}
+
+// --- At the management address ---
+
+static enum inquiry_result ask(uint16_t port, const uint8_t *key, enum inquiry_role *ret_role)
+{
+    struct ip to;
+    struct inquiry *q = NULL;
+    assert_int_equal(ip_parse("127.0.0.1", &to, &err), 0);
+    assert_int_equal(inquiry_start(NULL, &to, port, "shop", INQUIRY_PRIMARY, key, &q, &err), 0);
+    while (inquiry_result(q, NULL) == INQUIRY_ASKING) {
+        struct pollfd p = {.fd = inquiry_fd(q), .events = POLLIN};
+        (void)poll(&p, 1, 10);
+        inquiry_work(q);
+    }
+    enum inquiry_result result = inquiry_result(q, ret_role);
+    inquiry_free(q);
+    return result;
+}
+
+static void guard_answers_for_a_dead_daemon(void **state)
+{
+    static const uint8_t key[MAC_KEY_SIZE] = {1, 2, 3};
+    struct scene s;
+    struct ip at;
+    enum inquiry_role role = 0;
+    struct inquiry_end self = {.identity = INQUIRY_PRIMARY, .role = INQUIRY_ACTIVE};
+    set_scene(&s, "shop");
+    assert_int_equal(ip_parse("127.0.0.1", &at, &err), 0);
+    int fd = inquiry_socket(&at, 0, &err);
+    uint16_t port = inquiry_socket_port(fd);
+    memcpy(self.key, key, sizeof(key));
+    inquiry_id(key, "shop", self.id);
+    struct guard *g = start(false);
+    struct guard_pair *pair = watch_scene(g, &s);
+    guard_pair_inquiry(pair, &self);
+    assert_int_equal(guard_share_inquiry(g, fd, &err), 0);
+    assert_int_equal(guard_set_deadline(pair, clock_boot_ns() + FAR_NS), 0);
+    (void)close(fd);
+    g = guard_free(g); // the daemon is gone
+    assert_int_equal(ask(port, key, &role), INQUIRY_SAYS_ACTIVE);
+    assert_int_equal(role, INQUIRY_ACTIVE);
+    g = start(true);
+    assert_true(guard_inquiry_fd(g) >= 0);
+    assert_int_equal(inquiry_socket_port(guard_inquiry_fd(g)), port);
+    pair = open_pair(g, "shop");
+    guard_step_down(pair);
+    await_done(g, pair);
+    assert_int_equal(ask(port, key, &role), INQUIRY_SAYS_NOT);
+    assert_int_equal(role, INQUIRY_STEPPED_DOWN);
+    g = end(g, pair);
+    clear_scene(&s);
+}
+
+// --- The flag file ---
+
+static void flag_that_cannot_be_understood_counts_as_set(void **state)
+{
+    char path[256], text[200];
+    bool set = true;
+    snprintf(path, sizeof(path), "%s/flag", dir);
+    assert_int_equal(guard_flag_read(path, &set, text, sizeof(text), &err), 0);
+    assert_false(set);
+    assert_int_equal(guard_flag_clear(path, &err), 0);
+    assert_int_equal(flag_make(path, &err), 0);
+    assert_false(flag_is_set(path));
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    assert_int_equal(flag_write(fd, "stepped down: why"), 0);
+    assert_int_equal(guard_flag_read(path, &set, text, sizeof(text), &err), 0);
+    assert_true(set);
+    assert_string_equal(text, "stepped down: why");
+    assert_int_equal(flag_make(path, &err), 0); // leaves what is there
+    assert_true(flag_is_set(path));
+    assert_int_equal(guard_flag_clear(path, &err), 0);
+    assert_false(flag_is_set(path));
+    assert_int_equal(ftruncate(fd, 3), 0);
+    assert_true(flag_is_set(path));
+    (void)close(fd);
+    (void)unlink(path);
+}
+
+// --- Updates of the plan ---
+
+static struct plan_slot *map_slot(void)
+{
+    void *at = mmap(NULL, sizeof(struct plan_slot), PROT_READ | PROT_WRITE,
+                    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert_true(at != MAP_FAILED);
+    return at;
+}
+
+static void make_body(struct plan_body *body, size_t groups, char fill)
+{
+    static struct guard_plan plan;
+    memset(&plan, 0, sizeof(plan));
+    strcpy(plan.flag, "/run/flag");
+    plan.cgroup_count = groups;
+    for (size_t i = 0; i < groups; i++) {
+        memset(plan.cgroups[i], fill, GUARD_PATH_SIZE - 1);
+        plan.cgroups[i][0] = '/';
+    }
+    assert_int_equal(plan_make_body(&plan, body, &err), 0);
+}
+
+static bool is_one_of_both(const struct plan_body *body)
+{
+    char fill = body->cgroup_count == 16 ? 'x' : 'y';
+    for (size_t i = 0; i < body->cgroup_count; i++)
+        for (size_t k = 1; k < GUARD_PATH_SIZE - 1; k++)
+            if (body->cgroups[i][k] != fill)
+                return false;
+    return body->cgroup_count == 16 || body->cgroup_count == 9;
+}
+
+static void *publish_for_ever(void *arg)
+{
+    struct plan_slot *slot = arg;
+    struct plan_body x, y;
+    make_body(&x, 16, 'x');
+    make_body(&y, 9, 'y');
+    for (;;) {
+        plan_publish(slot, &x);
+        plan_publish(slot, &y);
+    }
+    return NULL;
+}
+
+// A daemon killed at any point of an update leaves a whole plan; one that was written half by then
+// is never seen.
+static void plan_is_whole_whenever_its_writer_dies(void **state)
+{
+    struct plan_slot *slot = map_slot();
+    struct plan_body body;
+    unsigned before = 0;
+    for (int i = 0; i < 60; i++) {
+        pid_t pid = fork();
+        if (pid == 0)
+            (void)publish_for_ever(slot);
+        AWAIT(atomic_load(&slot->current) != before);
+        usleep((useconds_t)(i * 37 % 500));
+        (void)kill(pid, SIGKILL);
+        (void)waitpid(pid, NULL, 0);
+        before = atomic_load(&slot->current);
+        assert_int_equal(plan_read(slot, &body), before);
+        assert_true(is_one_of_both(&body));
+    }
+    (void)munmap(slot, sizeof(*slot));
+}
+
+static void reader_beside_a_writer_gets_whole_plans_or_none(void **state)
+{
+    struct plan_slot *slot = map_slot();
+    struct plan_body body;
+    assert_int_equal(plan_read(slot, &body), 0);
+    pid_t pid = fork();
+    if (pid == 0)
+        (void)publish_for_ever(slot);
+    AWAIT(atomic_load(&slot->current) != 0);
+    for (int i = 0; i < 20000; i++) {
+        int64_t r = plan_read(slot, &body);
+        if (r > 0) {
+            assert_true(is_one_of_both(&body));
+        } else {
+            assert_true(r == 0 || r == -EAGAIN);
+        }
+    }
+    (void)kill(pid, SIGKILL);
+    (void)waitpid(pid, NULL, 0);
+    assert_true(plan_read(slot, &body) > 0);
+    slot->bodies[atomic_load(&slot->current) % 2].cgroups[3][5] ^=
+        1; // damage, which nothing explains
+    assert_int_equal(plan_read(slot, &body), -EUCLEAN);
+    (void)munmap(slot, sizeof(*slot));
+}
+
+static int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *where)
+{
+    return remove(path);
+}
+
+// After a failed test: a guard that would go on watching, and groups.
+static void clean_up(void)
+{
+    static const char *const roots[] = {group_root, v1_root, memory_root};
+    struct guard *g = NULL;
+    char command[ROOT_SIZE + 128];
+    snprintf(command, sizeof(command), "%s/guard-testd.sock", dir);
+    if (access(command, F_OK) == 0 && guard_start(GUARD_BINARY, dir, "testd", &g, NULL, &err) == 0)
+        (void)guard_end(g, &err);
+    guard_free(g);
+    for (size_t i = 0; i < ARRAY_LEN(roots); i++) {
+        if (roots[i][0] == '\0')
+            continue;
+        snprintf(command, sizeof(command), "rmdir %s/understudy-guard-test-%d-* 2>/dev/null",
+                 roots[i], (int)getpid());
+        if (system(command) != 0)
+            continue; // none is left, as it should be
+    }
+    (void)nftw(dir, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(acts_for_a_daemon_that_was_killed),
+        cmocka_unit_test(acts_for_a_daemon_that_is_stopped),
+        cmocka_unit_test(moved_deadlines_do_not_act),
+        cmocka_unit_test(earlier_deadline_is_seen_at_once),
+        cmocka_unit_test(pairs_have_their_own_deadlines),
+        cmocka_unit_test(steps_down_thaws_and_destroys_as_asked),
+        cmocka_unit_test(every_part_is_tried),
+        cmocka_unit_test(freezer_of_version_one_works_too),
+        cmocka_unit_test(acts_in_a_full_memory_group),
+        cmocka_unit_test(restarted_daemon_finds_guard_and_plan),
+        cmocka_unit_test(one_guard_for_one_daemon),
+        cmocka_unit_test(death_of_the_guard_is_noticed),
+        cmocka_unit_test(guard_ends_when_nothing_is_left),
+        cmocka_unit_test(bad_plans_are_refused),
+        cmocka_unit_test(guard_answers_for_a_dead_daemon),
+        cmocka_unit_test(flag_that_cannot_be_understood_counts_as_set),
+        cmocka_unit_test(plan_is_whole_whenever_its_writer_dies),
+        cmocka_unit_test(reader_beside_a_writer_gets_whole_plans_or_none),
+    };
+    netns_make(&ns);
+    find_mount("cgroup2", NULL, group_root);
+    find_mount("cgroup", "freezer", v1_root);
+    find_mount("cgroup", "memory", memory_root);
+    if (group_root[0] == '\0' || access(group_root, W_OK) < 0) {
+        fprintf(stderr, "skipped: needs control groups, version 2\n");
+        return SKIP;
+    }
+    if (!mkdtemp(dir))
+        return 1;
+    int r = cmocka_run_group_tests(tests, NULL, NULL);
+    clean_up();
+    netns_drop(&ns);
+    return r;
+}
