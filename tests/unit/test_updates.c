@@ -186,7 +186,7 @@ static void prepare(struct fixture *f, struct request *r, enum update_op op, uin
         .answer = on_answer,
     };
     r->flush_seq = unsafe_numbered(f->unsafe);
-    r->syncs_seen = f->blocks[object].syncs_submitted;
+    r->syncs_seen = object < VOLUMES ? f->blocks[object].syncs_submitted : 0;
 }
 
 static void submit_write(struct fixture *f, struct request *r, uint16_t object, uint64_t offset,
