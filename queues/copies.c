@@ -4,10 +4,10 @@
 // place in the stream is that of what it read. The read goes straight into the ring.
 //
 // Invariants:
-//   1. a copy waits for room in the queue before it holds its range, never after: a slow link never
-//   holds up a guest;
+//   1. a copy waits for room in the queue before it holds its range, never after: a slow link
+//      never holds up a guest;
 //   2. copies alone never fill the queue: they start only while it is less than half full, an
-//   eighth of it at a time;
+//      eighth of it at a time;
 //   3. every copy that was accepted ends with exactly one UPDATES_EVENT_COPIED.
 #include <errno.h>
 #include <string.h>

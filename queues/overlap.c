@@ -6,9 +6,8 @@
 //
 // Invariants:
 //   1. a range's `blockers` is the number of ranges in the table that overlap it and have a lower
-//   `order`;
-//   2. so two ranges without blockers never overlap, and the earliest range of the table never
-//   waits.
+//      `order`;
+//   2. so two ranges without blockers never overlap, and the earliest range never waits.
 //
 // A narrow range is compared with its bucket and the wide list; a wide one with the buckets of its
 // regions, or with all of them where that is less. With small updates, the case that must be fast,

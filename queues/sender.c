@@ -3,12 +3,12 @@
 // received + 1, in order.
 //
 // Invariants:
-//   1. released = durable <= received <= sent <= numbered, cursor <= sent + 1, and cursor >
-//   durable;
-//   2. a batch begins at the cursor, and the cursor moves only when it was sent;
-//   3. positions only rise within a session, and never beyond what was sent in it;
-//   4. a barrier that is wanted is asked for again until the peer has answered it: each time with a
-//   new number.
+//   1. durable <= received <= sent <= numbered and received < cursor <= sent + 1; what is released
+//      is durable;
+//   2. a batch begins at the cursor, and the cursor moves on only when it was sent;
+//   3. positions only rise within a session, and never beyond what can have been sent;
+//   4. a barrier that is wanted is asked for again until the peer has answered it, each time with
+//      a new number.
 //
 // When is a batch due? When a full one is waiting; when a barrier is wanted; when what waits has
 // lingered long enough. Nothing is due while the peer's safe queue is full, but for one try in a

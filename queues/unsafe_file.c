@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
+// Making, mapping and believing the file of an unsafe queue. unsafe_file.h says how it is laid out
+// and what a crash may leave in it; everything that is read from a file that was there before is
+// checked here first, and nowhere else.
 #include "queues/unsafe_file.h"
 
 #include <errno.h>

@@ -5,19 +5,19 @@
 //   ordered       take_in(): checked, and held while a range that it overlaps is in flight
 //   committed     start(): the map is asked, the update gets its slot in the unsafe queue
 //   written       updates_to_store()
-//   numbered      write_done(): the next seq, or a mark when it failed; then the next ones of its
-//   range may start flushed       flush_arrives(), for flushes and FUA answered      answers.c says
-//   when; deliver() does it
+//   numbered      write_done(): the next seq, or a mark when it failed; its range is free
+//   flushed       flush_arrives(), for flushes and FUA
+//   answered      answer.c says when; deliver() does it
 //
 // Invariants:
 //   1. two updates whose ranges share a block are never at the store together, copies included;
-//   2. an update is committed before it is at the store, and numbered before it is answered without
-//   error;
+//   2. an update is committed before it is at the store, and numbered before it is answered
+//      without error;
 //   3. a flush is answered only by a sync that was submitted after the flush arrived;
 //   4. once a flush has failed, no later write or flush of the volume succeeds until it gets its
-//   store anew;
+//      store anew;
 //   5. nothing is at a store that was taken in while the gate was CLOSED; nothing gets there while
-//   it is HELD.
+//      it is HELD.
 #include "queues/updates.h"
 
 #include <errno.h>
