@@ -2,6 +2,8 @@
 // The unsafe queue: its ring against a model with several readers and half-received payloads; what
 // a predecessor leaves behind, killed after each of its stores; damage is found.
 #include <errno.h>
+#include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -392,6 +394,53 @@ static void test_ring_model(void **state)
     free(m);
 }
 
+// ---- A reader in a thread of its own ----
+
+#define THREAD_SEQS 20000
+
+static bool reads_well(const struct unsafe *u, uint64_t seq)
+{
+    const struct record *record = unsafe_record(u, seq);
+    return !record_invalid(record) && le64_get(record->seq) == seq &&
+           record_payload_matches(record, unsafe_payload(u, seq));
+}
+
+static void *reader_thread(void *arg)
+{
+    struct unsafe *u = arg;
+    for (uint64_t seq = 101; seq <= 100 + THREAD_SEQS; seq++) {
+        while (unsafe_numbered(u) < seq)
+            (void)sched_yield();
+        if (!reads_well(u, seq))
+            return u;
+        unsafe_release(u, 0, seq);
+    }
+    return NULL;
+}
+
+static void test_reader_thread(void **state)
+{
+    struct unsafe *u = make();
+    pthread_t thread;
+    void *failed;
+    size_t room;
+    unsafe_attach(u, 0, 100);
+    assert_int_equal(pthread_create(&thread, NULL, reader_thread, u), 0);
+    for (unsigned i = 0; i < THREAD_SEQS; i++) {
+        while (!unsafe_head(u, 1, &room))
+            (void)sched_yield();
+        unsigned slot;
+        struct unsafe_update update = write_update(i, 1 + i % 3000);
+        uint64_t chunk = make_chunk(u, update.length, (int)(i % 256));
+        while (unsafe_commit(u, &update, chunk, &slot) == -ENOSPC)
+            (void)sched_yield();
+        unsafe_number(u, slot, 0, 1);
+    }
+    assert_int_equal(pthread_join(thread, &failed), 0);
+    assert_null(failed);
+    unsafe_free(u);
+}
+
 // ---- What is found ----
 
 static int copy_of(int fd)
@@ -693,6 +742,7 @@ int main(void)
         cmocka_unit_test(test_full_in_flight),
         cmocka_unit_test(test_alignment_and_laps),
         cmocka_unit_test(test_ring_model),
+        cmocka_unit_test(test_reader_thread),
         cmocka_unit_test(test_open_outcomes),
         cmocka_unit_test(test_path),
         cmocka_unit_test(test_damage),
