@@ -38,9 +38,9 @@ static int first_of(int first, int r)
 static int announce_one(int fd, const uint8_t *mac, const struct ip *ip)
 {
     uint8_t frame[FRAME_SIZE];
-    int r = wire_send(fd, frame, frame_announce(frame, mac, ip, false));
+    int r = wire_send(fd, frame, packet_announce(frame, mac, ip, false));
     if (ip->family == IP_V4)
-        r = first_of(r, wire_send(fd, frame, frame_announce(frame, mac, ip, true)));
+        r = first_of(r, wire_send(fd, frame, packet_announce(frame, mac, ip, true)));
     return r;
 }
 

@@ -42,7 +42,7 @@ static void send_probes(struct address_probe *p)
     uint8_t frame[FRAME_SIZE];
     for (size_t i = 0; i < p->count && p->state == PROBE_ASKING; i++) {
         const struct ip *ip = &p->ips[i];
-        size_t size = frame_ask(frame, p->link.mac, NULL, ip, NULL);
+        size_t size = packet_ask(frame, p->link.mac, NULL, ip, NULL);
         int r = wire_send(ip->family == IP_V4 ? p->arp : p->discovery, frame, size);
         if (r < 0)
             give_up(p, "cannot send", r);

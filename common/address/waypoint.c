@@ -237,7 +237,7 @@ static int ask_neighbour(struct waypoint_monitor *m, const struct waypoint *w)
 {
     uint8_t frame[FRAME_SIZE];
     bool all = !w->has_mac || w->next - w->waiting_from > BROADCAST_AFTER;
-    size_t size = frame_ask(frame, m->link.mac, w->has_sender ? &w->sender : NULL, &w->status.ip,
+    size_t size = packet_ask(frame, m->link.mac, w->has_sender ? &w->sender : NULL, &w->status.ip,
                             all ? NULL : w->mac);
     return wire_send(m->neighbours[family_slot(&w->status.ip)], frame, size);
 }

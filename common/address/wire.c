@@ -135,7 +135,7 @@ int wire_receive(int fd, struct wire_news *ret_news)
             continue;
         if (n < 0)
             return errno == EAGAIN ? 0 : -errno;
-        if (!is_for_us(&from) || !frame_parse(frame, (size_t)n, &ret_news->news))
+        if (!is_for_us(&from) || !packet_parse(frame, (size_t)n, &ret_news->news))
             continue;
         ret_news->received_ns = wire_received_ns(&message);
         return 1;

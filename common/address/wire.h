@@ -10,7 +10,7 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
-#include "common/address/frame.h"
+#include "common/address/packet.h"
 #include "common/base/error.h"
 
 struct wire_link {

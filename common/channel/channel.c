@@ -363,6 +363,27 @@ void channel_message_free(struct channel_message *message)
     *message = (struct channel_message){0};
 }
 
+// The clear header in front of the data (at least half of it, whatever the alignment took) is of no use any more: the
+// address of the buffer is kept there.
+_Static_assert(sizeof(struct frame_header) >= 16 + sizeof(void *), "room for the buffer's address");
+
+void *channel_message_take(struct channel_message *message)
+{
+    uint8_t *data = message->data;
+    memcpy(data - sizeof(void *), &message->buffer, sizeof(void *));
+    *message = (struct channel_message){0};
+    return data;
+}
+
+void channel_data_free(void *data)
+{
+    void *buffer;
+    if (!data)
+        return;
+    memcpy(&buffer, (uint8_t *)data - sizeof(void *), sizeof(void *));
+    nano_free(buffer);
+}
+
 void channel_data_work(struct channel *ch)
 {
     side_work(&ch->data);

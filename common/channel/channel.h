@@ -141,6 +141,11 @@ struct channel_message {
     void *buffer;        // private
 };
 
+// For an owner that keeps only the address of the data: takes the message's memory over; it is freed
+// by channel_data_free(data).
+void *channel_message_take(struct channel_message *message);
+void channel_data_free(void *data); // NULL-safe
+
 int channel_data_fd(const struct channel *ch); // poll it for input, then receive until -EAGAIN
 // The next message, -EAGAIN when there is none.
 int channel_data_receive(struct channel *ch, struct channel_message *ret_message);

@@ -28,9 +28,9 @@ static int exchange(int link, const char *path, const char *message,
 {
     char *answer = NULL;
     size_t size = 0;
-    int r = link_send(link, message, strlen(message));
+    int r = control_link_send(link, message, strlen(message));
     if (r == 0)
-        r = link_receive(link, &answer, &size);
+        r = control_link_receive(link, &answer, &size);
     if (r == -EAGAIN || r == -ETIMEDOUT)
         return error_set(err, -ETIMEDOUT,
                          "%s: the daemon did not answer in time; whether it has done it is unknown",
@@ -38,7 +38,7 @@ static int exchange(int link, const char *path, const char *message,
     if (r < 0)
         return error_sys(err, r, "%s", path);
     r = message_to_reply(answer, size, ret_reply, err);
-    link_release(answer);
+    control_link_release(answer);
     return r < 0 && err ? error_prefix(err, "%s: unreadable answer", path) : r;
 }
 
@@ -48,14 +48,14 @@ int control_call(const char *path, const struct control_request *request, int ti
     CLEANUP_FREE char *message = message_from_request(request);
     if (!message)
         return error_set(err, -ENOMEM, "out of memory");
-    int r = link_probe(path);
+    int r = control_link_probe(path);
     if (r < 0)
         return unreachable(path, r, err);
     int link;
-    r = link_connect(path, timeout_ms, &link, err);
+    r = control_link_connect(path, timeout_ms, &link, err);
     if (r < 0)
         return r;
     r = exchange(link, path, message, ret_reply, err);
-    link_close(link);
+    control_link_close(link);
     return r;
 }

@@ -14,7 +14,7 @@
 
 #define NEVER_MS (24 * 3600 * 1000) // longer than any request lives
 
-int link_probe(const char *path)
+int control_link_probe(const char *path)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     if (strlen(path) >= sizeof(address.sun_path))
@@ -70,19 +70,19 @@ static int open_link(const char *path, int kind, int timeout_ms, int *ret_link)
     return 0;
 }
 
-int link_listen(const char *path, int *ret_link, struct error *err)
+int control_link_listen(const char *path, int *ret_link, struct error *err)
 {
     int r = open_link(path, NN_REP, -1, ret_link);
     return r < 0 ? error_sys(err, r, "%s: cannot listen", path) : 0;
 }
 
-int link_connect(const char *path, int timeout_ms, int *ret_link, struct error *err)
+int control_link_connect(const char *path, int timeout_ms, int *ret_link, struct error *err)
 {
     int r = open_link(path, NN_REQ, timeout_ms, ret_link);
     return r < 0 ? error_sys(err, r, "%s: cannot connect", path) : 0;
 }
 
-int link_fd(int link)
+int control_link_fd(int link)
 {
     int fd = -1;
     size_t size = sizeof(fd);
@@ -97,7 +97,7 @@ static bool is_server(int link)
     return nn_getsockopt(link, NN_SOL_SOCKET, NN_PROTOCOL, &kind, &size) == 0 && kind == NN_REP;
 }
 
-int link_receive(int link, char **ret_message, size_t *ret_size)
+int control_link_receive(int link, char **ret_message, size_t *ret_size)
 {
     void *message = NULL;
     int size = nn_recv(link, &message, NN_MSG, is_server(link) ? NN_DONTWAIT : 0);
@@ -108,20 +108,20 @@ int link_receive(int link, char **ret_message, size_t *ret_size)
     return 0;
 }
 
-void link_release(char *message)
+void control_link_release(char *message)
 {
     if (message)
         (void)nn_freemsg(message);
 }
 
-int link_send(int link, const char *message, size_t size)
+int control_link_send(int link, const char *message, size_t size)
 {
     if (size > CONTROL_MESSAGE_MAX)
         return -EMSGSIZE;
     return nn_send(link, message, size, is_server(link) ? NN_DONTWAIT : 0) < 0 ? -nn_errno() : 0;
 }
 
-void link_close(int link)
+void control_link_close(int link)
 {
     while (nn_close(link) < 0 && nn_errno() == EINTR)
         ;

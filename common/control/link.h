@@ -10,16 +10,16 @@
 #include "common/base/error.h"
 
 // Whether somebody listens at the unix socket `path`: 0, -ENOENT, -ECONNREFUSED, -EACCES, ...
-int link_probe(const char *path);
+int control_link_probe(const char *path);
 
-int link_listen(const char *path, int *ret_link, struct error *err);
-int link_connect(const char *path, int timeout_ms, int *ret_link, struct error *err);
-int link_fd(int link);
-// One message, freed with link_release(). A listening link gives -EAGAIN at once when there is
+int control_link_listen(const char *path, int *ret_link, struct error *err);
+int control_link_connect(const char *path, int timeout_ms, int *ret_link, struct error *err);
+int control_link_fd(int link);
+// One message, freed with control_link_release(). A listening link gives -EAGAIN at once when there is
 // none; a connected one waits for its timeout and gives -ETIMEDOUT.
-int link_receive(int link, char **ret_message, size_t *ret_size);
-void link_release(char *message);
-int link_send(int link, const char *message, size_t size);
-void link_close(int link);
+int control_link_receive(int link, char **ret_message, size_t *ret_size);
+void control_link_release(char *message);
+int control_link_send(int link, const char *message, size_t size);
+void control_link_close(int link);
 
 #endif

@@ -33,7 +33,7 @@ static int clear_stale(const char *path, struct error *err)
         return errno == ENOENT ? 0 : error_sys(err, -errno, "%s", path);
     if (!S_ISSOCK(st.st_mode))
         return error_set(err, -EEXIST, "%s: is not a socket; move it away", path);
-    int r = link_probe(path);
+    int r = control_link_probe(path);
     if (r == 0)
         return error_set(err, -EADDRINUSE, "%s: another daemon answers there", path);
     if (r != -ECONNREFUSED)
@@ -59,7 +59,7 @@ static int check_directory(const char *path, struct error *err)
 static int listen_privately(struct control_server *server, struct error *err)
 {
     mode_t old = umask(0117);
-    int r = link_listen(server->path, &server->link, err);
+    int r = control_link_listen(server->path, &server->link, err);
     (void)umask(old);
     if (r < 0)
         return r;
@@ -96,7 +96,7 @@ int control_server_open(const char *path, control_handler handler, control_repor
 
 int control_server_fd(const struct control_server *server)
 {
-    return link_fd(server->link);
+    return control_link_fd(server->link);
 }
 
 static void report(struct control_server *server, const char *format, ...)
@@ -116,7 +116,7 @@ static void report(struct control_server *server, const char *format, ...)
 static void send_reply(struct control_server *server, const struct control_reply *reply)
 {
     CLEANUP_FREE char *text = message_from_reply(reply);
-    int r = text ? link_send(server->link, text, strlen(text)) : -ENOMEM;
+    int r = text ? control_link_send(server->link, text, strlen(text)) : -ENOMEM;
     if (r < 0)
         report(server, "%s: a reply could not be sent: %s", server->path, strerror(-r));
     if (r != -EMSGSIZE)
@@ -126,7 +126,7 @@ static void send_reply(struct control_server *server, const struct control_reply
                                CONTROL_MESSAGE_MAX);
     CLEANUP_FREE char *refusal = message_from_reply(&small);
     if (refusal)
-        (void)link_send(server->link, refusal, strlen(refusal));
+        (void)control_link_send(server->link, refusal, strlen(refusal));
 }
 
 static void answer(struct control_server *server, const char *message, size_t size)
@@ -150,7 +150,7 @@ void control_server_work(struct control_server *server)
     for (int i = 0; i < WORK_MESSAGES_MAX; i++) {
         char *message = NULL;
         size_t size = 0;
-        int r = link_receive(server->link, &message, &size);
+        int r = control_link_receive(server->link, &message, &size);
         if (r == -EAGAIN || r == -EINTR)
             return;
         if (r < 0) {
@@ -158,7 +158,7 @@ void control_server_work(struct control_server *server)
             return;
         }
         answer(server, message, size);
-        link_release(message);
+        control_link_release(message);
     }
 }
 
@@ -168,7 +168,7 @@ struct control_server *control_server_free(struct control_server *server)
         return NULL;
     struct stat st;
     if (server->link >= 0) {
-        link_close(server->link);
+        control_link_close(server->link);
         if (server->inode && lstat(server->path, &st) == 0 && st.st_ino == server->inode &&
             st.st_dev == server->device)
             (void)unlink(server->path);

@@ -64,6 +64,7 @@ static void send_beat(struct end *e, bool wants_echo)
         .last_session = MAX(e->st.session, e->session.number),
         .durable = serving ? e->data.numbered : e->data.replica_durable,
         .applied = serving ? e->data.numbered : e->data.applied,
+        .backlog = serving ? e->data.backlog : 0,
     };
     if (serving && e->session.number && e->session.lead)
         f.beat.answer = grant_may_say_yes(e) ? ANSWER_YES : ANSWER_NO;
@@ -164,6 +165,7 @@ void beat_take(struct end *e, const struct frame *f)
         e->peer.last_session = MAX(e->peer.last_session, b->last_session);
         e->peer.durable = b->durable;
         e->peer.applied = b->applied;
+        e->peer.backlog = b->backlog;
     }
     bool same = e->session.number && f->session == e->session.number;
     if (newest && e->session.number) {

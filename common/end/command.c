@@ -182,6 +182,12 @@ static bool belongs_to_peer(const struct end *e, enum end_command command, unsig
     return passive && peer_active;
 }
 
+static const char *command_name(unsigned command)
+{
+    static const char *const names[] = {"switch", "takeover", "pause", "resume", "resync", "stop"};
+    return command < ARRAY_LEN(names) ? names[command] : "?";
+}
+
 void command_take(struct end *e, const struct end_event *ev)
 {
     if (e->terminating) {
@@ -194,7 +200,9 @@ void command_take(struct end *e, const struct end_event *ev)
         f.word.command = ev->command.command;
         f.word.flags = ev->command.flags;
         frame_send(e, &f);
-        return; // its FRAME_REPLY answers
+        end_operation(e, command_name(ev->command.command), STEP_PENDING, "passed on to the active end");
+        reply(e, ev->command.id, 0, "passed on to the other end");
+        return; // its FRAME_REPLY says how it goes
     }
     struct answer a = execute(e, ev->command.command, ev->command.flags);
     reply(e, ev->command.id, a.status, a.text);
@@ -203,14 +211,22 @@ void command_take(struct end *e, const struct end_event *ev)
 void command_frame(struct end *e, const struct frame *f)
 {
     if (f->type == FRAME_REPLY) {
-        if (f->word.status == 0)
-            end_operation(e, "passed on", STEP_PENDING, "%s", f->word.text);
-        reply(e, f->word.id, f->word.status, f->word.text);
+        if (f->word.command > COMMAND_STOP)
+            return;
+        // A switchover is done when this end is active; everything else when the other end has accepted it.
+        enum end_step_result result = f->word.status < 0                       ? STEP_FAILED
+                                      : f->word.command == COMMAND_SWITCH ? STEP_PENDING
+                                                                          : STEP_DONE;
+        if (e->operation.result == STEP_PENDING)
+            end_operation(e, command_name(f->word.command), result, "%s", f->word.text);
         return;
     }
+    if (f->word.command > COMMAND_STOP)
+        return;
     struct answer a = execute(e, (enum end_command)f->word.command, f->word.flags);
     struct frame answer = frame_new(e, FRAME_REPLY);
     answer.word.id = f->word.id;
+    answer.word.command = f->word.command;
     answer.word.status = a.status;
     (void)snprintf(answer.word.text, sizeof(answer.word.text), "%s", a.text);
     frame_send(e, &answer);

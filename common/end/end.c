@@ -80,10 +80,17 @@ struct end_action *end_act(struct end *e, enum end_action_type type)
 void end_note(struct end *e, const char *format, ...)
 {
     struct end_action *a = end_act(e, ACT_HISTORY);
+    a->time_ns = -1;
     va_list args;
     va_start(args, format);
     (void)vsnprintf(a->text, sizeof(a->text), format, args);
     va_end(args);
+}
+
+void end_note_step(struct end *e, int64_t ns, const char *what, const char *step)
+{
+    end_note(e, "%s: %s", what, step);
+    e->actions[e->action_count - 1].time_ns = ns;
 }
 
 void end_go(struct end *e, enum end_role_state to, const char *why, ...)
@@ -391,7 +398,7 @@ static void take_start(struct end *e, const struct end_event *ev)
     e->st.stopped = false;
     e->state_since_ns = e->now;
     bool was_active = e->st.role == ROLE_ACTIVE && e->st.intent == INTENT_NONE;
-    int64_t lease = s->echo_sent_ns + e->config.timeout_ns - END_MARGIN_NS(&e->config);
+    int64_t lease = s->echo_sent_ns + e->config.timeout_ns - e->config.margin_ns;
     bool in_time = e->st.alone || (s->echo_sent_ns && e->now < lease);
     if (was_active && s->same_boot && s->queue_found && !s->guard_acted && in_time) {
         // A yes may have been given up to this moment.
@@ -589,6 +596,9 @@ void end_view(struct end *e, int64_t now, struct end_view *view)
         .met = e->session.meeting.row,
         .peer_run = e->peer.run,
         .peer_position = e->peer.durable,
+        .peer_backlog = e->peer.backlog,
+        .peer_active = e->peer.flags & FRAME_ACTIVE,
+        .grant_until_ns = serving ? 0 : e->held.until_ns,
         .why = why_text(e, e->why, sizeof(e->why)),
         .operation = e->operation.name,
         .operation_result = e->operation.result,

@@ -36,6 +36,7 @@ struct end_config {
     int64_t beat_ns;     // between two heartbeats
     int64_t timeout_ns;  // T
     int64_t decision_ns; // D
+    int64_t margin_ns;   // for the guard's work, and for clocks that drift
     bool automatic;      // takeover policy: by itself, or only when told
     bool has_waypoint;
     bool alone_when_slow; // policy `slow`: go alone rather than hold the writers back
@@ -44,9 +45,7 @@ struct end_config {
     uint64_t seed;        // for the ids of epochs
 };
 
-// The margin for the guard's work (address off, freeze), and the longest gap of an own or a
-// waypoint's clock.
-#define END_MARGIN_NS(config) ((config)->timeout_ns * 3 / 20) // 300 ms at the default T
+// The longest gap of an own or a waypoint's clock.
 #define END_ASK_NS            (50 * INT64_C(1000000))
 #define END_GAP_NS            (100 * INT64_C(1000000))
 
@@ -83,6 +82,7 @@ struct end_data {
     int64_t moved_ns;  // when `durable` moved last
     int64_t stream_ns; // when the data link was up last (its time of now while it is); 0: never
     int64_t waypoint_ns; // when the newest ask that a waypoint has answered was sent; 0: never
+    uint64_t backlog;     // active: bytes in the unsafe queue that the peer has not confirmed
     bool wedged;         // a data thread of this pair does not turn: no heartbeat may go out
     bool lagging;        // what is queued would need longer than T at the present rate
 };
@@ -259,7 +259,8 @@ enum end_action_type {
     ACT_DEADLINE, // guard: act at `time_ns` (INT64_MAX: never). The front thread answers nothing
                   // after it
     ACT_WATCH,    // ask the waypoints every 50 ms (`on`) or at leisure
-    ACT_HISTORY,  // a step for the log and for `pairctl history`: `text`
+    ACT_HISTORY,  // a step for the log and for `pairctl history`: `text`, `time_ns` that it took (-1: none), and
+                  // (`on`) what was lost: `seq` records, `objects` bytes, `ticket` ns of age
     ACT_REPLY,    // answer the operator: `id`, `status`, `text`
     ACT_EXIT,     // the daemon may end this end now
 };
@@ -320,6 +321,9 @@ struct end_view {
     uint64_t session;
     uint64_t pending;       // mask: volumes with a resync pending (active)
     uint64_t inconsistent;  // mask: volumes of this replica in mid-resync (passive)
+    int64_t grant_until_ns; // passive: when its grant ends; 0: none
+    bool peer_active;       // what the peer last said of itself
+    uint64_t peer_backlog;  // passive: what the active end told of its queue last, bytes
     int64_t stale_since_ns; // 0: not stale
     int64_t heard_ns;       // when the peer was heard last; 0 never
     int64_t echo_sent_ns;   // sending time of my last heartbeat that the peer has echoed

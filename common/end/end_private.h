@@ -54,6 +54,7 @@ struct peer {
     uint64_t session; // the one it believes in
     uint64_t last_session;
     uint64_t durable, applied;
+    uint64_t backlog;
     int64_t frame_ns; // when anything of this run came last
     int64_t heard_ns; // when a frame came last that echoes a heartbeat of mine, younger than T at
                       // that time
@@ -240,6 +241,7 @@ struct end_action *end_act(struct end *e, enum end_action_type type);
 void end_go(struct end *e, enum end_role_state to, const char *why, ...)
     __attribute__((format(printf, 3, 4)));
 void end_note(struct end *e, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void end_note_step(struct end *e, int64_t ns, const char *what, const char *step);
 uint64_t end_save(struct end *e); // snapshot of e->st; returns the ticket
 static inline bool end_saved(const struct end *e, uint64_t ticket)
 {

@@ -51,6 +51,7 @@ static void put_beat(struct byte_writer *w, const struct frame_beat *b)
     byte_put_u64(w, b->last_session);
     byte_put_u64(w, b->durable);
     byte_put_u64(w, b->applied);
+    byte_put_u64(w, b->backlog);
 }
 
 static void put_meet(struct byte_writer *w, const struct frame_meet *m)
@@ -126,6 +127,7 @@ static const char *get_beat(struct byte_reader *r, struct frame_beat *b)
     b->last_session = byte_u64(r);
     b->durable = byte_u64(r);
     b->applied = byte_u64(r);
+    b->backlog = byte_u64(r);
     if (answer > ANSWER_YES)
         return "a heartbeat with an unknown answer";
     if (b->number == 0)

@@ -54,6 +54,7 @@ struct frame_beat {
     uint64_t last_session; // the highest session number that the sender knows
     uint64_t durable;      // positions of the sender's own end
     uint64_t applied;
+    uint64_t backlog;     // active: bytes that the peer has not confirmed
 };
 
 // What an end knows of itself when it meets the other.

@@ -39,7 +39,7 @@ void grant_confirmed(struct end *e)
 int64_t grant_out_until(const struct end *e)
 {
     return e->given.yes_ns + e->config.timeout_ns + e->config.decision_ns +
-           END_MARGIN_NS(&e->config);
+           e->config.margin_ns;
 }
 
 bool grant_out(const struct end *e)
@@ -54,7 +54,7 @@ int64_t grant_lease(const struct end *e)
 {
     if (!grant_out(e))
         return INT64_MAX;
-    int64_t peer = e->peer.echo_sent_ns + e->config.timeout_ns - END_MARGIN_NS(&e->config);
+    int64_t peer = e->peer.echo_sent_ns + e->config.timeout_ns - e->config.margin_ns;
     int64_t waypoint = 0;
     if (e->data.waypoint_ns)
         waypoint = e->data.waypoint_ns + END_ASK_NS + END_GAP_NS;

@@ -13,8 +13,7 @@
 
 static void hand_stage(struct end *e, enum hand_stage stage, const char *done)
 {
-    end_note(e, "%s: %s (%lld ms)", e->hand.stop ? "stop" : "switchover", done,
-             (long long)((e->now - e->hand.step_ns) / NS_PER_MS));
+    end_note_step(e, e->now - e->hand.step_ns, e->hand.stop ? "stop" : "switchover", done);
     e->hand.stage = stage;
     e->hand.step_ns = e->now;
 }

@@ -24,8 +24,7 @@ static void take_stage(struct end *e, enum take_stage stage)
         "intent durable",    "replayed",     "epoch open, role active",
         "public address on", "exports open", "writes answered"};
     if (stage > e->take.stage)
-        end_note(e, "takeover step %d: %s (%lld ms)", (int)e->take.stage + 1, names[e->take.stage],
-                 (long long)((e->now - e->take.step_ns) / NS_PER_MS));
+        end_note_step(e, e->now - e->take.step_ns, "takeover", names[e->take.stage]);
     e->take.stage = stage;
     e->take.step_ns = e->now;
 }
@@ -142,8 +141,18 @@ static void take_lost(struct end *e)
         end_note(e, "nothing is lost: the old active end handed over position %llu",
                  (unsigned long long)e->take.fork);
     else if (e->take.replay)
-        end_note(e, "replayed to %llu; the last position that the active end told of was %llu",
+        end_note(e, "replayed to %llu; the active end had told of %llu",
                  (unsigned long long)e->replica_seq, (unsigned long long)e->peer.durable);
+    else
+        return;
+    // What the active end had told of with its last heartbeat; what it numbered behind that nobody knows.
+    struct end_action *a = &e->actions[e->action_count - 1];
+    a->on = true;
+    if (e->take.reason == EPOCH_SWITCH || e->peer.durable <= e->replica_seq)
+        return;
+    a->seq = e->peer.durable - e->replica_seq;
+    a->objects = e->peer.backlog;
+    a->ticket = (uint64_t)MAX(e->take.began_ns - e->peer.frame_ns, 0);
 }
 
 static bool take_replay(struct end *e)

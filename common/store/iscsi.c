@@ -112,8 +112,8 @@ static struct command *command_pop(struct command_list *list)
 // Now, or when the next session is up.
 static void send_command(struct lun *lun, struct command *command)
 {
-    if (!session_is_up(lun->session) ||
-        session_send(lun->session, &command->scsi, lun->facts.block_length) < 0) {
+    if (!lun_session_is_up(lun->session) ||
+        lun_session_send(lun->session, &command->scsi, lun->facts.block_length) < 0) {
         command_push(&lun->again, command);
         return;
     }
@@ -328,7 +328,7 @@ static void command_failed(struct lun *lun, struct command *c, const struct scsi
         lun->later_ns = MIN(lun->later_ns, clock_boot_ns() + LATER_NS);
         break;
     case LUN_GONE:
-        session_lose(lun->session, lun->trouble);
+        lun_session_lose(lun->session, lun->trouble);
         command_push(&lun->again, c);
         break;
     case LUN_UNSUPPORTED:
@@ -524,7 +524,7 @@ static bool start_head(struct lun *lun)
 
 static void start_queued(struct lun *lun)
 {
-    for (unsigned n = 0; lun->queued.head && session_is_up(lun->session); n++) {
+    for (unsigned n = 0; lun->queued.head && lun_session_is_up(lun->session); n++) {
         if (n == TURN_REQUESTS) {
             lun->later_ns = 0; // come back at once
             return;
@@ -536,7 +536,7 @@ static void start_queued(struct lun *lun)
 
 static void start_sync(struct lun *lun)
 {
-    if (!lun->flushes.head || lun->syncing.head || !session_is_up(lun->session))
+    if (!lun->flushes.head || lun->syncing.head || !lun_session_is_up(lun->session))
         return;
     lun->syncing = lun->flushes;
     lun->flushes = (struct request_queue){0};
@@ -553,7 +553,7 @@ static void send_later(struct lun *lun)
     send_waiting(lun, &lun->later);
 }
 
-// Callbacks run in session_work() and start_queued() only; whatever they submit is seen behind
+// Callbacks run in lun_session_work() and start_queued() only; whatever they submit is seen behind
 // them.
 static void turn(struct lun *lun, bool receive)
 {
@@ -561,12 +561,12 @@ static void turn(struct lun *lun, bool receive)
         return;
     lun->turning = true;
     if (receive) {
-        session_work(lun->session);
+        lun_session_work(lun->session);
         send_later(lun);
     }
     start_queued(lun);
     start_sync(lun);
-    session_push(lun->session);
+    lun_session_push(lun->session);
     lun->turning = false;
 }
 
@@ -595,13 +595,13 @@ static void lun_work(struct store *store)
 
 static int lun_fd(const struct store *store)
 {
-    return session_fd(((const struct lun *)store)->session);
+    return lun_session_fd(((const struct lun *)store)->session);
 }
 
 static int64_t lun_deadline(const struct store *store)
 {
     const struct lun *lun = (const struct lun *)store;
-    return MIN(session_deadline_ns(lun->session), lun->later_ns);
+    return MIN(lun_session_deadline_ns(lun->session), lun->later_ns);
 }
 
 static const char *lun_state_text(struct store *store)
@@ -609,18 +609,18 @@ static const char *lun_state_text(struct store *store)
     struct lun *lun = lun_of(store);
     if (store->failed_flush < 0)
         return STORE_FAILED_FLUSH_TEXT;
-    if (session_is_up(lun->session))
+    if (lun_session_is_up(lun->session))
         return lun->trouble ? lun->trouble : "ok";
-    int64_t away = clock_boot_ns() - session_away_since_ns(lun->session);
+    int64_t away = clock_boot_ns() - lun_session_away_since_ns(lun->session);
     (void)snprintf(lun->state, sizeof(lun->state),
                    "the LUN has been away for %" PRId64 " s, requests wait for it: %s",
-                   away / NS_PER_S, session_why(lun->session));
+                   away / NS_PER_S, lun_session_why(lun->session));
     return lun->state;
 }
 
 static bool lun_is_up(const struct store *store)
 {
-    return session_is_up(((const struct lun *)store)->session);
+    return lun_session_is_up(((const struct lun *)store)->session);
 }
 
 static void lun_extent(struct store *store, uint64_t offset, uint64_t length, unsigned *ret_flags,
@@ -642,7 +642,7 @@ static void lun_free(struct store *store)
     struct lun *lun = lun_of(store);
     ENSURE(!lun->turning);
     lun->closing = lun->turning = true;
-    lun->session = session_free(lun->session);
+    lun->session = lun_session_free(lun->session);
     cancel_commands(lun, &lun->again);
     cancel_commands(lun, &lun->later);
     request_cancel_all(&lun->queued);
@@ -686,22 +686,22 @@ static int set_up(struct lun *lun, const struct store_config *config, struct err
     if (zeros == MAP_FAILED)
         return error_sys(err, -errno, "store %s", lun->name);
     lun->zeros = zeros;
-    return session_open(config, lun->name, &events, lun, &lun->session, err);
+    return lun_session_open(config, lun->name, &events, lun, &lun->session, err);
 }
 
 static int wait_until_up(struct lun *lun, int64_t deadline, struct error *err)
 {
     for (;;) {
         turn(lun, true);
-        if (session_is_up(lun->session))
+        if (lun_session_is_up(lun->session))
             return 0;
-        int r = session_refused(lun->session);
+        int r = lun_session_refused(lun->session);
         if (r < 0)
-            return error_set(err, r, "store %s: %s", lun->name, session_why(lun->session));
+            return error_set(err, r, "store %s: %s", lun->name, lun_session_why(lun->session));
         int64_t now = clock_boot_ns();
         if (now >= deadline)
             return error_set(err, -ETIMEDOUT, "store %s cannot be reached: %s", lun->name,
-                             session_why(lun->session));
+                             lun_session_why(lun->session));
         int64_t wait = MIN(deadline, lun_deadline(&lun->store)) - now;
         struct pollfd pfd = {.fd = lun_fd(&lun->store), .events = POLLIN};
         (void)poll(&pfd, 1, (int)(MAX(wait, 0) / NS_PER_MS) + 1);

@@ -64,12 +64,12 @@ struct session {
     uint32_t watched_events;
 };
 
-bool session_is_up(const struct session *session)
+bool lun_session_is_up(const struct session *session)
 {
     return session->phase == UP && !session->lost;
 }
 
-void session_lose(struct session *session, const char *why)
+void lun_session_lose(struct session *session, const char *why)
 {
     if (session->lost)
         return;
@@ -83,13 +83,13 @@ static void lose(struct session *session, const char *what)
     char text[sizeof(session->why)];
     const char *detail = session->context ? iscsi_get_error(session->context) : "";
     (void)snprintf(text, sizeof(text), "%s%s%.200s", what, *detail ? ": " : "", detail);
-    session_lose(session, text);
+    lun_session_lose(session, text);
 }
 
 static void refuse(struct session *session, int code, const char *why)
 {
     session->refused = code;
-    session_lose(session, why);
+    lun_session_lose(session, why);
 }
 
 // The command did not reach its end: the session broke, or was taken down by us.
@@ -159,9 +159,9 @@ static struct scsi_task *make_task(struct session *session, struct scsi_command 
     return NULL;
 }
 
-int session_send(struct session *session, struct scsi_command *command, uint32_t block_length)
+int lun_session_send(struct session *session, struct scsi_command *command, uint32_t block_length)
 {
-    ENSURE(session_is_up(session));
+    ENSURE(lun_session_is_up(session));
     command->session = session;
     if (make_task(session, command, block_length))
         return 0;
@@ -267,7 +267,7 @@ static void probe_ended(struct iscsi_context *context, int status, void *data, v
         if (probe->learn)
             r = probe->learn(task->datain.data, (size_t)MAX(task->datain.size, 0), &session->facts);
         if (r < 0 && probe->needed) {
-            session_lose(session, "the target's answer makes no sense");
+            lun_session_lose(session, "the target's answer makes no sense");
         } else {
             session->probe_step++;
             probe_next(session);
@@ -410,7 +410,7 @@ static void watch(struct session *session)
     struct epoll_event event = {.events = events};
     int how = fd == session->watched_fd ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
     if (epoll_ctl(session->epoll_fd, how, fd, &event) < 0)
-        session_lose(session, "cannot watch the connection");
+        lun_session_lose(session, "cannot watch the connection");
     session->watched_fd = fd;
     session->watched_events = events;
 }
@@ -441,7 +441,7 @@ static void ping(struct session *session, int64_t now)
     session->heard = false;
     if (iscsi_get_nops_in_flight(session->context) >= SILENT_PINGS_MAX &&
         session->silent_pings >= SILENT_PINGS_MAX)
-        session_lose(session, "the target does not answer");
+        lun_session_lose(session, "the target does not answer");
     else if (iscsi_nop_out_async(session->context, NULL, NULL, 0, NULL) != 0)
         lose(session, "cannot ping the target");
     session->timer_ns = now + PING_NS;
@@ -457,47 +457,47 @@ static void run_timer(struct session *session)
     else if (session->phase == UP)
         ping(session, now);
     else
-        session_lose(session, session->phase == CONNECTING
+        lun_session_lose(session, session->phase == CONNECTING
                                   ? "no connection within 5 s"
                                   : "the target takes longer than 5 s to answer the login");
 }
 
-void session_work(struct session *session)
+void lun_session_work(struct session *session)
 {
     run_timer(session);
     service_socket(session);
 }
 
-void session_push(struct session *session)
+void lun_session_push(struct session *session)
 {
-    if (session_is_up(session))
+    if (lun_session_is_up(session))
         service(session, iscsi_which_events(session->context) & POLLOUT);
     if (session->lost)
         disconnect(session);
     watch(session);
 }
 
-int session_fd(const struct session *session)
+int lun_session_fd(const struct session *session)
 {
     return session->epoll_fd;
 }
 
-int64_t session_deadline_ns(const struct session *session)
+int64_t lun_session_deadline_ns(const struct session *session)
 {
     return session->timer_ns;
 }
 
-const char *session_why(const struct session *session)
+const char *lun_session_why(const struct session *session)
 {
     return *session->why ? session->why : "no answer yet";
 }
 
-int64_t session_away_since_ns(const struct session *session)
+int64_t lun_session_away_since_ns(const struct session *session)
 {
     return session->away_since_ns;
 }
 
-int session_refused(const struct session *session)
+int lun_session_refused(const struct session *session)
 {
     return session->refused;
 }
@@ -590,7 +590,7 @@ static int parse(struct session *session, const struct store_config *config, str
     return 0;
 }
 
-int session_open(const struct store_config *config, const char *name,
+int lun_session_open(const struct store_config *config, const char *name,
                  const struct session_events *events, void *owner, struct session **ret_session,
                  struct error *err)
 {
@@ -611,14 +611,14 @@ int session_open(const struct store_config *config, const char *name,
     if (r == 0)
         r = resolve_portal(session, err);
     if (r < 0) {
-        (void)session_free(session);
+        (void)lun_session_free(session);
         return r;
     }
     *ret_session = session;
     return 0;
 }
 
-struct session *session_free(struct session *session)
+struct session *lun_session_free(struct session *session)
 {
     if (!session)
         return NULL;

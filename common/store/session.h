@@ -40,44 +40,44 @@ struct scsi_result {
     bool truncated; // good, but fewer bytes were transferred than asked for
 };
 
-// All are called from session_work(), session_push() or session_free().
+// All are called from lun_session_work(), lun_session_push() or lun_session_free().
 struct session_events {
     // The target has answered.
     void (*ended)(void *owner, struct scsi_command *command, const struct scsi_result *result);
     // The session broke before the answer: carried out or not, nobody knows. Nothing can be sent
     // from here.
     void (*returned)(void *owner, struct scsi_command *command);
-    // A new session has asked what the LUN is. 0: go on, session_is_up() holds from now on and
+    // A new session has asked what the LUN is. 0: go on, lun_session_is_up() holds from now on and
     // commands may be sent from here. -errno with *why set: drop the session and try again later.
     int (*probed)(void *owner, const struct lun_facts *facts, char *why, size_t why_size);
     // While probing, the target said that it has been reset.
     void (*reset)(void *owner);
 };
 
-int session_open(const struct store_config *config, const char *name,
+int lun_session_open(const struct store_config *config, const char *name,
                  const struct session_events *events, void *owner, struct session **ret_session,
                  struct error *err);
 // Everything under way comes back through returned() first. NULL-safe, returns NULL.
-struct session *session_free(struct session *session);
+struct session *lun_session_free(struct session *session);
 
-bool session_is_up(const struct session *session);
+bool lun_session_is_up(const struct session *session);
 // Only while it is up. -errno: the session is lost and the command was not sent; it will not come
 // back by itself.
-int session_send(struct session *session, struct scsi_command *command, uint32_t block_length);
+int lun_session_send(struct session *session, struct scsi_command *command, uint32_t block_length);
 // The owner has found out that the session is of no use.
-void session_lose(struct session *session, const char *why);
+void lun_session_lose(struct session *session, const char *why);
 
-int session_fd(const struct session *session);
-int64_t session_deadline_ns(const struct session *session);
-void session_work(struct session *session);
-// Sends what was queued by session_send(), and renews what session_fd() waits for. To be called at
-// the end of every turn, after session_work() too.
-void session_push(struct session *session);
+int lun_session_fd(const struct session *session);
+int64_t lun_session_deadline_ns(const struct session *session);
+void lun_session_work(struct session *session);
+// Sends what was queued by lun_session_send(), and renews what lun_session_fd() waits for. To be called at
+// the end of every turn, after lun_session_work() too.
+void lun_session_push(struct session *session);
 
 // Why it is not up, for people. Since when (CLOCK_BOOTTIME). Whether the last attempt ended in a
 // way that more attempts will hardly change (wrong password, wrong size): -errno, otherwise 0.
-const char *session_why(const struct session *session);
-int64_t session_away_since_ns(const struct session *session);
-int session_refused(const struct session *session);
+const char *lun_session_why(const struct session *session);
+int64_t lun_session_away_since_ns(const struct session *session);
+int lun_session_refused(const struct session *session);
 
 #endif

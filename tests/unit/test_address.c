@@ -16,7 +16,7 @@
 
 #include "common/address/address.h"
 #include "common/address/announcer.h"
-#include "common/address/frame.h"
+#include "common/address/packet.h"
 #include "common/address/inquiry.h"
 #include "common/address/probe.h"
 #include "common/address/waypoint.h"
@@ -89,19 +89,19 @@ static void frames_of_other_kinds_are_refused(void **state)
     struct frame_news news;
     for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
         struct ip ip = ip_of(texts[i]);
-        size_t size = frame_announce(frame, mac, &ip, true);
-        assert_true(frame_parse(frame, size, &news));
+        size_t size = packet_announce(frame, mac, &ip, true);
+        assert_true(packet_parse(frame, size, &news));
         assert_true(news.answer);
         assert_true(ip_equal(&news.sender, &ip));
         assert_memory_equal(news.mac, mac, 6);
         for (size_t cut = 0; cut < size; cut++)
-            assert_false(frame_parse(frame, cut, &news));
+            assert_false(packet_parse(frame, cut, &news));
     }
     for (int i = 0; i < 20000; i++) { // whatever comes, nothing is read beyond the end
         random_bytes(frame, sizeof(frame));
         memcpy(frame + 12, i & 1 ? "\x08\x06" : "\x86\xdd", 2);
         memcpy(frame + 20, i & 1 ? frame + 20 : (const uint8_t *)"\x3a\xff", 2);
-        (void)frame_parse(frame, (size_t)(frame[0] % FRAME_SIZE), &news);
+        (void)packet_parse(frame, (size_t)(frame[0] % FRAME_SIZE), &news);
     }
 }
 
@@ -321,7 +321,7 @@ static void another_one_that_probes_is_a_conflict(void **state)
     uint8_t frame[FRAME_SIZE], mac[6] = {2, 0, 0, 0, 0, 9};
     int fd = listen_there(IP_V4);
     assert_int_equal(address_probe_start("a", &ip, 1, &p, &err), 0);
-    assert_int_equal(wire_send(fd, frame, frame_ask(frame, mac, NULL, &ip, NULL)), 0);
+    assert_int_equal(wire_send(fd, frame, packet_ask(frame, mac, NULL, &ip, NULL)), 0);
     while (address_probe_state(p, &answer) == PROBE_ASKING) {
         await(address_probe_fd(p), address_probe_deadline_ns(p));
         address_probe_work(p);

@@ -313,6 +313,7 @@ static int setup(void **state)
         .beat_ns = 250 * NS_PER_MS,
         .timeout_ns = 2 * NS_PER_S,
         .decision_ns = 2 * NS_PER_S,
+        .margin_ns = 300 * NS_PER_MS,
         .automatic = true,
         .has_waypoint = true,
         .volumes = 2,

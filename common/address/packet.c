@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "common/address/frame.h"
+#include "common/address/packet.h"
 
 #include <arpa/inet.h>
 #include <net/ethernet.h>
@@ -129,7 +129,7 @@ static size_t ask_nd(uint8_t *frame, const uint8_t *mac, const uint8_t source[16
     return make_nd(frame, mac, to, source, to ? target->bytes : group, nd, probe ? NULL : &option);
 }
 
-size_t frame_ask(uint8_t frame[FRAME_SIZE], const uint8_t mac[MAC_ADDRESS_SIZE],
+size_t packet_ask(uint8_t frame[FRAME_SIZE], const uint8_t mac[MAC_ADDRESS_SIZE],
                  const struct ip *sender, const struct ip *target, const uint8_t *to)
 {
     static const struct ip none;
@@ -143,7 +143,7 @@ size_t frame_ask(uint8_t frame[FRAME_SIZE], const uint8_t mac[MAC_ADDRESS_SIZE],
     return make_arp(frame, ARP_REQUEST, to ? to : everybody, &arp);
 }
 
-size_t frame_announce(uint8_t frame[FRAME_SIZE], const uint8_t mac[MAC_ADDRESS_SIZE],
+size_t packet_announce(uint8_t frame[FRAME_SIZE], const uint8_t mac[MAC_ADDRESS_SIZE],
                       const struct ip *ip, bool as_answer)
 {
     static const uint8_t all_nodes[16] = {0xff, 0x02, [15] = 1};
@@ -232,7 +232,7 @@ static bool parse_nd(struct byte_reader *r, const uint8_t *from, struct frame_ne
     return true;
 }
 
-bool frame_parse(const uint8_t *frame, size_t size, struct frame_news *ret_news)
+bool packet_parse(const uint8_t *frame, size_t size, struct frame_news *ret_news)
 {
     struct byte_reader r = byte_reader(frame, size);
     struct ether_header ethernet;

@@ -1,0 +1,404 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "common/daemon/daemon.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <systemd/sd-daemon.h>
+#include <systemd/sd-event.h>
+
+#include "common/base/cleanup.h"
+#include "common/base/clock.h"
+#include "common/base/file.h"
+#include "common/base/log.h"
+#include "common/config/places.h"
+#include "common/control/control.h"
+#include "common/daemon/endpoint.h"
+#include "common/daemon/options.h"
+#include "guard/guard.h"
+
+#define HISTORY_SHOWN 256
+
+struct watched {
+    struct daemon *daemon;
+    struct endpoint *endpoint;
+    sd_event_source *io, *timer;
+};
+
+struct daemon {
+    struct options options;
+    enum pair_end kind;
+    struct pair_config_list pairs;
+    sd_event *loop;
+    struct watched *watched;
+    size_t count;
+    struct guard *guard;
+    sd_event_source *guard_source;
+    struct control_server *control;
+    bool ending;
+};
+
+// ---- endpoints --------------------------------------------------------------------------------------------------
+
+static void end_if_all_exited(struct daemon *d)
+{
+    if (!d->ending)
+        return;
+    for (size_t i = 0; i < d->count; i++) {
+        if (!endpoint_exited(d->watched[i].endpoint))
+            return;
+    }
+    (void)sd_event_exit(d->loop, 0);
+}
+
+static void rearm(struct watched *w)
+{
+    int64_t at = endpoint_deadline_ns(w->endpoint);
+    bool armed = at != INT64_MAX;
+    if (armed)
+        (void)sd_event_source_set_time(w->timer, (uint64_t)(MAX(at, 0) / NS_PER_US));
+    (void)sd_event_source_set_enabled(w->timer, armed ? SD_EVENT_ONESHOT : SD_EVENT_OFF);
+}
+
+static void work(struct watched *w)
+{
+    endpoint_work(w->endpoint);
+    rearm(w);
+    end_if_all_exited(w->daemon);
+}
+
+static int on_io(sd_event_source *source, int fd, uint32_t events, void *user)
+{
+    (void)source, (void)fd, (void)events;
+    work(user);
+    return 0;
+}
+
+static int on_timer(sd_event_source *source, uint64_t usec, void *user)
+{
+    (void)source, (void)usec;
+    work(user);
+    return 0;
+}
+
+static int watch(struct daemon *d, struct watched *w, struct endpoint *endpoint, struct error *err)
+{
+    w->daemon = d;
+    w->endpoint = endpoint;
+    int r = sd_event_add_io(d->loop, &w->io, endpoint_fd(endpoint), EPOLLIN, on_io, w);
+    if (r >= 0)
+        r = sd_event_add_time(d->loop, &w->timer, CLOCK_BOOTTIME, 0, 1000, on_timer, w);
+    return r < 0 ? error_sys(err, r, "pair %s: event loop", endpoint_pair(endpoint)) : 0;
+}
+
+// A pair that cannot be run is said and left out: the others are not to suffer for it.
+static int start_endpoints(struct daemon *d)
+{
+    size_t mine = 0;
+    d->watched = calloc(d->pairs.count + 1, sizeof(*d->watched));
+    if (!d->watched)
+        return -ENOMEM;
+    for (size_t i = 0; i < d->pairs.count; i++) {
+        struct pair_config *pair = d->pairs.items[i];
+        struct endpoint_config config = {
+            .pair = pair,
+            .side = d->kind,
+            .host = d->options.host,
+            .state_dir = d->options.state_dir,
+            .runtime_dir = d->options.runtime_dir,
+            .guard = d->guard,
+        };
+        struct error err = {0};
+        struct endpoint *endpoint = NULL;
+        if (strcmp(pair_config_end(pair, d->kind)->host, d->options.host) != 0)
+            continue;
+        mine++;
+        int r = endpoint_new(&config, &endpoint, &err);
+        if (r == 0)
+            r = watch(d, &d->watched[d->count], endpoint, &err);
+        if (r < 0) {
+            log_error("pair %s: %s", pair->pair, err.text);
+            endpoint_free(endpoint);
+            continue;
+        }
+        d->count++;
+        log_info("pair %s: runs its %s end", pair->pair, pair_end_name(d->kind));
+    }
+    if (mine == 0)
+        log_warning("no pair file in %s names host %s as its %s: nothing to do", d->options.config,
+                    d->options.host, pair_end_name(d->kind));
+    return mine > 0 && d->count == 0 ? -EINVAL : 0;
+}
+
+// ---- guard ------------------------------------------------------------------------------------------------------
+
+static int on_guard(sd_event_source *source, int fd, uint32_t events, void *user);
+
+static void start_guard(struct daemon *d)
+{
+    struct error err = {0};
+    bool found = false;
+    if (guard_start(d->options.guard, d->options.runtime_dir, d->options.program, &d->guard, &found,
+                    &err) < 0) {
+        log_error("no guard: %s; what a dead daemon leaves running is not stopped", err.text);
+        d->guard = NULL;
+        return;
+    }
+    log_info("guard %d %s", (int)guard_pid(d->guard), found ? "found running" : "started");
+    (void)sd_event_add_io(d->loop, &d->guard_source, guard_fd(d->guard), EPOLLIN, on_guard, d);
+}
+
+static int on_guard(sd_event_source *source, int fd, uint32_t events, void *user)
+{
+    struct daemon *d = user;
+    (void)source, (void)fd, (void)events;
+    if (guard_work(d->guard) == -EPIPE) {
+        log_error("the guard has died: starting another one");
+        d->guard_source = sd_event_source_disable_unref(d->guard_source);
+        struct guard *old = d->guard;
+        d->guard = NULL;
+        for (size_t i = 0; i < d->count; i++)
+            endpoint_guard(d->watched[i].endpoint, NULL);
+        guard_free(old);
+        start_guard(d);
+    }
+    for (size_t i = 0; i < d->count; i++) {
+        endpoint_guard(d->watched[i].endpoint, d->guard);
+        rearm(&d->watched[i]);
+    }
+    return 0;
+}
+
+// ---- control ----------------------------------------------------------------------------------------------------
+
+static struct watched *find_pair(struct daemon *d, const char *name)
+{
+    for (size_t i = 0; i < d->count; i++) {
+        if (strcmp(endpoint_pair(d->watched[i].endpoint), name) == 0)
+            return &d->watched[i];
+    }
+    return NULL;
+}
+
+static void reply_status(struct daemon *d, const struct watched *only, struct control_reply *reply)
+{
+    size_t n = only ? 1 : d->count;
+    struct pair_status *all = calloc(n + 1, sizeof(*all));
+    const struct pair_status **list = calloc(n + 1, sizeof(*list));
+    if (all && list) {
+        for (size_t i = 0; i < n; i++) {
+            endpoint_status(only ? only->endpoint : d->watched[i].endpoint, &all[i]);
+            list[i] = &all[i];
+        }
+        (void)control_reply_json(reply, only ? status_to_json(all, false)
+                                             : status_list_to_json(list, n, false));
+    } else {
+        (void)control_reply_refuse(reply, -ENOMEM, "no memory for the status");
+    }
+    free(list);
+    free(all);
+}
+
+static void reply_history(const struct watched *w, struct control_reply *reply)
+{
+    struct status_event *events = calloc(HISTORY_SHOWN, sizeof(*events));
+    if (!events) {
+        (void)control_reply_refuse(reply, -ENOMEM, "no memory for the history");
+        return;
+    }
+    size_t n = endpoint_history(w->endpoint, events, HISTORY_SHOWN);
+    (void)control_reply_json(reply, history_to_json(events, n, false));
+    free(events);
+}
+
+static const struct {
+    const char *name;
+    enum end_command command;
+} commands[] = {
+    {"switch", COMMAND_SWITCH}, {"takeover", COMMAND_TAKEOVER}, {"pause", COMMAND_PAUSE},
+    {"resume", COMMAND_RESUME}, {"resync", COMMAND_RESYNC},     {"stop", COMMAND_STOP},
+};
+
+static void run_command(struct watched *w, const struct control_request *request,
+                        struct control_reply *reply)
+{
+    char text[ACTION_TEXT_SIZE];
+    unsigned flags = (control_request_flag(request, "force") ? COMMAND_FORCE : 0) |
+                     (control_request_flag(request, "accept-inconsistent") ? COMMAND_INCONSISTENT : 0) |
+                     (control_request_flag(request, "replay") ? COMMAND_REPLAY : 0);
+    for (size_t i = 0; i < ARRAY_LEN(commands); i++) {
+        if (strcmp(request->command, commands[i].name) != 0)
+            continue;
+        uint64_t operation = 0;
+        log_info("pair %s: operator: %s", endpoint_pair(w->endpoint), request->command);
+        int r = endpoint_command(w->endpoint, commands[i].command, flags, &operation, text,
+                                 sizeof(text));
+        rearm(w);
+        if (r < 0) {
+            (void)control_reply_refuse(reply, r, "%s", text);
+            return;
+        }
+        reply->operation = operation;
+        (void)control_reply_text(reply, "%s", text);
+        return;
+    }
+    (void)control_reply_refuse(reply, -EOPNOTSUPP, "this daemon does not know the command %s",
+                               request->command);
+}
+
+static void on_request(void *user, const struct control_request *request, struct control_reply *reply)
+{
+    struct daemon *d = user;
+    struct watched *w = request->pair[0] ? find_pair(d, request->pair) : NULL;
+    if (request->pair[0] && !w) {
+        (void)control_reply_refuse(reply, -ENOENT, "this daemon has no pair %s", request->pair);
+        return;
+    }
+    if (strcmp(request->command, "status") == 0) {
+        reply_status(d, w, reply);
+        return;
+    }
+    if (!w && d->count == 1)
+        w = &d->watched[0];
+    if (!w) {
+        (void)control_reply_refuse(reply, -EINVAL, "name the pair with -p: this daemon has %zu",
+                                   d->count);
+        return;
+    }
+    if (strcmp(request->command, "history") == 0)
+        reply_history(w, reply);
+    else
+        run_command(w, request, reply);
+}
+
+static void on_bad_request(void *user, const char *text)
+{
+    static struct log_site site;
+    (void)user;
+    log_limited(&site, LOG_LEVEL_WARNING, "control: %s", text);
+}
+
+static int on_control_fd(sd_event_source *source, int fd, uint32_t events, void *user)
+{
+    struct daemon *d = user;
+    (void)source, (void)fd, (void)events;
+    control_server_work(d->control);
+    end_if_all_exited(d);
+    return 0;
+}
+
+static int open_control(struct daemon *d, struct error *err)
+{
+    char path[PLACES_SOCKET_MAX];
+    int r = dir_make(d->options.runtime_dir, 0755, err);
+    if (r < 0)
+        return r;
+    r = places_control(path, sizeof(path), d->options.runtime_dir, d->kind);
+    if (r < 0)
+        return error_sys(err, r, "--runtime-dir %s", d->options.runtime_dir);
+    return control_server_open(path, on_request, on_bad_request, d, &d->control, err);
+}
+
+// ---- life -------------------------------------------------------------------------------------------------------
+
+static int on_signal(sd_event_source *source, const struct signalfd_siginfo *info, void *user)
+{
+    struct daemon *d = user;
+    (void)source;
+    log_info("signal %u: ending; exports and applications stay for the next run", info->ssi_signo);
+    (void)sd_notify(0, "STOPPING=1");
+    d->ending = true;
+    for (size_t i = 0; i < d->count; i++) {
+        endpoint_terminate(d->watched[i].endpoint);
+        rearm(&d->watched[i]);
+    }
+    end_if_all_exited(d);
+    return 0;
+}
+
+// Heartbeats must go out on a busy machine. The data threads, which exist by now, stay as they are.
+static void be_prompt(void)
+{
+    struct sched_param param = {.sched_priority = 10};
+    if (sched_setscheduler(0, SCHED_RR | SCHED_RESET_ON_FORK, &param) < 0)
+        log_warning("no real-time priority for heartbeats: %s", strerror(errno));
+    if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) < 0)
+        log_warning("memory is not locked: %s", strerror(errno));
+}
+
+static int open_loop(struct daemon *d, struct error *err)
+{
+    sigset_t mask;
+    (void)sigemptyset(&mask);
+    (void)sigaddset(&mask, SIGTERM);
+    (void)sigaddset(&mask, SIGINT);
+    (void)pthread_sigmask(SIG_BLOCK, &mask, NULL);
+    (void)signal(SIGPIPE, SIG_IGN);
+    int r = sd_event_new(&d->loop);
+    if (r >= 0)
+        r = sd_event_add_signal(d->loop, NULL, SIGTERM, on_signal, d);
+    if (r >= 0)
+        r = sd_event_add_signal(d->loop, NULL, SIGINT, on_signal, d);
+    if (r >= 0)
+        r = sd_event_set_watchdog(d->loop, true);
+    return r < 0 ? error_sys(err, r, "event loop") : 0;
+}
+
+static int run(struct daemon *d, struct error *err)
+{
+    int r = pair_config_load_all(d->options.config, &d->pairs, err);
+    if (r == 0)
+        r = open_loop(d, err);
+    if (r == 0)
+        r = open_control(d, err);
+    if (r < 0)
+        return r;
+    start_guard(d);
+    r = start_endpoints(d);
+    if (r < 0)
+        return error_set(err, r, "no pair could be started");
+    r = sd_event_add_io(d->loop, NULL, control_server_fd(d->control), EPOLLIN, on_control_fd, d);
+    if (r < 0)
+        return error_sys(err, r, "control socket");
+    be_prompt();
+    for (size_t i = 0; i < d->count; i++)
+        work(&d->watched[i]);
+    (void)sd_notify(0, "READY=1");
+    r = sd_event_loop(d->loop);
+    return r < 0 ? error_sys(err, r, "event loop") : 0;
+}
+
+static void stop(struct daemon *d)
+{
+    for (size_t i = 0; i < d->count; i++) {
+        (void)sd_event_source_disable_unref(d->watched[i].io);
+        (void)sd_event_source_disable_unref(d->watched[i].timer);
+        endpoint_free(d->watched[i].endpoint);
+    }
+    free(d->watched);
+    (void)sd_event_source_disable_unref(d->guard_source);
+    guard_free(d->guard);
+    control_server_free(d->control);
+    pair_config_list_done(&d->pairs);
+    (void)sd_event_unref(d->loop);
+}
+
+int daemon_main(enum pair_end kind, int argc, char **argv)
+{
+    struct daemon d = {.kind = kind};
+    struct error err = {0};
+    int status = options_parse(&d.options, kind, argc, argv);
+    if (status >= 0)
+        return status;
+    log_setup(d.options.program, d.options.level);
+    int r = run(&d, &err);
+    if (r < 0)
+        log_error("%s", err.text);
+    stop(&d);
+    return r < 0 ? 1 : 0;
+}

@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: Apache-2.0
+// Carries out what the end decides. No decision here.
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/address/address.h"
+#include "common/daemon/endpoint_private.h"
+
+static void act_send(struct endpoint *ep, const struct end_action *a)
+{
+    uint8_t bytes[FRAME_MAX];
+    size_t size = frame_encode(&a->frame, bytes, sizeof(bytes));
+    ENSURE(size > 0);
+    (void)channel_send_control(ep->channel, CHANNEL_ALL_PATHS, bytes, size);
+}
+
+static void act_open(struct endpoint *ep, const struct end_action *a)
+{
+    ep->serving = true;
+    ep->open_action = *a;
+    ep->open_after_close = true;
+    stream_close(ep->stream); // -> endpoint_closed()
+}
+
+void endpoint_closed(struct endpoint *ep)
+{
+    if (!ep->open_after_close)
+        return;
+    ep->open_after_close = false;
+    const struct end_action *a = &ep->open_action;
+    atomic_store(&ep->figures.durable, 0);
+    front_open(ep->front, a->recover, &a->epoch, a->seq);
+}
+
+static void act_follow(struct endpoint *ep, const struct end_action *a)
+{
+    if (a->session) {
+        ep->serving = false;
+        front_abandon(ep->front, false); // a queue of a former reign, if there is one
+    }
+    stream_follow(ep->stream, a->session, a->restart, a->seq, a->restart ? &a->epoch : NULL);
+}
+
+// ---- public address ---------------------------------------------------------------------------------------------
+
+static void act_address(struct endpoint *ep, bool on)
+{
+    struct error err = {0};
+    int status = 0;
+    if (!on)
+        ep->announcer = announcer_free(ep->announcer);
+    if (ep->address_count > 0 && !on)
+        status = address_remove_all(ep->interface, ep->addresses, ep->address_count, NULL, &err);
+    for (size_t i = 0; on && i < ep->address_count && status == 0; i++)
+        status = address_add(ep->interface, &ep->addresses[i], &err);
+    if (status < 0)
+        endpoint_note(ep, -1, err.text);
+    ep->address_on = on && status == 0;
+    struct end_event ev = {.type = EV_ADDRESS};
+    ev.address.on = on;
+    ev.address.status = status;
+    endpoint_feed(ep, &ev);
+}
+
+static void act_announce(struct endpoint *ep)
+{
+    struct error err = {0};
+    ep->announcer = announcer_free(ep->announcer);
+    if (ep->address_count > 0 &&
+        announcer_start(ep->interface, ep->addresses, ep->address_count, &ep->announcer, &err) < 0)
+        endpoint_note(ep, -1, err.text);
+}
+
+static void act_probe(struct endpoint *ep, uint64_t ticket)
+{
+    struct vetoes_config config = {
+        .interface = ep->interface,
+        .addresses = ep->addresses,
+        .address_count = ep->address_count,
+        .waypoints = ep->waypoints,
+        .pair = ep->pair->pair,
+        .ask_peer = ep->has_management && ep->has_peer_management,
+        .from = ep->management,
+        .to = ep->peer_management,
+        .port = (uint16_t)ep->pair->channel.management_port,
+        .peer = ep->config.side == PAIR_PRIMARY ? INQUIRY_SECONDARY : INQUIRY_PRIMARY,
+    };
+    memcpy(config.key, ep->inquiry.key, sizeof(config.key));
+    vetoes_free(ep->vetoes);
+    ep->vetoes = vetoes_start(&config);
+    ep->vetoes_ticket = ticket;
+    if (ep->waypoints)
+        waypoint_watch(ep->waypoints, true);
+}
+
+void endpoint_probed(struct endpoint *ep)
+{
+    struct end_event ev = {.type = EV_PROBED};
+    char text[ACTION_TEXT_SIZE];
+    if (!ep->vetoes || !vetoes_work(ep->vetoes, &ev.probed.result, text, sizeof(text)))
+        return;
+    ep->vetoes = vetoes_free(ep->vetoes);
+    ev.probed.ticket = ep->vetoes_ticket;
+    ev.probed.text = text;
+    endpoint_feed(ep, &ev);
+}
+
+// ---- guard ------------------------------------------------------------------------------------------------------
+
+// What the guard has to do for this pair, as things stand.
+void endpoint_plan(struct endpoint *ep)
+{
+    struct guard_plan *plan = &ep->plan;
+    struct apps_target targets[GUARD_CGROUPS_MAX];
+    struct error err = {0};
+    if (!ep->guard)
+        return;
+    memset(plan, 0, sizeof(*plan));
+    (void)snprintf(plan->interface, sizeof(plan->interface), "%s", ep->interface ? ep->interface : "");
+    plan->address_count = MIN(ep->address_count, (size_t)GUARD_ADDRESSES_MAX);
+    memcpy(plan->addresses, ep->addresses, plan->address_count * sizeof(plan->addresses[0]));
+    (void)path_format(plan->flag, sizeof(plan->flag), "%s", ep->flag_path);
+    size_t count = apps_freeze_targets(ep->apps, targets, ARRAY_LEN(targets));
+    for (size_t i = 0; i < MIN(count, ARRAY_LEN(targets)); i++) {
+        if (targets[i].cgroup[0])
+            memcpy(plan->cgroups[plan->cgroup_count++], targets[i].cgroup, sizeof(targets[i].cgroup));
+        if (targets[i].pid)
+            plan->processes[plan->process_count++] = targets[i].pid;
+    }
+    if (guard_pair_plan(ep->guard, plan, &err) < 0)
+        endpoint_note(ep, -1, err.text);
+    else
+        ep->plan_stale = false;
+}
+
+static void act_deadline(struct endpoint *ep, int64_t deadline_ns)
+{
+    atomic_store(&ep->figures.lease_ns, deadline_ns);
+    mailbox_ring(front_mailbox(ep->front)); // it may be waiting for a new lease
+    if (!ep->guard)
+        return;
+    if (deadline_ns != INT64_MAX && ep->plan_stale)
+        endpoint_plan(ep);
+    (void)guard_set_deadline(ep->guard, deadline_ns); // -ESTALE: it has acted; endpoint_guard() tells the end
+}
+
+static void act_freeze(struct endpoint *ep)
+{
+    ep->announcer = announcer_free(ep->announcer);
+    if (ep->plan_stale)
+        endpoint_plan(ep);
+    if (ep->guard) {
+        guard_step_down(ep->guard);
+        return;
+    }
+    // Without a guard: the address, at least; nothing is answered in this state anyway.
+    act_address(ep, false);
+    endpoint_feed(ep, &(struct end_event){.type = EV_GUARD, .guard.frozen = true});
+}
+
+static void act_thaw(struct endpoint *ep)
+{
+    if (ep->guard && guard_pair_state(ep->guard) == GUARD_STEPPED_DOWN) {
+        ep->thawing = true;
+        guard_thaw(ep->guard, GUARD_NO_DEADLINE);
+        return;
+    }
+    apps_set_frozen(ep->apps, false);
+    ep->frozen_told = false;
+    endpoint_feed(ep, &(struct end_event){.type = EV_GUARD, .guard.frozen = false});
+}
+
+static void act_destroy(struct endpoint *ep)
+{
+    if (ep->guard && guard_pair_state(ep->guard) == GUARD_STEPPED_DOWN) {
+        guard_destroy(ep->guard);
+        // The slot is fit for use again, and the flag has said what it had to say.
+        guard_thaw(ep->guard, GUARD_NO_DEADLINE);
+    }
+    (void)guard_flag_clear(ep->flag_path, NULL);
+    ep->frozen_told = false;
+    apps_set_frozen(ep->apps, false);
+    apps_kill_all(ep->apps);
+}
+
+// ---- the operator -----------------------------------------------------------------------------------------------
+
+static void act_history(struct endpoint *ep, const struct end_action *a)
+{
+    endpoint_note(ep, a->time_ns, a->text);
+    if (!a->on)
+        return;
+    struct status_event *e = &ep->history[(ep->history_count - 1) % HISTORY_MAX];
+    e->loss.known = true;
+    e->loss.records = a->seq;
+    e->loss.bytes = a->objects;
+    e->loss.age_ms = (int64_t)a->ticket / NS_PER_MS;
+}
+
+static void act_reply(struct endpoint *ep, const struct end_action *a)
+{
+    if (a->id != ep->reply_id)
+        return;
+    ep->replied = true;
+    ep->reply_status = a->status;
+    (void)snprintf(ep->reply_text, sizeof(ep->reply_text), "%s", a->text);
+}
+
+static void act_apps(struct endpoint *ep, const struct end_action *a)
+{
+    ep->apps_began_ns = clock_boot_ns();
+    if (a->type == ACT_ADOPT)
+        apps_adopt(ep->apps);
+    else if (a->on)
+        apps_start_all(ep->apps);
+    else
+        apps_stop_all(ep->apps);
+}
+
+void endpoint_act(struct endpoint *ep, const struct end_action *a)
+{
+    switch (a->type) {
+    case ACT_SEND:
+        act_send(ep, a);
+        break;
+    case ACT_SAVE:
+        saver_save(ep->saver, a->ticket, &a->state);
+        break;
+    case ACT_GATE:
+        front_gate(ep->front, a->gate);
+        break;
+    case ACT_OPEN:
+        act_open(ep, a);
+        break;
+    case ACT_CLOSE:
+        front_close(ep->front);
+        break;
+    case ACT_ABANDON:
+        front_abandon(ep->front, true);
+        break;
+    case ACT_EPOCH:
+        front_epoch(ep->front, &a->epoch);
+        break;
+    case ACT_BOUND:
+        front_bound(ep->front, a->seq);
+        break;
+    case ACT_STREAM:
+        if (a->session)
+            lane_start(ep->lane, a->session, a->seq - 1);
+        else
+            lane_stop(ep->lane);
+        break;
+    case ACT_ATTACH:
+        front_attach(ep->front);
+        break;
+    case ACT_DETACH:
+        front_detach(ep->front);
+        break;
+    case ACT_FOLLOW:
+        act_follow(ep, a);
+        break;
+    case ACT_CONSENT:
+        stream_consent(ep->stream, a->seq);
+        break;
+    case ACT_FINISH:
+        stream_finish(ep->stream);
+        break;
+    case ACT_REPLAY:
+        stream_replay(ep->stream, a->on);
+        break;
+    case ACT_RESYNC:
+        front_resync(ep->front, a->objects);
+        break;
+    case ACT_ADDRESS:
+        act_address(ep, a->on);
+        break;
+    case ACT_ANNOUNCE:
+        act_announce(ep);
+        break;
+    case ACT_PROBE:
+        act_probe(ep, a->ticket);
+        break;
+    case ACT_APPS:
+    case ACT_ADOPT:
+        act_apps(ep, a);
+        break;
+    case ACT_DESTROY:
+        act_destroy(ep);
+        break;
+    case ACT_FREEZE:
+        act_freeze(ep);
+        break;
+    case ACT_THAW:
+        act_thaw(ep);
+        break;
+    case ACT_DEADLINE:
+        act_deadline(ep, a->time_ns);
+        break;
+    case ACT_WATCH:
+        if (ep->waypoints)
+            waypoint_watch(ep->waypoints, a->on);
+        break;
+    case ACT_HISTORY:
+        act_history(ep, a);
+        break;
+    case ACT_REPLY:
+        act_reply(ep, a);
+        break;
+    case ACT_EXIT:
+        ep->exited = true;
+        break;
+    }
+}

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+// The inside of an endpoint, shared by endpoint.c (life), endpoint_act.c (actions) and endpoint_status.c (status).
+#ifndef DAEMON_ENDPOINT_PRIVATE_H
+#define DAEMON_ENDPOINT_PRIVATE_H
+
+#include "common/address/announcer.h"
+#include "common/address/inquiry.h"
+#include "common/address/waypoint.h"
+#include "common/apps/apps.h"
+#include "common/base/cleanup.h"
+#include "common/base/clock.h"
+#include "common/base/file.h"
+#include "common/base/log.h"
+#include "common/daemon/endpoint.h"
+#include "common/daemon/figures.h"
+#include "common/daemon/front.h"
+#include "common/daemon/lane.h"
+#include "common/daemon/mailbox.h"
+#include "common/daemon/saver.h"
+#include "common/daemon/stream.h"
+#include "common/daemon/vetoes.h"
+
+#define EVENTS_MAX  128
+#define HISTORY_MAX 256
+
+// In the runtime directory, so that it lives as long as the boot; mapped.
+struct vitals {
+    uint64_t boot;         // random token of this boot
+    int64_t echo_sent_ns;  // sending time of the last echoed heartbeat, CLOCK_BOOTTIME
+};
+
+struct endpoint {
+    struct endpoint_config config;
+    const struct pair_config *pair;
+    struct end *end;
+    struct figures figures;
+    int epoll;
+    int lock_fd;
+    char state_path[PATH_SIZE], runtime_path[PATH_SIZE], queue_path[PATH_SIZE];
+    char flag_path[PATH_SIZE];
+    char *sockets[PAIR_VOLUMES_MAX];
+    struct vitals *vitals;
+    bool same_boot, started, exited;
+    struct end_start start;
+    struct end_state state;
+    uint64_t run, pair_id;
+    int64_t born_ns;
+    // Threads and what they share.
+    struct mailbox *reports; // from front, stream and saver to here
+    struct mailbox *stream_box;
+    struct channel_key *key;
+    struct channel *channel;
+    struct lane *lane;
+    struct front *front;
+    struct stream *stream;
+    struct saver *saver;
+    bool open_after_close; // ACT_OPEN waits until the replica has let go of the stores
+    struct end_action open_action;
+    bool serving;
+    // Addresses.
+    struct ip addresses[PAIR_ADDRESSES_MAX];
+    size_t address_count;
+    struct ip management, peer_management;
+    bool has_management, has_peer_management;
+    const char *interface;
+    bool address_on;
+    struct announcer *announcer;
+    struct waypoint_monitor *waypoints;
+    struct vetoes *vetoes;
+    uint64_t vetoes_ticket;
+    int inquiry_fd;
+    struct inquiry_end inquiry;
+    // Applications.
+    struct apps *apps;
+    int64_t apps_began_ns;
+    int64_t apps_start_ms; // how long the last start took; 0: not yet
+    // Guard.
+    struct guard_pair *guard;
+    struct guard_plan plan;
+    bool plan_stale;
+    bool frozen_told; // the end knows that the guard has acted
+    bool thawing;
+    // Events for the end, oldest first.
+    struct end_event events[EVENTS_MAX];
+    unsigned event_first, event_count;
+    bool stepping;
+    // The operator.
+    uint64_t operation;
+    uint64_t reply_id;
+    int reply_status;
+    bool replied;
+    char reply_text[ACTION_TEXT_SIZE];
+    struct status_event history[HISTORY_MAX];
+    uint64_t history_count;
+    struct log_site frame_log;
+    char channel_refused[256];
+};
+
+void endpoint_feed(struct endpoint *ep, const struct end_event *event);
+void endpoint_note(struct endpoint *ep, int64_t ns, const char *text);
+void endpoint_act(struct endpoint *ep, const struct end_action *a); // endpoint_act.c
+void endpoint_plan(struct endpoint *ep);
+void endpoint_closed(struct endpoint *ep); // the replica has let go of the stores
+void endpoint_probed(struct endpoint *ep);
+
+#endif

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+// What `pairctl status` shows of an end.
+#include <string.h>
+
+#include "common/config/places.h"
+#include "common/daemon/endpoint_private.h"
+
+#define SET(field, ...) (void)snprintf(field, sizeof(field), __VA_ARGS__)
+
+static int64_t age_ms(int64_t now, int64_t then)
+{
+    return then ? MAX((now - then) / NS_PER_MS, 0) : -1;
+}
+
+static void fill_queues(struct endpoint *ep, struct pair_status *s)
+{
+    struct figures *g = &ep->figures;
+    int64_t real = clock_real_ns();
+    int64_t oldest = atomic_load(&g->queue_oldest_real_ns);
+    s->unsafe_queue.records = atomic_load(&g->queue_records);
+    s->unsafe_queue.bytes = s->unsafe_queue.records ? atomic_load(&g->queue_bytes) : 0;
+    s->unsafe_queue.oldest_ms = s->unsafe_queue.records && oldest ? MAX((real - oldest) / NS_PER_MS, 0) : 0;
+    s->unsafe_queue.limit_bytes = ep->pair->queues.memory;
+    s->safe_queue.records = atomic_load(&g->safe_records);
+    s->safe_queue.bytes = atomic_load(&g->safe_bytes);
+    oldest = atomic_load(&g->safe_oldest_real_ns);
+    s->safe_queue.oldest_ms = s->safe_queue.records && oldest ? MAX((real - oldest) / NS_PER_MS, 0) : 0;
+    s->safe_queue.limit_bytes = ep->pair->queues.safe;
+    if (ep->serving) {
+        s->positions.numbered = atomic_load(&g->numbered);
+        s->positions.received = atomic_load(&g->received);
+        s->positions.durable = atomic_load(&g->durable);
+        s->positions.applied = atomic_load(&g->applied);
+        s->positions.settled = atomic_load(&g->settled);
+    } else {
+        s->positions.received = s->positions.durable = atomic_load(&g->replica_durable);
+        s->positions.applied = atomic_load(&g->replica_applied);
+    }
+}
+
+static void fill_volumes(struct endpoint *ep, const struct end_view *view, struct pair_status *s)
+{
+    uint64_t total = atomic_load(&ep->figures.resync_total);
+    uint64_t done = atomic_load(&ep->figures.resync_done);
+    s->volume_count = ep->pair->volume_count;
+    for (size_t i = 0; i < s->volume_count; i++) {
+        const struct pair_volume_config *v = &ep->pair->volumes[i];
+        struct status_volume *out = &s->volumes[i];
+        uint64_t bit = UINT64_C(1) << i;
+        bool behind = view->active ? view->pending & bit
+                                   : (view->inconsistent & bit) || view->epoch.number == 0;
+        SET(out->name, "%s", v->name);
+        SET(out->export, "%s", ep->sockets[i]);
+        SET(out->store, "%s", pair_volume_store(v, ep->config.side)->path);
+        out->size = v->size;
+        out->serving = view->state == END_ACTIVE;
+        out->synchronized = !behind;
+        if (behind)
+            out->out_of_sync_bytes = view->active && total ? MIN(total - MIN(done, total), v->size) : v->size;
+    }
+}
+
+static void fill_resync(struct endpoint *ep, const struct end_view *view, int64_t now,
+                        struct pair_status *s)
+{
+    uint64_t total = atomic_load(&ep->figures.resync_total);
+    uint64_t done = atomic_load(&ep->figures.resync_done);
+    int64_t began = atomic_load(&ep->figures.resync_began_ns);
+    if (!view->active || !view->pending || !total)
+        return;
+    s->resync.active = true;
+    s->resync.paused = view->paused;
+    SET(s->resync.kind, "full");
+    s->resync.done_bytes = done;
+    s->resync.total_bytes = total;
+    s->resync.left_ms = -1;
+    for (size_t i = 0; i < ep->pair->volume_count; i++) {
+        if (view->pending >> i & 1) {
+            SET(s->resync.volume, "%s", ep->pair->volumes[i].name);
+            break;
+        }
+    }
+    if (now > began && done > 0) {
+        s->resync.rate = (uint64_t)((double)done * 1e9 / (double)(now - began));
+        if (s->resync.rate)
+            s->resync.left_ms = (int64_t)((total - MIN(done, total)) * 1000 / s->resync.rate);
+    }
+}
+
+static void fill_addresses(struct endpoint *ep, int64_t now, struct pair_status *s)
+{
+    s->public_address.enabled = ep->address_on;
+    s->public_address.address_count = ep->address_count;
+    SET(s->public_address.interface, "%s", ep->interface ? ep->interface : "");
+    for (size_t i = 0; i < ep->address_count; i++)
+        SET(s->public_address.addresses[i], "%s", ep->pair->public_address.addresses[i]);
+    if (!ep->waypoints)
+        return;
+    s->waypoint_count = waypoint_count(ep->waypoints);
+    for (size_t i = 0; i < s->waypoint_count; i++) {
+        struct waypoint_status w;
+        char text[IP_TEXT_SIZE];
+        waypoint_status(ep->waypoints, i, &w);
+        SET(s->waypoints[i].address, "%s", ip_format_bare(&w.ip, text));
+        bool ever = w.answered_ns != WAYPOINT_NEVER && w.answers > 0;
+        s->waypoints[i].silent_ms = ever ? age_ms(now, w.answered_ns) : -1;
+        s->waypoints[i].answers = ever && now - w.answered_ns < 2 * WAYPOINT_CALM_NS;
+    }
+}
+
+static void fill_applications(struct endpoint *ep, struct pair_status *s)
+{
+    s->application_count = apps_count(ep->apps);
+    for (size_t i = 0; i < s->application_count; i++) {
+        struct app_status a;
+        apps_status(ep->apps, i, &a);
+        SET(s->applications[i].name, "%s", a.name);
+        SET(s->applications[i].kind, "%s", app_kind_name(a.kind));
+        SET(s->applications[i].state, "%s", app_state_name(a.state));
+        SET(s->applications[i].text, "%s", a.why);
+        s->applications[i].restarts = (uint32_t)a.restarts;
+    }
+}
+
+static void fill_paths(struct endpoint *ep, struct pair_status *s)
+{
+    int n = channel_paths(ep->channel);
+    for (int i = 0; i < n && s->path_count < STATUS_PATHS_MAX; i++) {
+        struct channel_path_info info;
+        struct status_path *p = &s->paths[s->path_count++];
+        channel_path_info(ep->channel, i, &info);
+        if (info.kind == CHANNEL_PATH_PUBLIC)
+            SET(p->name, "public");
+        else
+            SET(p->name, "%d", i + 1);
+        SET(p->local, "%s", info.mine);
+        SET(p->remote, "%s", info.peers);
+        p->up = info.control.up;
+        p->data = info.data_current;
+        p->rtt_us = -1;
+    }
+}
+
+// What a takeover this instant would lose, and how long it would take: from what is queued now and what was measured.
+static void fill_forecast(struct endpoint *ep, const struct end_view *view, int64_t now,
+                          struct pair_status *s)
+{
+    if (ep->pair->mode != PAIR_STRICT) {
+        s->forecast.loss_bytes = view->active ? s->unsafe_queue.bytes : view->peer_backlog;
+        s->forecast.loss_ms = view->active ? s->unsafe_queue.oldest_ms
+                                           : MAX(age_ms(now, view->heard_ns), 0);
+    }
+    uint64_t rate = atomic_load(&ep->figures.replay_rate);
+    int64_t replay = rate ? (int64_t)(s->safe_queue.bytes * 1000 / rate) : 0;
+    s->forecast.takeover_ms = ep->pair->timing.timeout_ms + 220 + replay + ep->apps_start_ms;
+}
+
+static void fill_operation(const struct end_view *view, uint64_t id, struct pair_status *s)
+{
+    static const char *const states[] = {"", "running", "done", "failed"};
+    if (!view->operation)
+        return;
+    s->operation.id = id;
+    SET(s->operation.name, "%s", view->operation);
+    SET(s->operation.state, "%s", states[view->operation_result]);
+    SET(s->operation.text, "%s", view->operation_text);
+}
+
+static void fill_role(struct endpoint *ep, const struct end_view *view, int64_t now,
+                      struct pair_status *s)
+{
+    SET(s->pair, "%s", ep->pair->pair);
+    SET(s->identity, "%s", pair_end_name(ep->config.side));
+    SET(s->role, "%s", view->active ? "active" : "passive");
+    SET(s->state, "%s", end_state_name(view->state));
+    SET(s->why, "%s", view->why);
+    SET(s->mode, "%s", pair_mode_name(ep->pair->mode));
+    SET(s->takeover, "%s", pair_takeover_name(ep->pair->takeover));
+    SET(s->host, "%s", pair_config_end(ep->pair, ep->config.side)->host);
+    SET(s->peer_host, "%s", pair_config_end(ep->pair, pair_peer(ep->config.side))->host);
+    s->epoch = view->epoch.number;
+    s->epoch_id = view->epoch.id;
+    s->synchronized = view->synchronized;
+    s->alone = view->alone;
+    s->granted = view->granted;
+    s->paused = view->paused;
+    s->split = view->state == END_SPLIT || view->met == MEET_SPLIT;
+    s->stale_ms = age_ms(now, view->stale_since_ns);
+    s->grant_left_ms = view->grant_until_ns > now ? (view->grant_until_ns - now) / NS_PER_MS : -1;
+    s->session = view->session;
+    s->run = ep->run;
+    s->uptime_ms = (now - ep->born_ns) / NS_PER_MS;
+    s->peer.connected = view->connected;
+    s->peer.silent_ms = age_ms(now, view->heard_ns);
+    s->peer.timeout_ms = ep->pair->timing.timeout_ms;
+    SET(s->peer.refused, "%s", ep->channel_refused);
+    SET(s->peer.role, "%s", !view->connected ? "" : view->peer_active ? "active" : "passive");
+}
+
+void endpoint_status(struct endpoint *ep, struct pair_status *s)
+{
+    struct end_view view;
+    int64_t now = clock_boot_ns();
+    memset(s, 0, sizeof(*s));
+    end_view(ep->end, now, &view);
+    fill_role(ep, &view, now, s);
+    fill_queues(ep, s);
+    fill_volumes(ep, &view, s);
+    fill_resync(ep, &view, now, s);
+    fill_addresses(ep, now, s);
+    fill_applications(ep, s);
+    fill_paths(ep, s);
+    fill_forecast(ep, &view, now, s);
+    fill_operation(&view, ep->operation, s);
+    s->guard.alive = ep->guard != NULL;
+    int64_t lease = atomic_load(&ep->figures.lease_ns);
+    s->guard.deadline_ms = lease == INT64_MAX ? -1 : MAX((lease - now) / NS_PER_MS, 0);
+    s->has_last_event = ep->history_count > 0;
+    if (s->has_last_event)
+        s->last_event = ep->history[(ep->history_count - 1) % HISTORY_MAX];
+}

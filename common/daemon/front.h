@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// The front thread of a pair's end: exports, the life of updates, the stores of the active end, the producer's side of
+// the unsafe queue, and the resync's reads. The control thread tells it what to do by letters; it reports the same way.
+#ifndef DAEMON_FRONT_H
+#define DAEMON_FRONT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/config/pair.h"
+#include "common/daemon/figures.h"
+#include "common/daemon/lane.h"
+#include "common/daemon/mailbox.h"
+#include "common/end/end.h"
+
+struct front;
+
+struct front_config {
+    const struct pair_config *pair;
+    enum pair_end side;
+    const char *queue_path; // of the unsafe queue, in the runtime directory
+    const char *const *sockets; // of the exports, by volume
+    uint64_t pair_id, boot;
+    struct figures *figures;
+    struct lane *lane;
+    struct mailbox *reports; // to the control thread
+};
+
+int front_new(const struct front_config *config, struct front **ret_front, struct error *err);
+// Ends the thread: nothing is answered any more; what is at the stores is waited for; the unsafe queue stays for the
+// next run unless it was abandoned. NULL-safe.
+struct front *front_free(struct front *front);
+
+// Before the thread is asked for anything: is there a queue that a former run of this boot left whole?
+bool front_find_queue(struct front *front, uint64_t *ret_numbered, char *why, size_t why_size);
+
+// Letters to the front thread.
+void front_open(struct front *front, bool recover, const struct epoch *epoch, uint64_t seq);
+void front_bound(struct front *front, uint64_t seq);
+void front_gate(struct front *front, enum end_gate gate);
+void front_close(struct front *front);
+void front_abandon(struct front *front, bool report);
+void front_epoch(struct front *front, const struct epoch *epoch);
+void front_attach(struct front *front);
+void front_detach(struct front *front);
+void front_resync(struct front *front, uint64_t objects);
+void front_answer(struct front *front, const void *message, size_t size); // a checked batch_answer
+
+// Rung by the stream thread when durable has reached what an answer waits for.
+struct mailbox *front_mailbox(struct front *front);
+
+// Its reports are events for the end, ready to be fed; plus what is for the log alone.
+enum front_report_kind { FRONT_EVENT, FRONT_NOTE };
+struct front_report {
+    struct letter letter;
+    struct end_event event; // FRONT_EVENT; its texts point to `text`
+    char text[200];
+};
+
+#endif

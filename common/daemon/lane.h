@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// The way from the unsafe queue onto the data link: the sender under its one mutex. The front thread drives it when a
+// flush must go out at once, the stream thread otherwise; the control thread starts and stops it.
+//
+// Lock: `lock` guards queue, sender and blocked. It is held while a batch is sealed and handed to the channel (never
+// across anything that waits), so it is contended only when two threads send at the same moment.
+#ifndef DAEMON_LANE_H
+#define DAEMON_LANE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/channel/channel.h"
+#include "common/daemon/figures.h"
+#include "common/daemon/mailbox.h"
+#include "queues/sender.h"
+
+#define LANE_READER 0 // the peer's reader of the unsafe queue
+
+struct lane;
+
+// `wake`: the stream thread's mailbox, rung when it sleeps and something was numbered.
+struct lane *lane_new(struct channel *channel, struct figures *figures, struct mailbox *wake);
+struct lane *lane_free(struct lane *lane);
+
+// The front thread has a queue, or (NULL) is about to free it.
+int lane_set_queue(struct lane *lane, struct unsafe *queue);
+// The control thread: a stream of `session` begins at `from` + 1, or ends.
+void lane_start(struct lane *lane, uint64_t session, uint64_t from);
+void lane_stop(struct lane *lane);
+
+// The front thread, after numbering; `barrier`: an answer waits for it.
+void lane_push(struct lane *lane, bool barrier);
+// The stream thread: sends what is due. Returns when to come again (CLOCK_BOOTTIME; INT64_MAX: when rung or when the
+// channel takes messages again).
+int64_t lane_work(struct lane *lane, int64_t now);
+bool lane_blocked(struct lane *lane);   // waits for channel_data_send_fd()
+void lane_unblock(struct lane *lane);
+void lane_rewind(struct lane *lane);    // the data path changed
+// An acknowledgement has come. -EPROTO and -EIO as sender_ack().
+int lane_ack(struct lane *lane, const void *message, size_t size, struct error *err);
+bool lane_running(struct lane *lane, uint64_t *ret_session);
+
+#endif

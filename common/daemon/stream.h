@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// The stream thread of a pair's end. On the active end it drives the lane and takes acknowledgements; on the passive
+// one it owns the replica: safe queue, stores, replay. Both share the data side of the channel, which is this thread's.
+#ifndef DAEMON_STREAM_H
+#define DAEMON_STREAM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/config/pair.h"
+#include "common/daemon/figures.h"
+#include "common/daemon/front.h"
+#include "common/daemon/lane.h"
+#include "common/daemon/mailbox.h"
+#include "common/end/end.h"
+
+struct stream;
+
+struct stream_config {
+    const struct pair_config *pair;
+    enum pair_end side;
+    const char *safe_path; // directory of the safe queue
+    uint64_t pair_id;
+    struct channel *channel;
+    struct figures *figures;
+    struct lane *lane;
+    struct mailbox *box; // this thread's own; made by the caller, since the lane rings it
+    struct mailbox *reports;
+    struct front *front;
+};
+
+int stream_new(const struct stream_config *config, struct stream **ret_stream, struct error *err);
+struct stream *stream_free(struct stream *stream); // ends the thread; NULL-safe
+
+// Letters to the stream thread.
+void stream_open(struct stream *stream);  // opens the replica -> STREAM_OPENED
+void stream_close(struct stream *stream); // closes replica and stores -> STREAM_CLOSED
+void stream_follow(struct stream *stream, uint64_t session, bool restart, uint64_t seq,
+                   const struct epoch *epoch);
+void stream_consent(struct stream *stream, uint64_t seq);
+void stream_finish(struct stream *stream);
+void stream_replay(struct stream *stream, bool on);
+
+enum stream_report_kind {
+    STREAM_EVENT = 100, // for the end
+    STREAM_NOTE,        // for the log
+    STREAM_OPENED,      // `ok`: the replica is open, at `seq`; else `text`
+    STREAM_CLOSED,
+};
+struct stream_report {
+    struct letter letter;
+    struct end_event event;
+    struct epoch epoch; // event.replica.epoch points here
+    bool ok;
+    uint64_t seq;
+    char text[400]; // event.replica.text points here
+};
+
+#endif
