@@ -73,8 +73,10 @@ struct replica_config {
 
 // What a meeting compares, and what an operator sees.
 struct replica_stats {
-    uint64_t session; // 0: none
-    uint64_t epoch;   // id of the epoch of `received`
+    uint64_t session;       // 0: none
+    uint64_t epoch;         // id of the epoch of `received`
+    uint64_t durable_epoch; // of `durable`: (durable_epoch, durable) is the position that a meeting
+                            // compares
     uint64_t received, durable, applied, settled;
     uint64_t applied_epoch; // id of the epoch of `applied`; 0 while nothing was applied in this run
     uint64_t confirmed;     // the highest durable that this run has acknowledged

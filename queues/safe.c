@@ -436,11 +436,11 @@ void safe_settled(struct safe *s, uint64_t seq)
     check(s);
 }
 
-bool safe_wants_room(const struct safe *s)
+bool safe_wants_room(const struct safe *s, uint64_t seq)
 {
-    if (s->chain_count == 0 || s->spare_count > 0)
+    if (s->chain_count < 2 || bound(s, 0) > seq)
         return false;
-    return tail(s)->end > tail(s)->size / 2;
+    return s->full || (s->spare_count == 0 && tail(s)->end > tail(s)->size / 2);
 }
 
 // Files whose header was found bad would make the next opening call the queue damaged again.

@@ -114,8 +114,8 @@ struct safe_cursor safe_end(const struct safe *safe);
 // Everything up to `seq` is settled: segments that hold nothing else are free for use again. Never
 // fails; the content stays as it is until then.
 void safe_settled(struct safe *safe, uint64_t seq);
-// Whether settling would soon help: the tail is more than half full and no segment is free.
-bool safe_wants_room(const struct safe *safe);
+// Whether settling up to `seq` would free a segment that is needed, now or soon.
+bool safe_wants_room(const struct safe *safe, uint64_t seq);
 
 // Durably forgets everything behind `seq` (first - 1 to last). No sync may be under way. -ENOSPC:
 // settle first.

@@ -405,7 +405,7 @@ static void segments_are_used_again(void **state)
 
     for (unsigned i = 0; i < 600; i++, seq += 3) {
         assert_int_equal(append(safe, seq, 3, 0), 0);
-        if (safe_wants_room(safe) || i % 20 == 0) {
+        if (safe_wants_room(safe, seq + 2) || i % 50 == 0) {
             assert_int_equal(sync_now(safe, disk), 0);
             safe_settled(safe, seq + 2);
         }
