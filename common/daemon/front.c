@@ -60,8 +60,6 @@ struct front {
     enum end_gate gate;      // asked for by the end
     bool lease_over;         // the gate is HELD for the time being, whatever the end asked for
     bool attached;
-    bool full_said;
-    uint64_t bound;
     bool opening;            // stores are to be opened, again and again until they are
     bool open_recover;
     struct epoch open_epoch;
@@ -73,7 +71,7 @@ struct front {
     int flush_status;
     struct block_request close_flush[PAIR_VOLUMES_MAX];
     bool barrier_wanted, numbered_something;
-    uint64_t overflowed;
+    bool overflowed;
 };
 
 static struct front_report *report_new(int kind)
@@ -145,7 +143,7 @@ static void updates_event(void *user, const struct updates_event *ev)
     switch (ev->kind) {
     case UPDATES_EVENT_LEVEL:
         if (ev->level == UNSAFE_FULL)
-            overflow(f);
+            f->overflowed = true; // the reader is let go after this turn's kick
         else if (ev->level != UNSAFE_LOW)
             note(f, "the unsafe queue is %s full", ev->level == UNSAFE_HALF ? "50 %" : "75 %");
         break;
@@ -169,6 +167,10 @@ static void updates_event(void *user, const struct updates_event *ev)
         failed_event(f, EV_STORE, text);
         break;
     case UPDATES_EVENT_COPIED:
+        if (ev->status == -EAGAIN) {
+            resync_again(f->resync, ev->object, ev->offset);
+            break;
+        }
         if (ev->status < 0)
             note(f, "volume %s: %u bytes at %llu cannot be read for the resync (%s)",
                  volume_name(f, ev->object), ev->length, (unsigned long long)ev->offset,
@@ -634,6 +636,11 @@ static void turn(struct front *f)
         updates_durable(f->updates, atomic_load(&f->config.figures->durable));
         resync_turn(f, now);
         updates_kick(f->updates);
+        if (f->overflowed) {
+            f->overflowed = false;
+            overflow(f);
+            updates_kick(f->updates);
+        }
         nbd_flush(f->nbd);
         if (f->numbered_something) {
             bool barrier = f->barrier_wanted;

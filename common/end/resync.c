@@ -272,6 +272,22 @@ void resync_copied(struct resync *r, uint16_t object, uint64_t offset, uint32_t 
     }
 }
 
+void resync_again(struct resync *r, uint16_t object, uint64_t offset)
+{
+    struct range *range = r->stage == VOLUME_IDLE || object != r->object ? NULL : range_at(r, offset);
+    if (!range)
+        return;
+    if (range->state == RANGE_ASKING) {
+        // As if its answer had been lost long ago.
+        range->state = RANGE_ASKED;
+        range->seq = 0;
+        range->asked_ns = 0;
+    } else if (range->state == RANGE_SENDING && range->chunks > 0) {
+        range->chunks--;
+        range->next_block = MIN(range->next_block, (uint32_t)((offset - range->offset) / CHECK_BLOCK_SIZE));
+    }
+}
+
 void resync_answer(struct resync *r, uint16_t object, uint64_t seq, uint64_t offset, uint32_t blocks,
                    const uint8_t *bitmap)
 {

@@ -42,6 +42,8 @@ bool resync_next(struct resync *resync, int64_t now_ns, struct resync_step *ret_
 void resync_began(struct resync *resync, const struct resync_step *step, int64_t now_ns);
 // A check or chunk has its record (`seq`), or could not be read (`seq` 0: it is reported by the caller and skipped).
 void resync_copied(struct resync *resync, uint16_t object, uint64_t offset, uint32_t length, uint64_t seq);
+// It could not be started after all and is to be tried again.
+void resync_again(struct resync *resync, uint16_t object, uint64_t offset);
 // The passive end's answer to the check whose record was `seq`.
 void resync_answer(struct resync *resync, uint16_t object, uint64_t seq, uint64_t offset, uint32_t blocks,
                    const uint8_t *bitmap);
