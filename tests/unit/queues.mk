@@ -30,3 +30,6 @@ test_overlap_LDADD = $(QUEUES_LIBS)
 check_PROGRAMS += test_sender
 test_sender_SOURCES = test_sender.c
 test_sender_LDADD = $(QUEUES_LIBS)
+check_PROGRAMS += test_segments
+test_segments_SOURCES = test_segments.c passive_help.c passive_help.h
+test_segments_LDADD = $(top_builddir)/common/store/libstore.a $(QUEUES_LIBS)

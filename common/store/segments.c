@@ -1,0 +1,397 @@
+// SPDX-License-Identifier: Apache-2.0
+// The disk of a queue on a real directory (segments.h).
+//
+// The owner's thread does everything but the fdatasync of started syncs, which a thread of its own
+// does, first come, first served. Two lists of struct disk_sync go between them under one lock:
+// `waiting` (owner to syncer) and `done` (syncer to owner), and an eventfd says that `done` has
+// something.
+#include "common/store/segments.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/base/cleanup.h"
+#include "common/base/file.h"
+
+#define NAME_FORMAT "segment.%04u"
+#define NAME_SIZE   32
+#define PARTS_MAX   16
+
+struct disk_file {
+    struct segments *segments;
+    int fd;
+};
+
+struct sync_list {
+    struct disk_sync *first, **end;
+};
+
+struct segments {
+    struct disk disk;
+    int dir_fd;
+    int event_fd;
+    unsigned flags;
+
+    pthread_mutex_t lock; // protects what follows
+    pthread_cond_t wake;
+    struct sync_list waiting, done;
+    bool stopping;
+
+    bool thread_runs; // owner's only
+    pthread_t thread;
+};
+
+// A sync's scratch[0] is its file descriptor, scratch[1] its result (as a two's complement number).
+
+static void list_init(struct sync_list *list)
+{
+    list->first = NULL;
+    list->end = &list->first;
+}
+
+static void list_add(struct sync_list *list, struct disk_sync *sync)
+{
+    sync->next = NULL;
+    *list->end = sync;
+    list->end = &sync->next;
+}
+
+static struct disk_sync *list_take(struct sync_list *list)
+{
+    struct disk_sync *sync = list->first;
+    if (sync) {
+        list->first = sync->next;
+        if (!list->first)
+            list->end = &list->first;
+    }
+    return sync;
+}
+
+static struct segments *of(struct disk *disk)
+{
+    return (struct segments *)disk;
+}
+
+static void name_of(char *name, uint32_t slot)
+{
+    (void)snprintf(name, NAME_SIZE, NAME_FORMAT, slot);
+}
+
+// The slot of a file name, if it is one that name_of() gives.
+static bool slot_of(const char *name, uint32_t *ret_slot)
+{
+    char again[NAME_SIZE];
+    unsigned slot;
+
+    if (sscanf(name, "segment.%u", &slot) != 1)
+        return false;
+    name_of(again, slot);
+    if (strcmp(name, again) != 0)
+        return false;
+    *ret_slot = slot;
+    return true;
+}
+
+static int segments_list(struct disk *disk, void (*found)(void *arg, uint32_t slot), void *arg)
+{
+    int fd = openat(of(disk)->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    CLEANUP_CLOSEDIR DIR *dir = fdopendir(fd);
+    if (!dir) {
+        int rc = -errno;
+        (void)close(fd);
+        return rc;
+    }
+    for (;;) {
+        uint32_t slot;
+        errno = 0;
+        const struct dirent *entry = readdir(dir);
+        if (!entry)
+            return -errno;
+        if (slot_of(entry->d_name, &slot))
+            found(arg, slot);
+    }
+}
+
+static int file_new(struct segments *s, int fd, struct disk_file **ret_file)
+{
+    struct disk_file *file = calloc(1, sizeof(*file));
+    if (!file) {
+        (void)close(fd);
+        return -ENOMEM;
+    }
+    *file = (struct disk_file){s, fd};
+    *ret_file = file;
+    return 0;
+}
+
+static int segments_create(struct disk *disk, uint32_t slot, uint64_t size,
+                           struct disk_file **ret_file)
+{
+    struct segments *s = of(disk);
+    char name[NAME_SIZE];
+
+    name_of(name, slot);
+    int fd = openat(s->dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return -errno;
+    int rc = -posix_fallocate(fd, 0, (off_t)size);
+    // The size and the allocation, so that later syncs have only data to write.
+    if (rc == 0 && fsync(fd) < 0)
+        rc = -errno;
+    if (rc == 0)
+        return file_new(s, fd, ret_file);
+    (void)close(fd);
+    (void)unlinkat(s->dir_fd, name, 0);
+    return rc;
+}
+
+static int segments_open_file(struct disk *disk, uint32_t slot, struct disk_file **ret_file,
+                              uint64_t *ret_size)
+{
+    struct segments *s = of(disk);
+    char name[NAME_SIZE];
+    struct stat st;
+
+    name_of(name, slot);
+    int fd = openat(s->dir_fd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return -errno;
+    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
+        (void)close(fd);
+        return -EINVAL;
+    }
+    *ret_size = (uint64_t)st.st_size;
+    return file_new(s, fd, ret_file);
+}
+
+static int segments_remove(struct disk *disk, uint32_t slot)
+{
+    char name[NAME_SIZE];
+    name_of(name, slot);
+    return unlinkat(of(disk)->dir_fd, name, 0) < 0 ? -errno : 0;
+}
+
+static int segments_dir_sync(struct disk *disk)
+{
+    return fsync(of(disk)->dir_fd) < 0 ? -errno : 0;
+}
+
+// Drops what was written from the front of the parts.
+static void parts_skip(struct iovec **parts, int *count, size_t written)
+{
+    while (*count > 0 && written >= (*parts)->iov_len) {
+        written -= (*parts)->iov_len;
+        (*parts)++;
+        (*count)--;
+    }
+    if (*count > 0) {
+        (*parts)->iov_base = (uint8_t *)(*parts)->iov_base + written;
+        (*parts)->iov_len -= written;
+    }
+}
+
+static int segments_write(struct disk_file *file, uint64_t offset, const struct iovec *from,
+                          int count)
+{
+    struct iovec copy[PARTS_MAX];
+    struct iovec *parts = copy;
+
+    if (count < 0 || count > PARTS_MAX)
+        return -EINVAL;
+    memcpy(copy, from, (size_t)count * sizeof(*from));
+    parts_skip(&parts, &count, 0);
+    while (count > 0) {
+        ssize_t n = pwritev(file->fd, parts, count, (off_t)offset);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? -errno : -EIO;
+        offset += (uint64_t)n;
+        parts_skip(&parts, &count, (size_t)n);
+    }
+    return 0;
+}
+
+static int segments_read(struct disk_file *file, uint64_t offset, void *data, size_t size)
+{
+    return file_pread(file->fd, data, size, offset);
+}
+
+static int segments_sync(struct disk_file *file)
+{
+    return fdatasync(file->fd) < 0 ? -errno : 0;
+}
+
+static void announce(struct segments *s)
+{
+    uint64_t one = 1;
+    ssize_t n;
+    do
+        n = write(s->event_fd, &one, sizeof(one));
+    while (n < 0 && errno == EINTR);
+    ENSURE(n == sizeof(one));
+}
+
+static void sync_run(struct disk_sync *sync)
+{
+    int rc = fdatasync((int)sync->scratch[0]) < 0 ? -errno : 0;
+    sync->scratch[1] = (uint64_t)(int64_t)rc;
+}
+
+static void *syncer(void *arg)
+{
+    struct segments *s = arg;
+
+    (void)pthread_mutex_lock(&s->lock);
+    while (!s->stopping) {
+        struct disk_sync *sync = list_take(&s->waiting);
+        if (!sync) {
+            (void)pthread_cond_wait(&s->wake, &s->lock);
+            continue;
+        }
+        (void)pthread_mutex_unlock(&s->lock);
+        sync_run(sync);
+        (void)pthread_mutex_lock(&s->lock);
+        bool first = !s->done.first;
+        list_add(&s->done, sync);
+        if (first)
+            announce(s);
+    }
+    (void)pthread_mutex_unlock(&s->lock);
+    return NULL;
+}
+
+static void segments_sync_start(struct disk_file *file, struct disk_sync *sync)
+{
+    struct segments *s = file->segments;
+    bool here = s->flags & SEGMENTS_SYNC_HERE;
+
+    sync->scratch[0] = (uint64_t)file->fd;
+    if (here)
+        sync_run(sync);
+    HOLD_LOCK(&s->lock);
+    list_add(here ? &s->done : &s->waiting, sync);
+    if (here)
+        announce(s);
+    else
+        (void)pthread_cond_signal(&s->wake);
+}
+
+static void segments_close(struct disk_file *file)
+{
+    if (file)
+        (void)close(file->fd);
+    free(file);
+}
+
+// Signals are the business of the program's other threads.
+static int start_thread(struct segments *s)
+{
+    sigset_t all;
+    sigset_t old;
+
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &old);
+    int rc = -pthread_create(&s->thread, NULL, syncer, s);
+    (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
+    s->thread_runs = rc == 0;
+    return rc;
+}
+
+int segments_open(const char *path, unsigned flags, struct segments **ret_segments,
+                  struct error *err)
+{
+    static const struct disk_ops ops = {
+        .list = segments_list,
+        .create = segments_create,
+        .open = segments_open_file,
+        .remove = segments_remove,
+        .dir_sync = segments_dir_sync,
+        .write = segments_write,
+        .read = segments_read,
+        .sync = segments_sync,
+        .sync_start = segments_sync_start,
+        .close = segments_close,
+    };
+    struct segments *s = calloc(1, sizeof(*s));
+
+    if (!s)
+        return error_sys(err, -ENOMEM, "%s", path);
+    s->disk.ops = &ops;
+    s->flags = flags;
+    list_init(&s->waiting);
+    list_init(&s->done);
+    (void)pthread_mutex_init(&s->lock, NULL);
+    (void)pthread_cond_init(&s->wake, NULL);
+    s->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    s->dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int rc = s->event_fd < 0 || s->dir_fd < 0 ? -errno : 0;
+    if (rc == 0 && !(flags & SEGMENTS_SYNC_HERE))
+        rc = start_thread(s);
+    if (rc < 0) {
+        segments_free(s);
+        return error_sys(err, rc, "the queue's directory %s cannot be opened", path);
+    }
+    *ret_segments = s;
+    return 0;
+}
+
+struct segments *segments_free(struct segments *s)
+{
+    if (!s)
+        return NULL;
+    if (s->thread_runs) {
+        (void)pthread_mutex_lock(&s->lock);
+        s->stopping = true;
+        (void)pthread_cond_signal(&s->wake);
+        (void)pthread_mutex_unlock(&s->lock);
+        (void)pthread_join(s->thread, NULL);
+    }
+    if (s->event_fd >= 0)
+        (void)close(s->event_fd);
+    if (s->dir_fd >= 0)
+        (void)close(s->dir_fd);
+    (void)pthread_cond_destroy(&s->wake);
+    (void)pthread_mutex_destroy(&s->lock);
+    free(s);
+    return NULL;
+}
+
+struct disk *segments_disk(struct segments *s)
+{
+    return &s->disk;
+}
+
+int segments_fd(const struct segments *s)
+{
+    return s->event_fd;
+}
+
+void segments_work(struct segments *s)
+{
+    struct sync_list done;
+    uint64_t count;
+
+    (void)!read(s->event_fd, &count, sizeof(count)); // EAGAIN: nothing new
+    (void)pthread_mutex_lock(&s->lock);
+    done.first = s->done.first;
+    list_init(&s->done);
+    (void)pthread_mutex_unlock(&s->lock);
+    // done() may start another sync, in the same struct: what is needed of it is taken first.
+    while (done.first) {
+        struct disk_sync *sync = done.first;
+        done.first = sync->next;
+        sync->done(sync, (int)(int64_t)sync->scratch[1]);
+    }
+}
