@@ -424,12 +424,14 @@ void channel_path_info(struct channel *ch, int path, struct channel_path_info *r
 {
     ENSURE(path >= 0 && path < ch->n_paths);
     const struct channel_path *config = &ch->paths[path].config;
+    int current;
+    (void)channel_data_generation(ch, &current, NULL);
     *ret_info = (struct channel_path_info){
         .kind = config->kind,
         .mine = config->mine,
         .peers = config->peers,
         .port = config->port,
-        .data_current = channel_data_generation(ch, NULL, NULL) && ch->data.send_path == path,
+        .data_current = current == path,
     };
     link_info(&ch->control, path, &ret_info->control);
     link_info(&ch->data, path, &ret_info->data);

@@ -182,14 +182,10 @@ void channel_path_info(struct channel *ch, int path, struct channel_path_info *r
 int channel_key_load(const char *path, struct channel_key **ret_key, struct error *err);
 struct channel_key *channel_key_free(struct channel_key *key);
 
-#define CHANNEL_MAC_SIZE 32
-// A subkey for one purpose, named by `label`.
+#define CHANNEL_SUBKEY_SIZE 32
+// A subkey for one purpose, named by `label`; for what travels outside the channel
+// (common/base/mac.h).
 int channel_key_derive(const struct channel_key *key, const char *label,
-                       uint8_t ret_subkey[CHANNEL_MAC_SIZE]);
-// HMAC-SHA256 under a derived subkey, and its check in constant time.
-int channel_mac(const uint8_t subkey[CHANNEL_MAC_SIZE], const void *data, size_t size,
-                uint8_t ret_mac[CHANNEL_MAC_SIZE]);
-bool channel_mac_matches(const uint8_t subkey[CHANNEL_MAC_SIZE], const void *data, size_t size,
-                         const uint8_t mac[CHANNEL_MAC_SIZE]);
+                       uint8_t ret_subkey[CHANNEL_SUBKEY_SIZE]);
 
 #endif

@@ -165,8 +165,18 @@ int nano_receive(int socket, void **ret_message, size_t *ret_size)
     return 0;
 }
 
+static uint64_t statistic(int socket, int which)
+{
+    uint64_t n = nn_get_statistic(socket, which);
+    return n == UINT64_MAX ? 0 : n;
+}
+
 uint64_t nano_broken(int socket)
 {
-    uint64_t n = nn_get_statistic(socket, NN_STAT_BROKEN_CONNECTIONS);
-    return n == UINT64_MAX ? 0 : n;
+    return statistic(socket, NN_STAT_BROKEN_CONNECTIONS);
+}
+
+uint64_t nano_connections(int socket)
+{
+    return statistic(socket, NN_STAT_CURRENT_CONNECTIONS);
 }

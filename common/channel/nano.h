@@ -33,5 +33,6 @@ int nano_send(
 int nano_receive(int socket, void **ret_message, size_t *ret_size); // -EAGAIN: none
 // Connections that were accepted and then ended in an error, since the socket was opened.
 uint64_t nano_broken(int socket);
+uint64_t nano_connections(int socket); // that stand now
 
 #endif

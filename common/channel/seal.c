@@ -134,24 +134,9 @@ struct channel_key *channel_key_free(struct channel_key *key)
 }
 
 int channel_key_derive(const struct channel_key *key, const char *label,
-                       uint8_t ret_subkey[CHANNEL_MAC_SIZE])
+                       uint8_t ret_subkey[CHANNEL_SUBKEY_SIZE])
 {
-    return expand(key->master, label, ret_subkey, CHANNEL_MAC_SIZE);
-}
-
-int channel_mac(const uint8_t subkey[CHANNEL_MAC_SIZE], const void *data, size_t size,
-                uint8_t ret_mac[CHANNEL_MAC_SIZE])
-{
-    return gnutls_hmac_fast(GNUTLS_MAC_SHA256, subkey, CHANNEL_MAC_SIZE, data, size, ret_mac) < 0
-               ? -EIO
-               : 0;
-}
-
-bool channel_mac_matches(const uint8_t subkey[CHANNEL_MAC_SIZE], const void *data, size_t size,
-                         const uint8_t mac[CHANNEL_MAC_SIZE])
-{
-    uint8_t own[CHANNEL_MAC_SIZE];
-    return channel_mac(subkey, data, size, own) == 0 && gnutls_memcmp(own, mac, sizeof(own)) == 0;
+    return expand(key->master, label, ret_subkey, CHANNEL_SUBKEY_SIZE);
 }
 
 // --- the handshake ---

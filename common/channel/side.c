@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// See side.h. Order of work: what has arrived is looked at before timers, so that an end that slept
+// See side.h. nanomsg neither limits accepted connections nor asks whether their far end still
+// lives, so those that a dead peer or a stranger left behind are shed by opening the receiving
+// socket anew when there are too many.
+//
+// Order of work: what has arrived is looked at before timers, so that an end that slept
 // does not take its own sleep for the peer's silence.
 #include "common/channel/side.h"
 
@@ -14,11 +18,14 @@
 #include "common/base/clock.h"
 #include "common/channel/nano.h"
 
-#define SLEPT_NS    (400 * NS_PER_MS) // the owner was away for so long
-#define RECEIVE_MAX 512               // messages looked at in one call
-#define EVENT_PULL  (CHANNEL_PATHS_MAX + 0U)
-#define EVENT_KICK  (CHANNEL_PATHS_MAX + 1U)
-#define BEYOND_MAX  (64 * 1024)
+#define SLEPT_NS        (400 * NS_PER_MS) // the owner was away for so long
+#define LOOK_NS         NS_PER_S
+#define CONNECTIONS_MAX 64
+#define SHED_NS         (60 * NS_PER_S) // at most so often: it loses what is on its way
+#define RECEIVE_MAX     512             // messages looked at in one call
+#define EVENT_PULL      (CHANNEL_PATHS_MAX + 0U)
+#define EVENT_KICK      (CHANNEL_PATHS_MAX + 1U)
+#define BEYOND_MAX      (64 * 1024)
 
 static int watch(int epoll, int fd, uint32_t tag)
 {
@@ -26,9 +33,15 @@ static int watch(int epoll, int fd, uint32_t tag)
     return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
 }
 
-static int open_fds(struct side *side)
+static int open_pull(struct side *side)
 {
     size_t largest = side->kind == CHANNEL_SIDE_DATA ? CHANNEL_DATA_MAX : CHANNEL_CONTROL_MAX;
+    int r = nano_pull_open(largest + FRAME_OVERHEAD, &side->pull);
+    return r < 0 ? r : watch(side->epoll, nano_fd(side->pull), EVENT_PULL);
+}
+
+static int open_fds(struct side *side)
+{
     side->epoll = epoll_create1(EPOLL_CLOEXEC);
     side->kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (side->epoll < 0 || side->kick < 0)
@@ -38,9 +51,7 @@ static int open_fds(struct side *side)
         if (side->send_epoll < 0)
             return -errno;
     }
-    int r = nano_pull_open(largest + FRAME_OVERHEAD, &side->pull);
-    if (r == 0)
-        r = watch(side->epoll, nano_fd(side->pull), EVENT_PULL);
+    int r = open_pull(side);
     return r < 0 ? r : watch(side->epoll, side->kick, EVENT_KICK);
 }
 
@@ -331,11 +342,36 @@ static void take_ready(struct side *side, int64_t now)
     }
 }
 
+static void shed_connections(struct side *side, int64_t now)
+{
+    char text[SAID_TEXT];
+    uint64_t n = nano_connections(side->pull);
+    bool missing = side->pull < 0; // it could not be opened again
+    if (!missing && (n <= CONNECTIONS_MAX || now - side->shed_ns < SHED_NS))
+        return;
+    side->shed_ns = now;
+    (void)snprintf(text, sizeof(text), "dropped %llu connections that were left behind",
+                   (unsigned long long)n);
+    said_note(&side->trouble, now, text);
+    nano_close(side->pull);
+    side->pull = -1;
+    (void)open_pull(side);
+    for (int i = 0; i < side->n_links; i++) {
+        side->links[i].pull = side->pull;
+        side->links[i].bound = false;
+        side->links[i].bind_at_ns = now;
+    }
+}
+
 // Connections that ended in an error although all links are in order were a stranger's.
 static void look_for_strangers(struct side *side, int64_t now)
 {
-    uint64_t broken = nano_broken(side->pull);
     bool all_up = true;
+    if (now - side->looked_ns < LOOK_NS)
+        return;
+    side->looked_ns = now;
+    shed_connections(side, now);
+    uint64_t broken = nano_broken(side->pull);
     for (int i = 0; i < side->n_links; i++)
         all_up &= !side->links[i].present || side->links[i].up;
     if (broken > side->broken && all_up)

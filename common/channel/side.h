@@ -25,6 +25,7 @@ struct side {
                                  // it does not count
     _Atomic int64_t deadline_ns;
     uint64_t broken; // connections, as last seen
+    int64_t looked_ns, shed_ns;
     struct said trouble;
 
     // The choice of a data path (path.c); under the lock.

@@ -79,7 +79,7 @@ uint16_t ends_free_port(void)
 
 static const char *loopback(int last)
 {
-    static char texts[64][16];
+    static char texts[64][24];
     snprintf(texts[last], sizeof(texts[last]), "127.0.0.%d", last);
     return texts[last];
 }
@@ -158,6 +158,8 @@ static void work(struct end *end)
     if (!end->ch)
         return;
     channel_work(end->ch);
+    if (end->other_thread)
+        return;
     while (!end->deaf && channel_data_receive(end->ch, &m) == 0) {
         take_data(end, &m);
         channel_message_free(&m);
@@ -174,8 +176,10 @@ static void step(struct ends *e, int64_t until)
         if (!both[i]->ch)
             continue;
         until = MIN(until, channel_deadline_ns(both[i]->ch));
-        until = MIN(until, channel_data_deadline_ns(both[i]->ch));
         fds[n++] = (struct pollfd){channel_fd(both[i]->ch), POLLIN, 0};
+        if (both[i]->other_thread)
+            continue;
+        until = MIN(until, channel_data_deadline_ns(both[i]->ch));
         fds[n++] = (struct pollfd){channel_data_fd(both[i]->ch), POLLIN, 0};
     }
     int64_t left = until - clock_boot_ns();

@@ -27,8 +27,9 @@ struct end {
     int n_data;
     uint64_t numbers[ENDS_INBOX], generations[ENDS_INBOX];
     size_t last_size;
-    bool damaged; // a message that is not as end_send() made it
-    bool deaf;    // data is not received
+    bool damaged;      // a message that is not as end_send() made it
+    bool deaf;         // data is not received
+    bool other_thread; // its data side belongs to another thread
 };
 
 struct ends {

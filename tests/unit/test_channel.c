@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -105,16 +106,14 @@ static void key_files_have_a_form(void **state)
 
 static void derived_keys_differ_by_label_and_key(void **state)
 {
-    uint8_t a[CHANNEL_MAC_SIZE], b[CHANNEL_MAC_SIZE], c[CHANNEL_MAC_SIZE], mac[CHANNEL_MAC_SIZE];
+    uint8_t a[CHANNEL_SUBKEY_SIZE], b[CHANNEL_SUBKEY_SIZE], c[CHANNEL_SUBKEY_SIZE];
     assert_int_equal(channel_key_derive(key, "inquiry", a), 0);
     assert_int_equal(channel_key_derive(key, "goodbye", b), 0);
     assert_int_equal(channel_key_derive(other_key, "inquiry", c), 0);
     assert_memory_not_equal(a, b, sizeof(a));
     assert_memory_not_equal(a, c, sizeof(a));
-    assert_int_equal(channel_mac(a, "text", 4, mac), 0);
-    assert_true(channel_mac_matches(a, "text", 4, mac));
-    assert_false(channel_mac_matches(b, "text", 4, mac));
-    assert_false(channel_mac_matches(a, "texts", 5, mac));
+    assert_int_equal(channel_key_derive(key, "inquiry", c), 0);
+    assert_memory_equal(a, c, sizeof(a));
 }
 
 // --- frames ---
@@ -541,6 +540,37 @@ static void garbage_on_every_port_changes_nothing(void **state)
     ends_close(&e);
 }
 
+static bool closed_by_peer(int s)
+{
+    uint8_t byte[64];
+    ssize_t n;
+    while ((n = recv(s, byte, sizeof(byte), MSG_DONTWAIT)) > 0)
+        ;
+    return n == 0 || (n < 0 && errno != EAGAIN);
+}
+
+// Connections that are made and then stay do not use up the process's descriptors.
+static void strangers_that_stay_are_shed(void **state)
+{
+    struct ends e;
+    int s[80];
+    ends_configure(&e, 1, key, false);
+    ends_open(&e);
+    ends_wait(&e, ends_all_up, "all links up");
+    for (size_t i = 0; i < ARRAY_LEN(s); i++) {
+        s[i] = connect_to(e.b.paths[0].mine, (uint16_t)(e.port + 1));
+        send_all(s[i], greeting, sizeof(greeting));
+    }
+    for (int64_t until = clock_boot_ns() + 20 * NS_PER_S; !closed_by_peer(s[0]);) {
+        assert_true(clock_boot_ns() < until);
+        ends_pump(&e, 20);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(s); i++)
+        close(s[i]);
+    exchange_in_the_end(&e);
+    ends_close(&e);
+}
+
 // --- with a network in between ---
 
 struct net {
@@ -551,7 +581,7 @@ struct net {
 
 static void net_open(struct net *net, int n, const struct channel_key *k)
 {
-    char at[16], to[16];
+    char at[24], to[24];
     ends_configure(&net->e, n, k, true);
     net->n = n;
     for (int i = 0; i < n; i++)
@@ -831,6 +861,78 @@ static void a_closed_end_says_goodbye(void **state)
     ends_close(&e);
 }
 
+// --- threads, as the daemon has them ---
+
+#define THREAD_MESSAGES 400
+
+struct threads {
+    struct ends e;
+    _Atomic bool stop;
+    uint64_t received;
+    bool wrong;
+};
+
+static void *receive_in_thread(void *arg)
+{
+    struct threads *t = arg;
+    struct channel *ch = t->e.b.ch;
+    struct channel_message m;
+    while (!t->stop) {
+        int64_t left = channel_data_deadline_ns(ch) - clock_boot_ns();
+        struct pollfd p = {channel_data_fd(ch), POLLIN, 0};
+        (void)poll(&p, 1, left <= 0 ? 0 : (int)MIN(left / NS_PER_MS + 1, 50));
+        while (channel_data_receive(ch, &m) == 0) {
+            uint64_t number = 0;
+            memcpy(&number, m.data, sizeof(number));
+            t->wrong |= number != t->received++;
+            channel_message_free(&m);
+        }
+        channel_data_work(ch);
+    }
+    return NULL;
+}
+
+static void *send_in_thread(void *arg)
+{
+    struct threads *t = arg;
+    struct pollfd p = {channel_data_send_fd(t->e.a.ch), POLLIN, 0};
+    for (uint64_t sent = 0; sent < THREAD_MESSAGES && !t->stop;) {
+        int r = end_send(&t->e.a, sent, 30000);
+        sent += r == 0;
+        if (r == -EAGAIN)
+            (void)poll(&p, 1, 50);
+        else if (r == -ENOTCONN)
+            (void)usleep(1000);
+    }
+    return NULL;
+}
+
+static void threads_share_a_channel(void **state)
+{
+    struct threads t = {0};
+    pthread_t receiver, sender;
+    struct channel_path_info info;
+    ends_configure(&t.e, 1, key, false);
+    ends_open(&t.e);
+    t.e.b.other_thread = true;
+    assert_int_equal(pthread_create(&receiver, NULL, receive_in_thread, &t), 0);
+    assert_int_equal(pthread_create(&sender, NULL, send_in_thread, &t), 0);
+    int64_t until = clock_boot_ns() + 30 * NS_PER_S;
+    do {
+        ends_pump(&t.e, 5);
+        channel_path_info(t.e.a.ch, 0, &info);
+        channel_path_info(t.e.b.ch, 0, &info);
+        (void)channel_send_control(t.e.a.ch, 0, "beat", 4);
+    } while (info.data.messages_in < THREAD_MESSAGES + 1 && clock_boot_ns() < until);
+    (void)pthread_join(sender, NULL);
+    ends_pump(&t.e, 50);
+    t.stop = true;
+    (void)pthread_join(receiver, NULL);
+    assert_int_equal(t.received, THREAD_MESSAGES);
+    assert_false(t.wrong);
+    ends_close(&t.e);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -852,6 +954,7 @@ int main(void)
         cmocka_unit_test(another_configuration_is_refused_until_it_is_put_right),
         cmocka_unit_test(two_primaries_refuse_each_other),
         cmocka_unit_test(garbage_on_every_port_changes_nothing),
+        cmocka_unit_test(strangers_that_stay_are_shed),
         cmocka_unit_test(a_capture_finds_nothing),
         cmocka_unit_test(a_replay_is_dropped),
         cmocka_unit_test(flipped_bits_never_get_through),
@@ -862,6 +965,7 @@ int main(void)
         cmocka_unit_test(lost_messages_are_told),
         cmocka_unit_test(a_restarted_peer_is_soon_back),
         cmocka_unit_test(a_closed_end_says_goodbye),
+        cmocka_unit_test(threads_share_a_channel),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
