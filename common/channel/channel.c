@@ -234,7 +234,7 @@ int channel_send_control(struct channel *ch, int path, const void *data, size_t 
 
 // --- data ---
 
-#define STALL_FACTOR 2 // times the silence without taking anything, before another path is tried
+#define STALL_FACTOR 5 // times the silence without taking anything, before another path is tried
 
 int channel_data_send_fd(const struct channel *ch)
 {
@@ -261,7 +261,8 @@ static int data_blocked(struct channel *ch, int64_t now)
     struct side *side = &ch->data;
     if (side->blocked_ns == 0)
         side->blocked_ns = now;
-    if (now - side->blocked_ns > STALL_FACTOR * ch->settings.silence_ns) {
+    if (now - side->blocked_ns > STALL_FACTOR * ch->settings.silence_ns &&
+        side_has_other(side, now)) {
         side->blocked_ns = now;
         side_choose(side, true, now);
         if (side->say_path)
@@ -401,6 +402,14 @@ int channel_paths(const struct channel *ch)
     return ch->n_paths;
 }
 
+// Why there is no link: what was said last, while it may still be so.
+static bool is_refused(const struct link *l)
+{
+    if (l->up || l->refused.at_ns == 0)
+        return false;
+    return l->refused_ns != 0 || clock_boot_ns() - l->refused.at_ns < SAID_SAME_NS;
+}
+
 static void link_info(struct side *side, int path, struct channel_link_info *ret)
 {
     HOLD_LOCK(&side->lock);
@@ -416,7 +425,7 @@ static void link_info(struct side *side, int path, struct channel_link_info *ret
         .messages_out = l->messages_out,
         .dropped = l->dropped,
     };
-    if (l->refused_ns)
+    if (is_refused(l))
         memcpy(ret->refused, l->refused.text, MIN(sizeof(ret->refused), sizeof(l->refused.text)));
 }
 

@@ -122,8 +122,10 @@ int channel_data_send(struct channel *ch, const struct iovec *iov, int n);
 // Readable while the current data path can take a message. Constant for the life of the channel.
 // Poll it only after -EAGAIN.
 int channel_data_send_fd(const struct channel *ch);
-// Changes whenever messages sent so far may have been lost on the way out: another path, another
-// run of the peer, a link that was down. 0: no data link has been up yet.
+// Changes when messages sent so far may have been lost because the link changed: another path,
+// another run of the peer, a link that was down. 0: no data link has been up yet. (A connection
+// that broke and stood again at once is not seen here; then the receiver finds the gap, by its own
+// generation and CHANNEL_DATA_LOST.)
 uint64_t channel_data_generation(struct channel *ch, int *ret_path, uint64_t *ret_peer_run);
 // Leave the current data path for another one that is up, and avoid it for a while. -ENOTCONN:
 // there is no other.
@@ -152,7 +154,8 @@ int channel_data_receive(struct channel *ch, struct channel_message *ret_message
 void channel_message_free(
     struct channel_message *message); // NULL-safe, and fine with an emptied one
 // Timers of the data links: to be called when channel_data_deadline_ns() has passed and after
-// channel_data_fd() was readable, also by a user that does not want to receive for now.
+// channel_data_fd() was readable, also by a user that does not want to receive for now (the peer
+// then knows that it is alive, but busy).
 void channel_data_work(struct channel *ch);
 int64_t channel_data_deadline_ns(const struct channel *ch);
 

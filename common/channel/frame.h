@@ -61,9 +61,12 @@ enum frame_type {
     FRAME_TYPE_END,
 };
 
+#define FRAME_UNREAD 0x01 // flag: there is something that the sender's user has not received yet
+
 struct frame_inner {
     uint8_t type;
-    uint8_t reserved[7]; // 0
+    uint8_t flags;
+    uint8_t reserved[6]; // 0
     struct le64 heard;   // the highest counter that the sender has received in this session
     struct le64
         number; // user messages that the sender's run has sent over this link, this one included

@@ -158,11 +158,15 @@ void link_connected(struct link *l, int64_t now)
         l->attempt_at_ns = MIN(l->attempt_at_ns, now);
 }
 
+static bool is_stale(const struct link *l, int64_t now)
+{
+    return now - l->heard_ns > 2 * ping_interval(l);
+}
+
 // Something arrived by which the peer seems to begin anew, while what is sent to it may go nowhere.
 void link_hasten(struct link *l, int64_t now)
 {
-    bool stale = now - l->heard_ns > 2 * ping_interval(l);
-    if (l->up ? !stale : nano_ready(l->push_fd))
+    if (l->up ? !is_stale(l, now) : nano_ready(l->push_fd))
         return;
     if (l->up && now >= l->opened_ns + HASTEN_NS)
         push_open(l, now);
@@ -275,7 +279,7 @@ static void hello_send(struct link *l, struct session *session, bool want_reply,
 
 void link_established(struct link *l, int64_t now)
 {
-    l->wanted = false;
+    l->wanted_ns = 0;
     l->unanswered = 0;
     if (l->up)
         l->attempt_backoff_ns = 0;
@@ -389,7 +393,7 @@ void link_on_reset(struct link *l, const struct frame *frame, int64_t now)
     if (!link_initiates(l) || frame->from_initiator || !known)
         return;
     link_hasten(l, now);
-    l->wanted = true;
+    l->wanted_ns = now;
     l->attempt_at_ns =
         MIN(l->attempt_at_ns, MAX(now, l->attempt_last_ns + (l->up ? 2 : 1) * ATTEMPT_NS_MIN));
 }
@@ -408,7 +412,9 @@ static bool attempt_due(const struct link *l)
 {
     if (!link_initiates(l))
         return false;
-    return !l->up || l->wanted || (l->current && l->current->bytes > SESSION_BYTES_MAX);
+    bool wanted =
+        l->wanted_ns != 0 && l->heard_ns <= l->wanted_ns; // the peer has no session any more
+    return !l->up || wanted || (l->current && l->current->bytes > SESSION_BYTES_MAX);
 }
 
 static void tick_attempt(struct link *l, int64_t now)
@@ -424,7 +430,7 @@ static void tick_attempt(struct link *l, int64_t now)
     }
     int64_t max = l->refused_ns ? REFUSED_NS_MAX : ATTEMPT_NS_MAX;
     l->attempt_at_ns = now + backoff(&l->attempt_backoff_ns, ATTEMPT_NS_MIN, max);
-    if (l->up && l->unanswered++ >= UNANSWERED_MAX) {
+    if (l->up && l->unanswered++ >= UNANSWERED_MAX && is_stale(l, now)) {
         l->unanswered = 0;
         push_open(l, now); // up, but these do not arrive
         return;

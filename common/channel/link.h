@@ -81,7 +81,7 @@ struct link {
     bool knocked;
 
     struct attempt attempts[LINK_ATTEMPTS];
-    bool wanted; // a new handshake though one is established
+    int64_t wanted_ns; // when the peer seemed to have no session; void once it is heard again
     int64_t attempt_at_ns, attempt_last_ns, attempt_backoff_ns;
     int64_t window_ns; // of the limit for handshakes that strangers start
     unsigned window_count;
@@ -97,6 +97,7 @@ struct link {
     int64_t avoid_until_ns; // data: not to be chosen while another one is up
     uint64_t number_sent;   // user messages
     int64_t sent_ns;
+    bool unread; // the side's user leaves messages unread
 
     uint64_t number_received; // owner
     uint64_t losses;          // owner: times at which user messages were found missing

@@ -80,6 +80,7 @@ static int seal_message(struct link *l, struct session *session, enum frame_type
     const bool user = type == FRAME_USER;
     struct frame_inner inner = {
         .type = (uint8_t)type,
+        .flags = l->unread ? FRAME_UNREAD : 0,
         .heard = le64_make(session->received),
         .number = le64_make(l->number_sent + user),
     };
@@ -136,10 +137,12 @@ static void count_numbers(struct link *l, enum frame_type type, uint64_t number)
 
 static const char *inner_parse(const uint8_t *data, size_t size, struct frame_inner *ret_inner)
 {
-    static const uint8_t zero[7];
+    static const uint8_t zero[6];
     memcpy(ret_inner, data, sizeof(*ret_inner)); // frame_parse() has seen that there are so many
     if (ret_inner->type == 0 || ret_inner->type >= FRAME_TYPE_END)
         return "an unknown type of message";
+    if (ret_inner->flags & ~FRAME_UNREAD)
+        return "an unknown flag";
     if (memcmp(ret_inner->reserved, zero, sizeof(zero)) != 0 || le64_get(ret_inner->reserved2) != 0)
         return "reserved bytes that are not zero";
     return NULL;
@@ -155,7 +158,7 @@ static void session_heard(struct link *l, struct session *session, const struct 
                               memory_order_relaxed);
     atomic_fetch_add_explicit(&session->bytes, frame->size, memory_order_relaxed);
     uint64_t probe = session->probe;
-    if (probe != 0 && le64_get(inner->heard) >= probe)
+    if (probe != 0 && (le64_get(inner->heard) >= probe || inner->flags & FRAME_UNREAD))
         session->probe = 0;
 }
 

@@ -214,6 +214,14 @@ static int best_path(const struct side *side, bool leave, int64_t now)
     return stay ? side->send_path : CHANNEL_NO_PATH;
 }
 
+bool side_has_other(const struct side *side, int64_t now)
+{
+    for (int i = 0; i < side->n_links; i++)
+        if (eligible(side, i, true, now))
+            return true;
+    return false;
+}
+
 void side_choose(struct side *side, bool leave, int64_t now)
 {
     if (side->kind != CHANNEL_SIDE_DATA)
@@ -309,6 +317,17 @@ static void note_time(struct side *side, int64_t now)
     side->worked_ns = now;
 }
 
+// What the user leaves unread is no silence of the peer, who is told, too.
+static void note_unread(struct side *side, bool readable, int64_t now)
+{
+    bool unread = readable && !side->drained;
+    side->drained = false;
+    if (unread)
+        side->grace_ns = now;
+    for (int i = 0; i < side->n_links; i++)
+        side->links[i].unread = unread;
+}
+
 int side_receive(struct side *side, struct received *ret_received)
 {
     int64_t now = clock_boot_ns();
@@ -323,6 +342,7 @@ int side_receive(struct side *side, struct received *ret_received)
         nano_free(message);
         flush_events(side);
     }
+    side->drained = true;
     return -EAGAIN;
 }
 
@@ -332,6 +352,7 @@ static void take_ready(struct side *side, int64_t now)
 {
     struct epoll_event events[CHANNEL_PATHS_MAX + 2];
     uint64_t count;
+    bool readable = false;
     int n = epoll_wait(side->epoll, events, (int)ARRAY_LEN(events), 0);
     for (int i = 0; i < n; i++) {
         uint32_t tag = events[i].data.u32;
@@ -339,7 +360,9 @@ static void take_ready(struct side *side, int64_t now)
             link_connected(&side->links[tag], now);
         else if (tag == EVENT_KICK)
             (void)!read(side->kick, &count, sizeof(count));
+        readable |= tag == EVENT_PULL;
     }
+    note_unread(side, readable, now);
 }
 
 static void shed_connections(struct side *side, int64_t now)

@@ -26,6 +26,7 @@ struct side {
     _Atomic int64_t deadline_ns;
     uint64_t broken; // connections, as last seen
     int64_t looked_ns, shed_ns;
+    bool drained; // since the last work everything (or a good deal) was received
     struct said trouble;
 
     // The choice of a data path (path.c); under the lock.
@@ -60,5 +61,7 @@ void side_kick(struct side *side); // from any thread: let the owner work
 // Under the lock: chooses the path for data (nothing on the control side). `leave`: not the present
 // one, if possible.
 void side_choose(struct side *side, bool leave, int64_t now);
+// Under the lock: whether another path is up that was not left lately.
+bool side_has_other(const struct side *side, int64_t now);
 
 #endif

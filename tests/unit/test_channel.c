@@ -292,6 +292,15 @@ static void large_and_small_messages_arrive_whole(void **state)
     ends_close(&e);
 }
 
+static int downs(const struct end *end)
+{
+    int n = 0;
+    for (int side = 0; side < 2; side++)
+        for (int i = 0; i < CHANNEL_PATHS_MAX; i++)
+            n += end->counts[side][i][CHANNEL_DOWN];
+    return n;
+}
+
 static bool b_has_all(struct ends *e)
 {
     return e->b.n_data >= 200;
@@ -312,6 +321,8 @@ static void back_pressure_is_felt_and_ends(void **state)
         assert_true(++sent < 1000);
     struct pollfd p = {channel_data_send_fd(e.a.ch), POLLIN, 0};
     assert_int_equal(poll(&p, 1, 0), 0);
+    ends_pump(&e, 4000); // more than five times the silence: the peer is busy, not dead
+    assert_int_equal(downs(&e.a) + downs(&e.b), 0);
     e.b.deaf = false;
     while (sent < 200) {
         ends_pump(&e, 1);
@@ -508,15 +519,6 @@ static void send_garbage(const char *host, uint16_t port, unsigned kind)
 static bool both_in_trouble(struct ends *e)
 {
     return e->a.troubles > 0 && e->b.troubles > 0;
-}
-
-static int downs(const struct end *end)
-{
-    int n = 0;
-    for (int side = 0; side < 2; side++)
-        for (int i = 0; i < CHANNEL_PATHS_MAX; i++)
-            n += end->counts[side][i][CHANNEL_DOWN];
-    return n;
 }
 
 static void garbage_on_every_port_changes_nothing(void **state)
