@@ -288,7 +288,6 @@ static void settle_report(struct replica *r)
 void replica_finish(struct replica *r, void (*done)(void *arg, const struct replica_finish *finish),
                     void *arg)
 {
-    ENSURE(!r->finishing);
     r->finishing = true;
     r->restarting = false;
     r->finished = false;

@@ -115,8 +115,10 @@ struct replica *replica_free(struct replica *replica);
 void replica_stop(struct replica *replica);
 bool replica_idle(const struct replica *replica);
 
-// Accepts frames of this session from received + 1 on; those of any other are dropped. Ends a
-// finish that is over. 0: accepts none.
+// For an end whose queue holds the stream up to where the session goes on. (One that was never
+// started, or whose end was active meanwhile, begins with replica_restart().) Accepts frames of
+// this session from received + 1 on; those of any other are dropped. Ends a finish that is over. 0:
+// accepts none.
 void replica_session(struct replica *replica, uint64_t session, int64_t now);
 // The same for a stream that begins at `first_seq` in epoch `epoch` (id), behind a gap, because a
 // resync follows. What is held is replayed first; then everything is forgotten, and
@@ -144,8 +146,9 @@ void replica_pause(struct replica *replica, bool paused);
 // or -errno of the failure). -EBUSY: one is waiting already.
 int replica_settle(struct replica *replica, void (*done)(void *arg, int status), void *arg);
 // A takeover or the end of a handover: receives no more, replays to the end of the valid prefix (a
-// pause does not count, gates still do), settles, forgets what lies behind, and reports once. Not
-// to be called again before replica_session().
+// pause does not count, gates still do), settles, forgets what lies behind, and reports once.
+// replica_session() or replica_restart() ends it; called again before that, it goes on for the
+// newest caller.
 void replica_finish(struct replica *replica,
                     void (*done)(void *arg, const struct replica_finish *finish), void *arg);
 

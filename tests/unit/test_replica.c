@@ -835,6 +835,8 @@ static void a_takeover_applies_all_that_was_received(void **state)
     assert_true(w->finish.reaches_confirmed);
     assert_int_equal(stats_of(w).settled, 25);
     expect_content(w, 1, 25);
+    replica_finish(w->r, on_finish, w); // asked again: reported again
+    assert_int_equal(w->finishes, 2);
     // It did not come to a takeover after all.
     replica_pause(w->r, false);
     replica_session(w->r, SESSION, w->now);
