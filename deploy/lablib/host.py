@@ -59,8 +59,13 @@ def _sync_directory(path):
 
 
 def libvirtd(lab, host):
-    """What starts the host's own libvirtd. It is not started again by the supervisor, but by the same command."""
-    return {"name": "libvirtd", "kind": "once", "argv": [os.path.join(TOP, "deploy", "lab-libvirtd"),
+    """What starts the host's own libvirtd. It is not started again by the supervisor, but by the same command.
+
+    It is asked once what its emulator can do: one that has been up for a while knows, and the first guest need not wait.
+    """
+    command = '"$0" "$1" && virsh -q -c qemu:///system domcapabilities --virttype qemu >/dev/null'
+    return {"name": "libvirtd", "kind": "once", "argv": ["/bin/sh", "-c", command,
+                                                         os.path.join(TOP, "deploy", "lab-libvirtd"),
                                                          lab.path(host, "libvirt")]}
 
 
