@@ -408,6 +408,8 @@ static int make_places(struct endpoint *ep, struct error *err)
     if (r == 0)
         r = path_format(ep->queue_path, sizeof(ep->queue_path), "%s/unsafe", ep->runtime_path);
     if (r == 0)
+        r = path_format(ep->safe_path, sizeof(ep->safe_path), "%s/safe", ep->state_path);
+    if (r == 0)
         r = path_format(ep->flag_path, sizeof(ep->flag_path), "%s/stepped-down", ep->runtime_path);
     if (r < 0)
         return error_sys(err, r, "pair %s: its directories", ep->pair->pair);
@@ -602,9 +604,7 @@ static int open_apps(struct endpoint *ep, struct error *err)
 
 static int open_threads(struct endpoint *ep, struct error *err)
 {
-    char safe[PATH_SIZE + 8];
-    (void)snprintf(safe, sizeof(safe), "%s/safe", ep->state_path);
-    int r = dir_make(safe, 0700, err);
+    int r = dir_make(ep->safe_path, 0700, err);
     if (r < 0)
         return r;
     ep->stream_box = mailbox_new();
@@ -628,7 +628,7 @@ static int open_threads(struct endpoint *ep, struct error *err)
     struct stream_config stream = {
         .pair = ep->pair,
         .side = ep->config.side,
-        .safe_path = safe,
+        .safe_path = ep->safe_path,
         .pair_id = ep->pair_id,
         .channel = ep->channel,
         .figures = &ep->figures,

@@ -79,8 +79,12 @@ static struct front_report *report_new(int kind)
     return letter_new(sizeof(struct front_report), kind);
 }
 
+static void publish(struct front *f, int64_t now);
+
+// The figures first: whoever acts on the report must not see older ones.
 static void report(struct front *f, const struct end_event *event)
 {
+    publish(f, clock_boot_ns());
     struct front_report *r = report_new(FRONT_EVENT);
     r->event = *event;
     mailbox_post(f->config.reports, r);
@@ -598,7 +602,7 @@ static void resync_turn(struct front *f, int64_t now)
 static void publish(struct front *f, int64_t now)
 {
     struct figures *g = f->config.figures;
-    if (!f->queue) {
+    if (!f->updates) {
         atomic_store(&g->held_from, 0);
         atomic_store(&g->waiting_ns, 0);
         atomic_store(&g->queue_records, 0);

@@ -200,6 +200,7 @@ void command_take(struct end *e, const struct end_event *ev)
         f.word.command = ev->command.command;
         f.word.flags = ev->command.flags;
         frame_send(e, &f);
+        e->passed_on = f.word.id;
         end_operation(e, command_name(ev->command.command), STEP_PENDING, "passed on to the active end");
         reply(e, ev->command.id, 0, "passed on to the other end");
         return; // its FRAME_REPLY says how it goes
@@ -211,8 +212,9 @@ void command_take(struct end *e, const struct end_event *ev)
 void command_frame(struct end *e, const struct frame *f)
 {
     if (f->type == FRAME_REPLY) {
-        if (f->word.command > COMMAND_STOP)
+        if (f->word.command > COMMAND_STOP || f->word.id != e->passed_on)
             return;
+        e->passed_on = 0;
         // A switchover is done when this end is active; everything else when the other end has accepted it.
         enum end_step_result result = f->word.status < 0                       ? STEP_FAILED
                                       : f->word.command == COMMAND_SWITCH ? STEP_PENDING
@@ -221,8 +223,10 @@ void command_frame(struct end *e, const struct frame *f)
             end_operation(e, command_name(f->word.command), result, "%s", f->word.text);
         return;
     }
-    if (f->word.command > COMMAND_STOP)
+    // It comes over every path.
+    if (f->word.command > COMMAND_STOP || f->word.id <= e->peer.command_id)
         return;
+    e->peer.command_id = f->word.id;
     struct answer a = execute(e, (enum end_command)f->word.command, f->word.flags);
     struct frame answer = frame_new(e, FRAME_REPLY);
     answer.word.id = f->word.id;

@@ -55,6 +55,7 @@ struct peer {
     uint64_t last_session;
     uint64_t durable, applied;
     uint64_t backlog;
+    uint64_t command_id;   // its newest command that was carried out here
     int64_t frame_ns; // when anything of this run came last
     int64_t heard_ns; // when a frame came last that echoes a heartbeat of mine, younger than T at
                       // that time
@@ -229,6 +230,7 @@ struct end {
     } probe;
     bool watching;
     struct operation operation;
+    uint64_t passed_on; // a command whose answer by the peer is awaited; 0 none
     uint64_t random;
     char why[WHY_SIZE * 2]; // room for end_view()
     // Out.
