@@ -37,7 +37,7 @@
     5 // times the silence: a large message on a slow line is no silence while its host is heard
 #define SESSION_BYTES_MAX (UINT64_C(1) << 36) // then new keys (far below the bounds of AES-GCM)
 #define REPLIES_MAX       3
-#define UNANSWERED_MAX    2
+#define UNANSWERED_MAX    1
 #define CONTROL_BUFFER    (256 * 1024)
 #define DATA_BUFFER       (4 * 1024 * 1024)
 

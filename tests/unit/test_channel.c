@@ -8,12 +8,14 @@
 #include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -851,6 +853,63 @@ static bool a_down(struct ends *e)
     return !end_up(&e->a, CHANNEL_SIDE_CONTROL, 0) && !end_up(&e->a, CHANNEL_SIDE_DATA, 0);
 }
 
+// A process that is the Secondary once a byte comes through the pipe, until it is killed.
+static pid_t start_secondary(const struct ends *e, int pipe_fds[2])
+{
+    assert_int_equal(pipe2(pipe_fds, O_CLOEXEC), 0);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid > 0)
+        return pid;
+    struct ends own = *e;
+    char byte;
+    close(pipe_fds[1]);
+    if (read(pipe_fds[0], &byte, 1) != 1)
+        _exit(1);
+    own.b.config.run = random_id();
+    end_open(&own.b);
+    for (;;)
+        ends_pump(&own, 1000);
+}
+
+static bool a_up(struct ends *e)
+{
+    return end_up(&e->a, CHANNEL_SIDE_CONTROL, 0) && end_up(&e->a, CHANNEL_SIDE_DATA, 0);
+}
+
+static bool a_up_again(struct ends *e)
+{
+    return a_up(e) && e->a.counts[CHANNEL_SIDE_CONTROL][0][CHANNEL_UP] >= 2 &&
+           e->a.counts[CHANNEL_SIDE_DATA][0][CHANNEL_UP] >= 2;
+}
+
+// Killed (after it was stopped, so that it could not even have closed in order), and another
+// process in its place.
+static void a_killed_peer_is_found_and_replaced(void **state)
+{
+    struct ends e;
+    int go[2][2];
+    ends_configure(&e, 1, key, false);
+    pid_t first = start_secondary(&e, go[0]); // before this process has any thread of nanomsg's
+    pid_t second = start_secondary(&e, go[1]);
+    assert_int_equal(write(go[0][1], "g", 1), 1);
+    end_open(&e.a);
+    ends_wait(&e, a_up, "the first one");
+    assert_int_equal(kill(first, SIGSTOP), 0);
+    ends_wait(&e, a_down, "its silence");
+    assert_int_equal(kill(first, SIGKILL), 0);
+    assert_int_equal(waitpid(first, NULL, 0), first);
+    int64_t start = clock_boot_ns();
+    assert_int_equal(write(go[1][1], "g", 1), 1);
+    ends_wait(&e, a_up_again, "the second one");
+    print_message("back after %lld ms\n", (long long)((clock_boot_ns() - start) / NS_PER_MS));
+    assert_int_equal(kill(second, SIGKILL), 0);
+    assert_int_equal(waitpid(second, NULL, 0), second);
+    end_close(&e.a);
+    for (int i = 0; i < 4; i++)
+        close(go[i / 2][i % 2]);
+}
+
 static void a_closed_end_says_goodbye(void **state)
 {
     struct ends e;
@@ -966,6 +1025,7 @@ int main(void)
         cmocka_unit_test(data_fails_over_when_told_so),
         cmocka_unit_test(lost_messages_are_told),
         cmocka_unit_test(a_restarted_peer_is_soon_back),
+        cmocka_unit_test(a_killed_peer_is_found_and_replaced),
         cmocka_unit_test(a_closed_end_says_goodbye),
         cmocka_unit_test(threads_share_a_channel),
     };
