@@ -439,15 +439,21 @@ static int lun_probed(void *owner, const struct lun_facts *facts, char *why, siz
         (void)snprintf(why, why_size, "%s", wrong);
         return -ENODEV;
     }
+    return 0;
+}
+
+static void lun_up(void *owner)
+{
+    struct lun *lun = owner;
     lun->trouble = NULL;
     send_waiting(lun, &lun->again);
-    return 0;
 }
 
 static const struct session_events events = {
     .ended = command_ended,
     .returned = command_returned,
     .probed = lun_probed,
+    .up = lun_up,
     .reset = target_was_reset,
 };
 

@@ -32,7 +32,9 @@
 #define ASC_NO_SUCH_LUN    0x2500
 #define ASC_INVALID_PARAM  0x2600
 #define ASC_SPACE_FAILED   0x2707
-#define ASC_RESET          0x29 // the upper byte; all its qualifiers are kinds of reset
+#define ASC_POWER_ON_RESET 0x2900 // power on, or some reset
+#define ASC_POWER_ON       0x2901
+#define ASC_INTERNAL_RESET 0x2904
 #define ASC_NO_MEDIUM      0x3a // the upper byte
 
 static uint32_t be16(const uint8_t *p)
@@ -158,6 +160,13 @@ static const struct sense_rule *find_rule(int key, int code)
     return rule;
 }
 
+// Resets of a bus or by a task management function leave a cache alone.
+static bool may_lose_cache(int asc_ascq)
+{
+    return asc_ascq == ASC_POWER_ON_RESET || asc_ascq == ASC_POWER_ON ||
+           asc_ascq == ASC_INTERNAL_RESET;
+}
+
 enum lun_verdict lun_judge(int status, int sense_key, int asc_ascq, int *ret_error, bool *ret_reset)
 {
     *ret_error = -EIO;
@@ -166,7 +175,7 @@ enum lun_verdict lun_judge(int status, int sense_key, int asc_ascq, int *ret_err
     case STATUS_CHECK_CONDITION: {
         const struct sense_rule *rule = find_rule(sense_key, asc_ascq);
         *ret_error = rule->error;
-        *ret_reset = sense_key == SENSE_UNIT_ATTENTION && asc_ascq >> 8 == ASC_RESET;
+        *ret_reset = sense_key == SENSE_UNIT_ATTENTION && may_lose_cache(asc_ascq);
         return rule->verdict;
     }
     case STATUS_RESERVATION_CONFLICT:

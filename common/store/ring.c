@@ -32,16 +32,17 @@
 #include "common/store/backend.h"
 #include "common/store/disk.h"
 
-#define RING_ENTRIES     256
-#define OPS_MAX          128
-#define BOUNCES          16
-#define BOUNCE_SIZE      (256u << 10)
-#define ZEROS_SIZE       (1u << 20)
-#define INLINE_WRITE_MAX (256u << 10)
-#define SMALL_ZERO       4096u        // below this, zeros are written rather than a hole punched
-#define TRANSFER_MAX     (512u << 20) // one system call moves less than 2 GiB
-#define TURN_REQUESTS    256          // started in one turn before the caller gets the thread back
-#define SUBMIT_RETRY_NS  NS_PER_MS
+#define RING_ENTRIES    256
+#define OPS_MAX         128
+#define BOUNCES         16
+#define BOUNCE_SIZE     (256u << 10)
+#define ZEROS_SIZE      (1u << 20)
+#define PIECE           (32u << 10)
+#define TURN_BYTES      (4u << 20)   // written inline in one turn
+#define SMALL_ZERO      4096u        // below this, zeros are written rather than a hole punched
+#define TRANSFER_MAX    (512u << 20) // one system call moves less than 2 GiB
+#define TURN_REQUESTS   256          // started in one turn before the caller gets the thread back
+#define SUBMIT_RETRY_NS NS_PER_MS
 
 enum op_kind {
     OP_READ,
@@ -76,7 +77,8 @@ struct ring {
     struct store store; // first
     struct disk disk;
     struct io_uring io;
-    bool turning; // inside turn(): kicks of callbacks are satisfied by it
+    uint64_t inline_left; // of TURN_BYTES
+    bool turning;         // inside turn(): kicks of callbacks are satisfied by it
     bool closing;
     bool cached_reads; // RWF_NOWAIT works here
     bool punch_works;
@@ -310,7 +312,7 @@ static bool issue_zero(struct ring *ring, struct block_request *request)
 
 // ---- what is done at once
 
-// 0 or -errno when the request is done, 1 when the ring must do (the rest of) it.
+// As do_inline(); the ring may have to do the rest only.
 static int read_cached(struct ring *ring, struct block_request *request)
 {
     struct iovec iov = {request->data, request->length};
@@ -326,12 +328,33 @@ static int read_cached(struct ring *ring, struct block_request *request)
     return (uint64_t)n == request->length ? 0 : 1;
 }
 
+// As far as this turn goes: 0 or -errno when the request is done, -EAGAIN when it goes on in the
+// next turn.
+static int write_pieces(struct ring *ring, struct block_request *request)
+{
+    struct request_progress *p = request_progress(request);
+    while (p->issued < request->length) {
+        if (ring->inline_left == 0)
+            return -EAGAIN;
+        uint64_t piece = MIN(MIN(request->length - p->issued, PIECE), ring->inline_left);
+        int r = write_inline(ring, (uint8_t *)request->data + p->issued, piece,
+                             request->offset + p->issued);
+        if (r < 0)
+            return r == -EAGAIN ? -EIO : r;
+        p->issued += piece;
+        ring->inline_left -= piece;
+    }
+    return 0;
+}
+
+// 0 or -errno when the request is done, -EAGAIN when the turn is over before it, 1 when the ring
+// must do it.
 static int do_inline(struct ring *ring, struct block_request *request)
 {
     if (ring->disk.direct_align > 1)
         return 1;
-    if (request->op == BLOCK_WRITE && request->length <= INLINE_WRITE_MAX)
-        return write_inline(ring, request->data, request->length, request->offset);
+    if (request->op == BLOCK_WRITE)
+        return write_pieces(ring, request);
     if (request->op == BLOCK_READ && ring->cached_reads)
         return read_cached(ring, request);
     return 1;
@@ -339,24 +362,27 @@ static int do_inline(struct ring *ring, struct block_request *request)
 
 // ---- the turn: take completions, start requests, submit once
 
-// Starts the request at the head of the queue; false when it must wait for an op.
+// Starts the request at the head of the queue; false when it must wait for an op or for the next
+// turn.
 static bool start_head(struct ring *ring)
 {
     struct block_request *request = ring->queued.head;
     struct request_progress *p = request_progress(request);
-    if (p->issued == 0) {
-        int r = store_refusal(&ring->store, request);
-        if (r == 0 && request->op == BLOCK_FLUSH) {
-            request_push(&ring->flushes, request_pop(&ring->queued));
-            return true;
-        }
-        if (r == 0 && request->length > 0)
-            r = do_inline(ring, request);
-        if (r <= 0) {
-            (void)request_pop(&ring->queued);
-            request->done(request, r);
-            return true;
-        }
+    int r = p->parts == 0 ? store_refusal(&ring->store, request) : 1;
+    if (r == 0 && request->op == BLOCK_FLUSH) {
+        request_push(&ring->flushes, request_pop(&ring->queued));
+        return true;
+    }
+    if (r == 0 && request->length > 0)
+        r = do_inline(ring, request);
+    if (r == -EAGAIN) {
+        arm_wake(ring);
+        return false;
+    }
+    if (r <= 0) {
+        (void)request_pop(&ring->queued);
+        request->done(request, r);
+        return true;
     }
     bool transfer = request->op == BLOCK_READ || request->op == BLOCK_WRITE;
     while (p->issued < request->length) {
@@ -484,6 +510,7 @@ static void turn(struct ring *ring)
     if (ring->turning)
         return;
     ring->turning = true;
+    ring->inline_left = TURN_BYTES;
     take_completions(ring);
     start_queued(ring);
     start_sync(ring);

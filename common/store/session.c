@@ -28,12 +28,13 @@
 #include "common/base/clock.h"
 #include "common/base/random.h"
 
-#define ATTEMPT_NS        (5 * NS_PER_S) // connect, log in and probe together
-#define PING_NS           (3 * NS_PER_S)
-#define SILENT_PINGS_MAX  2
-#define PROBE_TRIES_MAX   20 // unit attentions and the like
-#define INITIATOR_DEFAULT "iqn.2024-01.invalid.understudy:"
-#define INITIATOR_MAX     223
+#define ATTEMPT_NS         (5 * NS_PER_S) // connect, log in and probe together
+#define PING_NS            (3 * NS_PER_S)
+#define SILENT_PINGS_MAX   2
+#define CLEAR_FAILURES_MAX 3
+#define PROBE_TRIES_MAX    20 // unit attentions and the like
+#define INITIATOR_DEFAULT  "iqn.2024-01.invalid.understudy:"
+#define INITIATOR_MAX      223
 
 enum phase { AWAY, CONNECTING, LOGGING_IN, PROBING, UP };
 
@@ -46,7 +47,8 @@ struct session {
     char portal[MAX_STRING_SIZE + 1]; // numeric, so that a reconnect never waits for a name server
     char initiator[INITIATOR_MAX + 1];
     uint32_t id;
-    bool pretend_user;
+    bool pretend_user;       // for a login with a security phase
+    unsigned clear_failures; // CLEAR TASK SET broke the session so many times in a row
     // The attempt or session of now.
     struct iscsi_context *context; // NULL when AWAY
     enum phase phase;
@@ -218,18 +220,34 @@ static const struct probe {
     {"INQUIRY (provisioning)", false, ask_provisioning, lun_decode_provisioning},
 };
 
-static void probed(struct session *session)
+static void cleared(struct iscsi_context *context, int status, void *data, void *private)
 {
-    char why[sizeof(session->why)] = "";
+    struct session *session = private;
+    if (is_broken(status)) {
+        session->clear_failures++; // perhaps the target rejects what it does not know
+        lose(session, "the connection broke");
+        return;
+    }
+    if (data) // asked, not skipped
+        session->clear_failures = 0;
     session->phase = UP;
     session->up_since_ns = clock_boot_ns();
     session->timer_ns = session->up_since_ns + PING_NS;
     session->silent_pings = 0;
+    session->events->up(session->owner);
+}
+
+static void probed(struct session *session)
+{
+    char why[sizeof(session->why)] = "";
     int r = session->events->probed(session->owner, &session->facts, why, sizeof(why));
-    if (r < 0) {
-        session->phase = PROBING;
+    if (r < 0)
         refuse(session, r, why);
-    }
+    else if (session->clear_failures >= CLEAR_FAILURES_MAX)
+        cleared(session->context, SCSI_STATUS_GOOD, NULL, session);
+    else if (iscsi_task_mgmt_async(session->context, session->url.lun, ISCSI_TM_CLEAR_TASK_SET,
+                                   0xffffffff, 0, cleared, session) != 0)
+        lose(session, "cannot send a command");
 }
 
 static void probe_failed(struct session *session, int status, const struct scsi_sense *sense)

@@ -47,9 +47,12 @@ struct session_events {
     // The session broke before the answer: carried out or not, nobody knows. Nothing can be sent
     // from here.
     void (*returned)(void *owner, struct scsi_command *command);
-    // A new session has asked what the LUN is. 0: go on, lun_session_is_up() holds from now on and
-    // commands may be sent from here. -errno with *why set: drop the session and try again later.
+    // A new session has asked what the LUN is. 0: go on; -errno with *why set: drop the session and
+    // try again later.
     int (*probed)(void *owner, const struct lun_facts *facts, char *why, size_t why_size);
+    // lun_session_is_up() holds from now on. Nothing of an earlier session is still running in the
+    // target.
+    void (*up)(void *owner);
     // While probing, the target said that it has been reset.
     void (*reset)(void *owner);
 };

@@ -453,6 +453,38 @@ static void failed_flush_is_final(void **state)
     unlink(control);
 }
 
+// A device that runs out of space behind its page cache: the writes succeed, the flush does not,
+// and stays failed.
+static void lost_writeback_is_final(void **state)
+{
+    char path[128];
+    if (!*small)
+        skip();
+    snprintf(path, sizeof(path), "%s/backing", small);
+    command_line(loop, sizeof(loop), "losetup --show -f '%s' 2>/dev/null",
+                 make_file(path, 200 << 20));
+    if (!*loop)
+        skip();
+    struct store_config config = {.path = loop};
+    struct store *store = rig_open(&config);
+    size_t length = 1 << 20;
+    uint8_t *data = malloc(length);
+    assert_non_null(data);
+    memset(data, 7, length);
+    for (uint64_t at = 0; at < 100 << 20; at += length)
+        assert_int_equal(rig_run(store, BLOCK_WRITE, 0, at, length, data), 0);
+    int failed = rig_run(store, BLOCK_FLUSH, 0, 0, 0, NULL);
+    assert_true(failed < 0);
+    assert_int_equal(rig_run(store, BLOCK_FLUSH, 0, 0, 0, NULL), failed);
+    assert_int_equal(rig_run(store, BLOCK_WRITE, 0, 0, length, data), failed);
+    assert_int_equal(rig_run(store, BLOCK_READ, 0, 0, length, data), 0);
+    assert_false(store_is_up(store));
+    (void)store_free(store);
+    free(data);
+    detach_loop();
+    unlink(path);
+}
+
 static void faults_come_on_command(void **state)
 {
     const char *control = in_dir("faults");
@@ -566,6 +598,7 @@ int main(void)
         cmocka_unit_test(full_file_system_is_reported),
         cmocka_unit_test(truncated_file_is_an_error),
         cmocka_unit_test(failed_flush_is_final),
+        cmocka_unit_test(lost_writeback_is_final),
         cmocka_unit_test(faults_come_on_command),
         cmocka_unit_test(hanging_request_is_busy),
         cmocka_unit_test(extents_tell_holes_from_data),

@@ -4,6 +4,8 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <iscsi/iscsi.h>
+#include <iscsi/scsi-lowlevel.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -116,9 +118,14 @@ static void set_lun(const char *params)
     assert_true(ADMIN("--op update --mode logicalunit --tid 1 --lun 1 --params %s", params));
 }
 
+// The target keeps a LUN for as long as commands of a session that is gone are running.
 static void drop_lun(void)
 {
-    assert_true(ADMIN("--op delete --mode logicalunit --tid 1 --lun 1"));
+    int64_t limit = clock_boot_ns() + 30 * NS_PER_S;
+    while (!ADMIN("--op delete --mode logicalunit --tid 1 --lun 1")) {
+        assert_true(clock_boot_ns() < limit);
+        usleep(10000);
+    }
 }
 
 static const char *lun_url(void)
@@ -303,6 +310,42 @@ static void chap_is_needed(void **state)
     drop_lun();
 }
 
+static struct iscsi_context *reserve_as_somebody_else(void)
+{
+    char portal[64];
+    snprintf(portal, sizeof(portal), "127.0.0.1:%d", port);
+    struct iscsi_context *other = iscsi_create_context(INITIATOR ".other");
+    assert_non_null(other);
+    iscsi_set_targetname(other, TARGET);
+    iscsi_set_session_type(other, ISCSI_SESSION_NORMAL);
+    assert_int_equal(iscsi_full_connect_sync(other, portal, 1), 0);
+    struct scsi_task *task = iscsi_reserve6_sync(other, 1);
+    assert_non_null(task);
+    assert_int_equal(task->status, SCSI_STATUS_GOOD);
+    scsi_free_scsi_task(task);
+    return other;
+}
+
+// Somebody else reserves the LUN while we use it: writes end with an error of their own, and the
+// state says why.
+static void reservation_conflict_is_reported(void **state)
+{
+    make_lun(1 << 20, "");
+    struct store_config config = {.path = lun_url(), .initiator = INITIATOR};
+    struct store *store = rig_open(&config);
+    uint8_t data[512] = {0};
+    assert_int_equal(rig_run(store, BLOCK_WRITE, 0, 0, sizeof(data), data), 0);
+    struct iscsi_context *other = reserve_as_somebody_else();
+    assert_int_equal(rig_run(store, BLOCK_WRITE, 0, 0, sizeof(data), data), -EBADE);
+    assert_non_null(strstr(store_state_text(store), "reservation conflict"));
+    (void)store_free(store);
+    expect_refused(&config, -EBUSY, "reservation conflict");
+    iscsi_destroy_context(other);
+    store = rig_open(&config);
+    assert_int_equal(rig_run(store, BLOCK_WRITE, 0, 0, sizeof(data), data), 0);
+    close_lun(store);
+}
+
 // ---- a target that goes and comes
 
 struct load {
@@ -478,6 +521,7 @@ int main(void)
         cmocka_unit_test(wrong_size_is_refused),
         cmocka_unit_test(read_only_lun_is_refused),
         cmocka_unit_test(chap_is_needed),
+        cmocka_unit_test(reservation_conflict_is_reported),
         KIND(killed_target_loses_nothing, plain, plain),
         KIND(other_lun_is_not_touched, plain, plain),
         KIND(silent_target_is_noticed, plain, plain),
