@@ -476,8 +476,8 @@ static void run_timer(struct session *session)
         ping(session, now);
     else
         lun_session_lose(session, session->phase == CONNECTING
-                                  ? "no connection within 5 s"
-                                  : "the target takes longer than 5 s to answer the login");
+                                      ? "no connection within 5 s"
+                                      : "the target takes longer than 5 s to answer the login");
 }
 
 void lun_session_work(struct session *session)
@@ -609,8 +609,8 @@ static int parse(struct session *session, const struct store_config *config, str
 }
 
 int lun_session_open(const struct store_config *config, const char *name,
-                 const struct session_events *events, void *owner, struct session **ret_session,
-                 struct error *err)
+                     const struct session_events *events, void *owner, struct session **ret_session,
+                     struct error *err)
 {
     struct session *session = calloc(1, sizeof(*session));
     if (!session)

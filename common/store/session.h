@@ -58,8 +58,8 @@ struct session_events {
 };
 
 int lun_session_open(const struct store_config *config, const char *name,
-                 const struct session_events *events, void *owner, struct session **ret_session,
-                 struct error *err);
+                     const struct session_events *events, void *owner, struct session **ret_session,
+                     struct error *err);
 // Everything under way comes back through returned() first. NULL-safe, returns NULL.
 struct session *lun_session_free(struct session *session);
 
@@ -73,8 +73,8 @@ void lun_session_lose(struct session *session, const char *why);
 int lun_session_fd(const struct session *session);
 int64_t lun_session_deadline_ns(const struct session *session);
 void lun_session_work(struct session *session);
-// Sends what was queued by lun_session_send(), and renews what lun_session_fd() waits for. To be called at
-// the end of every turn, after lun_session_work() too.
+// Sends what was queued by lun_session_send(), and renews what lun_session_fd() waits for. To be
+// called at the end of every turn, after lun_session_work() too.
 void lun_session_push(struct session *session);
 
 // Why it is not up, for people. Since when (CLOCK_BOOTTIME). Whether the last attempt ended in a
