@@ -9,7 +9,7 @@ check_PROGRAMS += test_store_iscsi
 test_store_iscsi_SOURCES = test_store_iscsi.c store_rig.c store_rig.h
 test_store_iscsi_LDADD = $(STORE_LIBS)
 
-EXTRA_PROGRAMS = bench_store
+EXTRA_PROGRAMS += bench_store
 bench_store_SOURCES = bench_store.c
 bench_store_LDADD = $(STORE_LIBS)
 
