@@ -149,8 +149,17 @@ static bool push_ready(struct link *l)
     return false;
 }
 
+// A responder says that it can be answered now: what it had to say in the last handshake may have
+// been lost.
+static void knock(struct link *l)
+{
+    if (!link_initiates(l) && !l->knocked && push_ready(l))
+        l->knocked = session_send_clear(l, FRAME_RESET, 0, NULL, 0) == 0;
+}
+
 void link_connected(struct link *l, int64_t now)
 {
+    knock(l);
     if (l->up)
         return;
     l->hello_at_ns = MIN(l->hello_at_ns, now);
@@ -448,11 +457,10 @@ static void tick_hello(struct link *l, int64_t now)
         return;
     bool late = !l->current || now - l->heard_ns > HELLO_LATE_AFTER_NS;
     l->hello_at_ns = now + jitter(late ? HELLO_LATE_NS : HELLO_NS);
-    if (l->current) {
+    if (l->current)
         hello_send(l, l->current, true, now);
-    } else if (!link_initiates(l) && !l->knocked && push_ready(l)) {
-        l->knocked = session_send_clear(l, FRAME_RESET, 0, NULL, 0) == 0;
-    }
+    else
+        knock(l);
 }
 
 static void tick_ping(struct link *l, int64_t now)
