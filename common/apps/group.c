@@ -4,12 +4,14 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <mntent.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "common/base/cleanup.h"
@@ -29,6 +31,14 @@ struct group {
     pid_t session; // of the last start command, 0 before
 };
 
+// A mount that another one lies over is in the table too, but cannot be reached.
+static bool is_cgroup2(const char *directory)
+{
+    struct statfs fs;
+
+    return statfs(directory, &fs) == 0 && fs.f_type == CGROUP2_SUPER_MAGIC;
+}
+
 void group_mount(char *ret_mount, size_t size)
 {
     char buffer[4096];
@@ -39,7 +49,8 @@ void group_mount(char *ret_mount, size_t size)
     if (!f)
         return;
     while (getmntent_r(f, &entry, buffer, sizeof(buffer)))
-        if (strcmp(entry.mnt_type, "cgroup2") == 0 && strlen(entry.mnt_dir) < size) {
+        if (strcmp(entry.mnt_type, "cgroup2") == 0 && strlen(entry.mnt_dir) < size &&
+            is_cgroup2(entry.mnt_dir)) {
             strcpy(ret_mount, entry.mnt_dir);
             break;
         }
