@@ -198,7 +198,7 @@ static const struct field queues_fields[] = {
      .preset = "256M", .help = "Limit of the unsafe queue in shared memory."},
     {"spill", FIELD_SIZE, .offset = QUEUES(spill), .min = 0, .max = PIB, .preset = "4G",
      .help = "Limit of the unsafe queue on disk, used when memory is full."},
-    {"safe", FIELD_SIZE, .offset = QUEUES(safe), .min = 64 * MIB, .max = PIB, .preset = "4G",
+    {"safe", FIELD_SIZE, .offset = QUEUES(safe), .min = 128 * MIB, .max = PIB, .preset = "4G",
      .help = "Limit of the safe queue."},
     {"overflow", FIELD_WORD, .offset = QUEUES(overflow), .words = words_overflow, .preset = "map",
      .help = "What happens when the unsafe queue is full: only the map remembers what changed (the "

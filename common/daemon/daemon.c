@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <systemd/sd-daemon.h>
 #include <systemd/sd-event.h>
@@ -43,7 +44,8 @@ struct daemon {
     bool ending;
 };
 
-// ---- endpoints --------------------------------------------------------------------------------------------------
+// ---- endpoints
+// --------------------------------------------------------------------------------------------------
 
 static void end_if_all_exited(struct daemon *d)
 {
@@ -135,7 +137,8 @@ static int start_endpoints(struct daemon *d)
     return mine > 0 && d->count == 0 ? -EINVAL : 0;
 }
 
-// ---- guard ------------------------------------------------------------------------------------------------------
+// ---- guard
+// ------------------------------------------------------------------------------------------------------
 
 static int on_guard(sd_event_source *source, int fd, uint32_t events, void *user);
 
@@ -174,7 +177,8 @@ static int on_guard(sd_event_source *source, int fd, uint32_t events, void *user
     return 0;
 }
 
-// ---- control ----------------------------------------------------------------------------------------------------
+// ---- control
+// ----------------------------------------------------------------------------------------------------
 
 static struct watched *find_pair(struct daemon *d, const char *name)
 {
@@ -228,9 +232,10 @@ static void run_command(struct watched *w, const struct control_request *request
                         struct control_reply *reply)
 {
     char text[ACTION_TEXT_SIZE];
-    unsigned flags = (control_request_flag(request, "force") ? COMMAND_FORCE : 0) |
-                     (control_request_flag(request, "accept-inconsistent") ? COMMAND_INCONSISTENT : 0) |
-                     (control_request_flag(request, "replay") ? COMMAND_REPLAY : 0);
+    unsigned flags =
+        (control_request_flag(request, "force") ? COMMAND_FORCE : 0) |
+        (control_request_flag(request, "accept-inconsistent") ? COMMAND_INCONSISTENT : 0) |
+        (control_request_flag(request, "replay") ? COMMAND_REPLAY : 0);
     for (size_t i = 0; i < ARRAY_LEN(commands); i++) {
         if (strcmp(request->command, commands[i].name) != 0)
             continue;
@@ -251,7 +256,8 @@ static void run_command(struct watched *w, const struct control_request *request
                                request->command);
 }
 
-static void on_request(void *user, const struct control_request *request, struct control_reply *reply)
+static void on_request(void *user, const struct control_request *request,
+                       struct control_reply *reply)
 {
     struct daemon *d = user;
     struct watched *w = request->pair[0] ? find_pair(d, request->pair) : NULL;
@@ -304,7 +310,8 @@ static int open_control(struct daemon *d, struct error *err)
     return control_server_open(path, on_request, on_bad_request, d, &d->control, err);
 }
 
-// ---- life -------------------------------------------------------------------------------------------------------
+// ---- life
+// -------------------------------------------------------------------------------------------------------
 
 static int on_signal(sd_event_source *source, const struct signalfd_siginfo *info, void *user)
 {
@@ -331,6 +338,16 @@ static void be_prompt(void)
         log_warning("memory is not locked: %s", strerror(errno));
 }
 
+// Each pair has some twenty descriptors, and each client of its exports one.
+static void raise_limits(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        limit.rlim_cur = limit.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
 static int open_loop(struct daemon *d, struct error *err)
 {
     sigset_t mask;
@@ -339,6 +356,7 @@ static int open_loop(struct daemon *d, struct error *err)
     (void)sigaddset(&mask, SIGINT);
     (void)pthread_sigmask(SIG_BLOCK, &mask, NULL);
     (void)signal(SIGPIPE, SIG_IGN);
+    raise_limits();
     int r = sd_event_new(&d->loop);
     if (r >= 0)
         r = sd_event_add_signal(d->loop, NULL, SIGTERM, on_signal, d);

@@ -16,7 +16,8 @@
 
 #define AWAKE_MAX_NS (NS_PER_S) // a data thread that works so long without an I/O is wedged
 
-// ---- history ----------------------------------------------------------------------------------------------------
+// ---- history
+// ----------------------------------------------------------------------------------------------------
 
 void endpoint_note(struct endpoint *ep, int64_t ns, const char *text)
 {
@@ -44,7 +45,8 @@ size_t endpoint_history(const struct endpoint *ep, struct status_event *events, 
     return n;
 }
 
-// ---- the step ---------------------------------------------------------------------------------------------------
+// ---- the step
+// ---------------------------------------------------------------------------------------------------
 
 // Heartbeats go out only while the data threads turn; waiting for a disk is no wedge.
 static bool is_wedged(const struct endpoint *ep, int64_t now)
@@ -64,7 +66,8 @@ static void sample(struct endpoint *ep, int64_t now, struct end_data *d)
     int64_t oldest = atomic_load(&g->queue_oldest_real_ns);
     int64_t age = oldest ? clock_real_ns() - oldest : 0;
     *d = (struct end_data){
-        // What the peer has confirmed was numbered, even where the front thread has not said so yet.
+        // What the peer has confirmed was numbered, even where the front thread has not said so
+        // yet.
         .numbered = MAX(atomic_load(&g->numbered), durable),
         .durable = durable,
         .applied = ep->serving ? atomic_load(&g->applied) : atomic_load(&g->replica_applied),
@@ -132,7 +135,8 @@ void endpoint_feed(struct endpoint *ep, const struct end_event *event)
     ep->stepping = false;
 }
 
-// ---- reports of the threads -------------------------------------------------------------------------------------
+// ---- reports of the threads
+// -------------------------------------------------------------------------------------
 
 static void begin(struct endpoint *ep)
 {
@@ -172,7 +176,9 @@ static void take_report(struct endpoint *ep, struct letter *letter)
         take_opened(ep, (struct stream_report *)letter);
         break;
     case STREAM_CLOSED:
-        endpoint_closed(ep);
+        endpoint_closed(ep, ((struct stream_report *)letter)->ok
+                                ? NULL
+                                : ((struct stream_report *)letter)->text);
         break;
     case SAVER_SAVED: {
         struct end_event ev = {.type = EV_SAVED};
@@ -186,7 +192,8 @@ static void take_report(struct endpoint *ep, struct letter *letter)
     }
 }
 
-// ---- callbacks --------------------------------------------------------------------------------------------------
+// ---- callbacks
+// --------------------------------------------------------------------------------------------------
 
 static void on_control(void *context, int path, uint64_t peer_run, const void *data, size_t size)
 {
@@ -211,7 +218,8 @@ static void on_control(void *context, int path, uint64_t peer_run, const void *d
 static void on_channel_event(void *context, enum channel_side side, int path,
                              enum channel_event event, const char *text)
 {
-    static const char *const names[] = {"up", "down", "refused", "trouble", "data path", "data lost"};
+    static const char *const names[] = {"up",      "down",      "refused",
+                                        "trouble", "data path", "data lost"};
     struct endpoint *ep = context;
     if (event == CHANNEL_DATA_LOST)
         return; // the stream's own numbers find it
@@ -226,7 +234,8 @@ static void on_channel_event(void *context, enum channel_side side, int path,
         ep->channel_refused[0] = '\0';
 }
 
-static const struct channel_ops channel_ops = {.on_control = on_control, .on_event = on_channel_event};
+static const struct channel_ops channel_ops = {.on_control = on_control,
+                                               .on_event = on_channel_event};
 
 static void on_app(void *context, const struct apps_event *ev)
 {
@@ -285,7 +294,8 @@ static void on_app_output(void *context, const char *app, const char *line)
     log_info("pair %s: %s: %s", ep->pair->pair, app, line);
 }
 
-// ---- work -------------------------------------------------------------------------------------------------------
+// ---- work
+// -------------------------------------------------------------------------------------------------------
 
 void endpoint_guard(struct endpoint *ep, struct guard *guard)
 {
@@ -395,13 +405,15 @@ int endpoint_command(struct endpoint *ep, enum end_command command, unsigned fla
     return ep->replied ? ep->reply_status : -EIO;
 }
 
-// ---- birth and death --------------------------------------------------------------------------------------------
+// ---- birth and death
+// --------------------------------------------------------------------------------------------
 
 static int make_places(struct endpoint *ep, struct error *err)
 {
     const struct endpoint_config *c = &ep->config;
     char export[PLACES_SOCKET_MAX];
-    int r = places_state(ep->state_path, sizeof(ep->state_path), c->state_dir, ep->pair->pair, c->side);
+    int r =
+        places_state(ep->state_path, sizeof(ep->state_path), c->state_dir, ep->pair->pair, c->side);
     if (r == 0)
         r = places_runtime(ep->runtime_path, sizeof(ep->runtime_path), c->runtime_dir,
                            ep->pair->pair, c->side);
@@ -463,7 +475,8 @@ static int parse_addresses(struct endpoint *ep, struct error *err)
     int r = 0;
     ep->interface = mine->public_interface;
     for (size_t i = 0; i < ep->pair->public_address.address_count && r == 0; i++)
-        r = ip_parse(ep->pair->public_address.addresses[i], &ep->addresses[ep->address_count++], err);
+        r = ip_parse(ep->pair->public_address.addresses[i], &ep->addresses[ep->address_count++],
+                     err);
     ep->has_management = mine->management != NULL;
     ep->has_peer_management = peers->management != NULL;
     if (r == 0 && ep->has_management)
@@ -545,7 +558,8 @@ static void open_inquiry(struct endpoint *ep)
             ep->inquiry_fd = fcntl(kept, F_DUPFD_CLOEXEC, 3);
     }
     if (ep->inquiry_fd < 0)
-        log_warning("pair %s: cannot answer at the management address: %s", ep->pair->pair, err.text);
+        log_warning("pair %s: cannot answer at the management address: %s", ep->pair->pair,
+                    err.text);
     else if (ep->config.guard)
         (void)guard_share_inquiry(ep->config.guard, ep->inquiry_fd, NULL);
     if (ep->guard)
@@ -560,8 +574,8 @@ static void map_app(const struct endpoint *ep, const struct pair_app_config *fro
     to->start_timeout_ms = from->start_timeout_ms;
     to->stop_timeout_ms = from->stop_timeout_ms;
     to->restarts = (int)from->restarts;
-    to->on_failure = from->failure == PAIR_APP_FAILURE_SWITCHOVER ? APP_FAILURE_SWITCHOVER
-                                                                  : APP_FAILURE_NONE;
+    to->on_failure =
+        from->failure == PAIR_APP_FAILURE_SWITCHOVER ? APP_FAILURE_SWITCHOVER : APP_FAILURE_NONE;
     if (from->kind == PAIR_APP_DOMAIN) {
         to->xml_file = from->xml;
         to->uri = pair_config_end(ep->pair, ep->config.side)->libvirt;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One end of one pair, alive: the step function of common/end with everything that carries its actions out. Belongs to
-// the control thread; owns the pair's front, stream and saver threads.
+// One end of one pair, alive: the step function of common/end with everything that carries its
+// actions out. Belongs to the control thread; owns the pair's front, stream and saver threads.
 #ifndef DAEMON_ENDPOINT_H
 #define DAEMON_ENDPOINT_H
 

@@ -20,14 +20,21 @@ static void act_open(struct endpoint *ep, const struct end_action *a)
     ep->serving = true;
     ep->open_action = *a;
     ep->open_after_close = true;
-    stream_close(ep->stream); // -> endpoint_closed()
+    stream_close(ep->stream, a->recover ? NULL : &a->epoch, a->seq); // -> endpoint_closed()
 }
 
-void endpoint_closed(struct endpoint *ep)
+void endpoint_closed(struct endpoint *ep, const char *failure)
 {
     if (!ep->open_after_close)
         return;
     ep->open_after_close = false;
+    if (failure) {
+        struct end_event ev = {.type = EV_EXPORTS};
+        ev.exports.status = -EIO;
+        endpoint_note(ep, -1, failure);
+        endpoint_feed(ep, &ev);
+        return;
+    }
     const struct end_action *a = &ep->open_action;
     atomic_store(&ep->figures.durable, 0);
     front_open(ep->front, a->recover, &a->epoch, a->seq);
@@ -42,7 +49,8 @@ static void act_follow(struct endpoint *ep, const struct end_action *a)
     stream_follow(ep->stream, a->session, a->restart, a->seq, a->restart ? &a->epoch : NULL);
 }
 
-// ---- public address ---------------------------------------------------------------------------------------------
+// ---- public address
+// ---------------------------------------------------------------------------------------------
 
 static void act_address(struct endpoint *ep, bool on)
 {
@@ -106,7 +114,8 @@ void endpoint_probed(struct endpoint *ep)
     endpoint_feed(ep, &ev);
 }
 
-// ---- guard ------------------------------------------------------------------------------------------------------
+// ---- guard
+// ------------------------------------------------------------------------------------------------------
 
 // What the guard has to do for this pair, as things stand.
 void endpoint_plan(struct endpoint *ep)
@@ -117,14 +126,16 @@ void endpoint_plan(struct endpoint *ep)
     if (!ep->guard)
         return;
     memset(plan, 0, sizeof(*plan));
-    (void)snprintf(plan->interface, sizeof(plan->interface), "%s", ep->interface ? ep->interface : "");
+    (void)snprintf(plan->interface, sizeof(plan->interface), "%s",
+                   ep->interface ? ep->interface : "");
     plan->address_count = MIN(ep->address_count, (size_t)GUARD_ADDRESSES_MAX);
     memcpy(plan->addresses, ep->addresses, plan->address_count * sizeof(plan->addresses[0]));
     (void)path_format(plan->flag, sizeof(plan->flag), "%s", ep->flag_path);
     size_t count = apps_freeze_targets(ep->apps, targets, ARRAY_LEN(targets));
     for (size_t i = 0; i < MIN(count, ARRAY_LEN(targets)); i++) {
         if (targets[i].cgroup[0])
-            memcpy(plan->cgroups[plan->cgroup_count++], targets[i].cgroup, sizeof(targets[i].cgroup));
+            memcpy(plan->cgroups[plan->cgroup_count++], targets[i].cgroup,
+                   sizeof(targets[i].cgroup));
         if (targets[i].pid)
             plan->processes[plan->process_count++] = targets[i].pid;
     }
@@ -142,7 +153,8 @@ static void act_deadline(struct endpoint *ep, int64_t deadline_ns)
         return;
     if (deadline_ns != INT64_MAX && ep->plan_stale)
         endpoint_plan(ep);
-    (void)guard_set_deadline(ep->guard, deadline_ns); // -ESTALE: it has acted; endpoint_guard() tells the end
+    (void)guard_set_deadline(ep->guard,
+                             deadline_ns); // -ESTALE: it has acted; endpoint_guard() tells the end
 }
 
 static void act_freeze(struct endpoint *ep)
@@ -184,7 +196,8 @@ static void act_destroy(struct endpoint *ep)
     apps_kill_all(ep->apps);
 }
 
-// ---- the operator -----------------------------------------------------------------------------------------------
+// ---- the operator
+// -----------------------------------------------------------------------------------------------
 
 static void act_history(struct endpoint *ep, const struct end_action *a)
 {

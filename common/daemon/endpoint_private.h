@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The inside of an endpoint, shared by endpoint.c (life), endpoint_act.c (actions) and endpoint_status.c (status).
+// The inside of an endpoint, shared by endpoint.c (life), endpoint_act.c (actions) and
+// endpoint_status.c (status).
 #ifndef DAEMON_ENDPOINT_PRIVATE_H
 #define DAEMON_ENDPOINT_PRIVATE_H
 
@@ -25,8 +26,8 @@
 
 // In the runtime directory, so that it lives as long as the boot; mapped.
 struct vitals {
-    uint64_t boot;         // random token of this boot
-    int64_t echo_sent_ns;  // sending time of the last echoed heartbeat, CLOCK_BOOTTIME
+    uint64_t boot;        // random token of this boot
+    int64_t echo_sent_ns; // sending time of the last echoed heartbeat, CLOCK_BOOTTIME
 };
 
 struct endpoint {
@@ -100,7 +101,8 @@ void endpoint_feed(struct endpoint *ep, const struct end_event *event);
 void endpoint_note(struct endpoint *ep, int64_t ns, const char *text);
 void endpoint_act(struct endpoint *ep, const struct end_action *a); // endpoint_act.c
 void endpoint_plan(struct endpoint *ep);
-void endpoint_closed(struct endpoint *ep); // the replica has let go of the stores
+// The replica has let go of the stores and (failure NULL) of its queue.
+void endpoint_closed(struct endpoint *ep, const char *failure);
 void endpoint_probed(struct endpoint *ep);
 
 #endif

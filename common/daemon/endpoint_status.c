@@ -19,12 +19,14 @@ static void fill_queues(struct endpoint *ep, struct pair_status *s)
     int64_t oldest = atomic_load(&g->queue_oldest_real_ns);
     s->unsafe_queue.records = atomic_load(&g->queue_records);
     s->unsafe_queue.bytes = s->unsafe_queue.records ? atomic_load(&g->queue_bytes) : 0;
-    s->unsafe_queue.oldest_ms = s->unsafe_queue.records && oldest ? MAX((real - oldest) / NS_PER_MS, 0) : 0;
+    s->unsafe_queue.oldest_ms =
+        s->unsafe_queue.records && oldest ? MAX((real - oldest) / NS_PER_MS, 0) : 0;
     s->unsafe_queue.limit_bytes = ep->pair->queues.memory;
     s->safe_queue.records = atomic_load(&g->safe_records);
     s->safe_queue.bytes = atomic_load(&g->safe_bytes);
     oldest = atomic_load(&g->safe_oldest_real_ns);
-    s->safe_queue.oldest_ms = s->safe_queue.records && oldest ? MAX((real - oldest) / NS_PER_MS, 0) : 0;
+    s->safe_queue.oldest_ms =
+        s->safe_queue.records && oldest ? MAX((real - oldest) / NS_PER_MS, 0) : 0;
     s->safe_queue.limit_bytes = ep->pair->queues.safe;
     if (ep->serving) {
         s->positions.numbered = atomic_load(&g->numbered);
@@ -56,7 +58,8 @@ static void fill_volumes(struct endpoint *ep, const struct end_view *view, struc
         out->serving = view->state == END_ACTIVE;
         out->synchronized = !behind;
         if (behind)
-            out->out_of_sync_bytes = view->active && total ? MIN(total - MIN(done, total), v->size) : v->size;
+            out->out_of_sync_bytes =
+                view->active && total ? MIN(total - MIN(done, total), v->size) : v->size;
     }
 }
 
@@ -141,14 +144,15 @@ static void fill_paths(struct endpoint *ep, struct pair_status *s)
     }
 }
 
-// What a takeover this instant would lose, and how long it would take: from what is queued now and what was measured.
+// What a takeover this instant would lose, and how long it would take: from what is queued now and
+// what was measured.
 static void fill_forecast(struct endpoint *ep, const struct end_view *view, int64_t now,
                           struct pair_status *s)
 {
     if (ep->pair->mode != PAIR_STRICT) {
         s->forecast.loss_bytes = view->active ? s->unsafe_queue.bytes : view->peer_backlog;
-        s->forecast.loss_ms = view->active ? s->unsafe_queue.oldest_ms
-                                           : MAX(age_ms(now, view->heard_ns), 0);
+        s->forecast.loss_ms =
+            view->active ? s->unsafe_queue.oldest_ms : MAX(age_ms(now, view->heard_ns), 0);
     }
     uint64_t rate = atomic_load(&ep->figures.replay_rate);
     int64_t replay = rate ? (int64_t)(s->safe_queue.bytes * 1000 / rate) : 0;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the data threads of a pair let the control thread see at any time: single numbers, each written by one thread,
-// none of them a basis for a decision that another one of them could contradict.
+// What the data threads of a pair let the control thread see at any time: single numbers, each
+// written by one thread, none of them a basis for a decision that another one of them could
+// contradict.
 #ifndef DAEMON_FIGURES_H
 #define DAEMON_FIGURES_H
 
@@ -10,30 +11,30 @@
 
 struct figures {
     // Written by the front thread.
-    _Atomic uint64_t numbered;     // last seq given
-    _Atomic uint64_t held_from;    // first seq that the unsafe queue has for the peer; 0: none
+    _Atomic uint64_t numbered;  // last seq given
+    _Atomic uint64_t held_from; // first seq that the unsafe queue has for the peer; 0: none
     _Atomic uint64_t queue_records, queue_bytes, queue_limit;
     _Atomic int64_t queue_oldest_real_ns; // CLOCK_REALTIME of the oldest record; 0: none
-    _Atomic uint64_t waiting_for;  // lowest seq that an answer waits for; 0: none
-    _Atomic int64_t waiting_ns;    // since when (CLOCK_BOOTTIME); 0: none waits
+    _Atomic uint64_t waiting_for;         // lowest seq that an answer waits for; 0: none
+    _Atomic int64_t waiting_ns;           // since when (CLOCK_BOOTTIME); 0: none waits
     _Atomic int64_t front_awake_ns; // since when the front thread has been at work; 0: it sleeps
-    _Atomic bool front_busy;       // it is inside, or waits for, an I/O
+    _Atomic bool front_busy;        // it is inside, or waits for, an I/O
     _Atomic uint64_t resync_done, resync_total, resync_sent;
     _Atomic int64_t resync_began_ns;
     _Atomic unsigned clients;
     // Written by the stream thread, or under the lane's lock.
     _Atomic uint64_t received, durable, applied, settled;
-    _Atomic int64_t moved_ns;      // when durable moved last
-    _Atomic bool stream_up;        // the data link stands
-    _Atomic int64_t stream_ns;     // when it was seen up last, while it does not
+    _Atomic int64_t moved_ns;  // when durable moved last
+    _Atomic bool stream_up;    // the data link stands
+    _Atomic int64_t stream_ns; // when it was seen up last, while it does not
     _Atomic int64_t stream_awake_ns;
     _Atomic bool stream_busy;
     _Atomic uint64_t replica_durable, replica_applied;
     _Atomic uint64_t safe_records, safe_bytes, safe_limit;
     _Atomic int64_t safe_oldest_real_ns;
-    _Atomic uint64_t replay_rate;  // bytes a second, measured; 0: not yet
+    _Atomic uint64_t replay_rate; // bytes a second, measured; 0: not yet
     // Written by the control thread.
-    _Atomic int64_t lease_ns;      // the front thread answers nothing after it
+    _Atomic int64_t lease_ns; // the front thread answers nothing after it
 };
 
 #endif

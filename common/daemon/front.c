@@ -57,17 +57,17 @@ struct front {
     struct updates *updates;
     struct stores stores;
     struct resync *resync;
-    enum end_gate gate;      // asked for by the end
-    bool lease_over;         // the gate is HELD for the time being, whatever the end asked for
+    enum end_gate gate; // asked for by the end
+    bool lease_over;    // the gate is HELD for the time being, whatever the end asked for
     bool attached;
-    bool opening;            // stores are to be opened, again and again until they are
+    bool opening; // stores are to be opened, again and again until they are
     bool open_recover;
     struct epoch open_epoch;
     uint64_t open_seq;
     int64_t open_retry_ns;
     struct log_site open_log;
     bool closing;
-    unsigned flushes;        // of closing, under way
+    unsigned flushes; // of closing, under way
     int flush_status;
     struct block_request close_flush[PAIR_VOLUMES_MAX];
     bool barrier_wanted, numbered_something;
@@ -106,7 +106,8 @@ static const char *volume_name(const struct front *f, uint16_t object)
     return object < f->config.pair->volume_count ? f->config.pair->volumes[object].name : "?";
 }
 
-// ---- what updates asks for --------------------------------------------------------------------------------------
+// ---- what updates asks for
+// --------------------------------------------------------------------------------------
 
 static int64_t real_ns(void *user)
 {
@@ -190,10 +191,11 @@ static const struct updates_ops updates_ops = {
     .event = updates_event,
 };
 
-// ---- what the NBD server asks for -------------------------------------------------------------------------------
+// ---- what the NBD server asks for
+// -------------------------------------------------------------------------------
 
-static void nbd_extent(void *user, uint16_t object, uint64_t offset, uint64_t length, bool *ret_hole,
-                       bool *ret_zero, uint64_t *ret_length)
+static void nbd_extent(void *user, uint16_t object, uint64_t offset, uint64_t length,
+                       bool *ret_hole, bool *ret_zero, uint64_t *ret_length)
 {
     struct front *f = user;
     unsigned flags = 0;
@@ -224,7 +226,8 @@ static const struct nbd_ops nbd_ops = {
     .note = nbd_note,
 };
 
-// ---- gate -------------------------------------------------------------------------------------------------------
+// ---- gate
+// -------------------------------------------------------------------------------------------------------
 
 static enum updates_gate gate_of(enum end_gate gate)
 {
@@ -269,8 +272,8 @@ static void take_gate(struct front *f, enum end_gate gate)
         gate_report(f, gate);
 }
 
-// E1, E2 of the grant: nothing is answered after the lease, whatever the control thread is doing (it may not have been
-// scheduled since). HELD keeps every answer back until the lease is renewed.
+// E1, E2 of the grant: nothing is answered after the lease, whatever the control thread is doing
+// (it may not have been scheduled since). HELD keeps every answer back until the lease is renewed.
 static void keep_lease(struct front *f, int64_t now)
 {
     if (!f->updates || f->gate == GATE_HELD || f->gate == GATE_CLOSED)
@@ -282,7 +285,8 @@ static void keep_lease(struct front *f, int64_t now)
     (void)updates_set_gate(f->updates, over ? UPDATES_HELD : gate_of(f->gate));
 }
 
-// ---- opening and closing ----------------------------------------------------------------------------------------
+// ---- opening and closing
+// ----------------------------------------------------------------------------------------
 
 static void exports_report(struct front *f, bool open, int status)
 {
@@ -352,7 +356,8 @@ static void opened(void *user)
     exports_report(f, true, 0);
 }
 
-// The stores may still be held by a predecessor whose I/O has not ended: tried again until they open.
+// The stores may still be held by a predecessor whose I/O has not ended: tried again until they
+// open.
 static void try_open(struct front *f)
 {
     struct error err = {0};
@@ -397,8 +402,8 @@ static void closing_drained(void *user)
         if (!store)
             continue;
         f->flushes++;
-        f->close_flush[i] = (struct block_request){
-            .op = BLOCK_FLUSH, .done = close_flushed, .owner = f};
+        f->close_flush[i] =
+            (struct block_request){.op = BLOCK_FLUSH, .done = close_flushed, .owner = f};
         block_submit(store_block(store), &f->close_flush[i]);
         block_kick(store_block(store));
     }
@@ -428,7 +433,8 @@ static void take_close(struct front *f)
     updates_drain(f->updates, closing_drained);
 }
 
-// Ends whatever this end served: no flush, no drain; what is at a store ends by itself before the store is closed.
+// Ends whatever this end served: no flush, no drain; what is at a store ends by itself before the
+// store is closed.
 static void take_abandon(struct front *f, bool report_it)
 {
     f->opening = f->closing = false;
@@ -453,7 +459,8 @@ static void take_open(struct front *f, const struct front_letter *l)
     try_open(f);
 }
 
-// ---- the rest of the letters ------------------------------------------------------------------------------------
+// ---- the rest of the letters
+// ------------------------------------------------------------------------------------
 
 static void take_epoch(struct front *f, const struct epoch *epoch)
 {
@@ -535,7 +542,8 @@ static void take_letter(struct front *f, const struct front_letter *l)
     }
 }
 
-// ---- resync -----------------------------------------------------------------------------------------------------
+// ---- resync
+// -----------------------------------------------------------------------------------------------------
 
 // Starts one step; false when it has to wait.
 static bool resync_step(struct front *f, const struct resync_step *step, int64_t now)
@@ -597,7 +605,8 @@ static void resync_turn(struct front *f, int64_t now)
     atomic_store(&g->resync_began_ns, p.began_ns);
 }
 
-// ---- the loop ---------------------------------------------------------------------------------------------------
+// ---- the loop
+// ---------------------------------------------------------------------------------------------------
 
 static void publish(struct front *f, int64_t now)
 {
@@ -663,7 +672,8 @@ static int64_t next_deadline(struct front *f, int64_t now)
     if (f->updates && resync_running(f->resync))
         at = MIN(at, now + 2 * NS_PER_MS);
     if (f->updates && f->gate != GATE_HELD && f->gate != GATE_CLOSED)
-        at = MIN(at, f->lease_over ? now + 5 * NS_PER_MS : atomic_load(&f->config.figures->lease_ns));
+        at = MIN(at,
+                 f->lease_over ? now + 5 * NS_PER_MS : atomic_load(&f->config.figures->lease_ns));
     return at;
 }
 
@@ -702,7 +712,8 @@ static void *run(void *arg)
     return NULL;
 }
 
-// ---- from outside -----------------------------------------------------------------------------------------------
+// ---- from outside
+// -----------------------------------------------------------------------------------------------
 
 static int poll_add(int epoll, int fd)
 {
@@ -710,8 +721,8 @@ static int poll_add(int epoll, int fd)
     return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &ev) < 0 ? -errno : 0;
 }
 
-// A name or a number; -1 (as it is) where it does not exist on this machine: the pair file may name libvirt's user on a
-// machine that has none.
+// A name or a number; -1 (as it is) where it does not exist on this machine: the pair file may name
+// libvirt's user on a machine that has none.
 static uid_t find_user(const char *name)
 {
     char *end = NULL;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The front thread of a pair's end: exports, the life of updates, the stores of the active end, the producer's side of
-// the unsafe queue, and the resync's reads. The control thread tells it what to do by letters; it reports the same way.
+// The front thread of a pair's end: exports, the life of updates, the stores of the active end, the
+// producer's side of the unsafe queue, and the resync's reads. The control thread tells it what to
+// do by letters; it reports the same way.
 #ifndef DAEMON_FRONT_H
 #define DAEMON_FRONT_H
 
@@ -18,7 +19,7 @@ struct front;
 struct front_config {
     const struct pair_config *pair;
     enum pair_end side;
-    const char *queue_path; // of the unsafe queue, in the runtime directory
+    const char *queue_path;     // of the unsafe queue, in the runtime directory
     const char *const *sockets; // of the exports, by volume
     uint64_t pair_id, boot;
     struct figures *figures;
@@ -27,11 +28,12 @@ struct front_config {
 };
 
 int front_new(const struct front_config *config, struct front **ret_front, struct error *err);
-// Ends the thread: nothing is answered any more; what is at the stores is waited for; the unsafe queue stays for the
-// next run unless it was abandoned. NULL-safe.
+// Ends the thread: nothing is answered any more; what is at the stores is waited for; the unsafe
+// queue stays for the next run unless it was abandoned. NULL-safe.
 struct front *front_free(struct front *front);
 
-// Before the thread is asked for anything: is there a queue that a former run of this boot left whole?
+// Before the thread is asked for anything: is there a queue that a former run of this boot left
+// whole?
 bool front_find_queue(struct front *front, uint64_t *ret_numbered, char *why, size_t why_size);
 
 // Letters to the front thread.

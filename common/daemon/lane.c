@@ -72,8 +72,8 @@ void lane_start(struct lane *lane, uint64_t session, uint64_t from)
     int64_t now = clock_boot_ns();
     {
         HOLD_LOCK(&lane->lock);
-        // Between the meeting and this moment the queue may have let go of the reader (overflow): then the control
-        // thread hears of that and ends the session.
+        // Between the meeting and this moment the queue may have let go of the reader (overflow):
+        // then the control thread hears of that and ends the session.
         if (!lane->sender || unsafe_released(lane->queue, LANE_READER) > from ||
             unsafe_numbered(lane->queue) < from)
             return;

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The way from the unsafe queue onto the data link: the sender under its one mutex. The front thread drives it when a
-// flush must go out at once, the stream thread otherwise; the control thread starts and stops it.
+// The way from the unsafe queue onto the data link: the sender under its one mutex. The front
+// thread drives it when a flush must go out at once, the stream thread otherwise; the control
+// thread starts and stops it.
 //
-// Lock: `lock` guards queue, sender and blocked. It is held while a batch is sealed and handed to the channel (never
-// across anything that waits), so it is contended only when two threads send at the same moment.
+// Lock: `lock` guards queue, sender and blocked. It is held while a batch is sealed and handed to
+// the channel (never across anything that waits), so it is contended only when two threads send at
+// the same moment.
 #ifndef DAEMON_LANE_H
 #define DAEMON_LANE_H
 
@@ -31,12 +33,12 @@ void lane_stop(struct lane *lane);
 
 // The front thread, after numbering; `barrier`: an answer waits for it.
 void lane_push(struct lane *lane, bool barrier);
-// The stream thread: sends what is due. Returns when to come again (CLOCK_BOOTTIME; INT64_MAX: when rung or when the
-// channel takes messages again).
+// The stream thread: sends what is due. Returns when to come again (CLOCK_BOOTTIME; INT64_MAX: when
+// rung or when the channel takes messages again).
 int64_t lane_work(struct lane *lane, int64_t now);
-bool lane_blocked(struct lane *lane);   // waits for channel_data_send_fd()
+bool lane_blocked(struct lane *lane); // waits for channel_data_send_fd()
 void lane_unblock(struct lane *lane);
-void lane_rewind(struct lane *lane);    // the data path changed
+void lane_rewind(struct lane *lane); // the data path changed
 // An acknowledgement has come. -EPROTO and -EIO as sender_ack().
 int lane_ack(struct lane *lane, const void *message, size_t size, struct error *err);
 bool lane_running(struct lane *lane, uint64_t *ret_session);

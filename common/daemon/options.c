@@ -14,11 +14,16 @@
 #include "config.h"
 
 static const struct option long_options[] = {
-    {"config", required_argument, NULL, 'c'},    {"state-dir", required_argument, NULL, 's'},
-    {"runtime-dir", required_argument, NULL, 'r'}, {"host", required_argument, NULL, 'H'},
-    {"guard", required_argument, NULL, 'g'},     {"foreground", no_argument, NULL, 'f'},
-    {"log-level", required_argument, NULL, 'l'}, {"version", no_argument, NULL, 'V'},
-    {"help", no_argument, NULL, 'h'},            {NULL, 0, NULL, 0},
+    {"config", required_argument, NULL, 'c'},
+    {"state-dir", required_argument, NULL, 's'},
+    {"runtime-dir", required_argument, NULL, 'r'},
+    {"host", required_argument, NULL, 'H'},
+    {"guard", required_argument, NULL, 'g'},
+    {"foreground", no_argument, NULL, 'f'},
+    {"log-level", required_argument, NULL, 'l'},
+    {"version", no_argument, NULL, 'V'},
+    {"help", no_argument, NULL, 'h'},
+    {NULL, 0, NULL, 0},
 };
 
 static void print_help(const char *program, enum pair_end kind)
@@ -38,7 +43,8 @@ static void print_help(const char *program, enum pair_end kind)
            PLACES_STATE_DIR, PLACES_RUNTIME_DIR);
 }
 
-// Where the guard is: beside an installed daemon's libexec, or in the build tree of one that is not installed.
+// Where the guard is: beside an installed daemon's libexec, or in the build tree of one that is not
+// installed.
 static const char *find_guard(void)
 {
     static char path[PATH_SIZE];

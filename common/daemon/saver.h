@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Makes the states of all ends durable on a thread of its own, in the order in which they were asked for: the control
-// loop never waits for a disk.
+// Makes the states of all ends durable on a thread of its own, in the order in which they were
+// asked for: the control loop never waits for a disk.
 #ifndef DAEMON_SAVER_H
 #define DAEMON_SAVER_H
 
@@ -12,8 +12,8 @@
 
 struct saver;
 
-// For one end. `path`: of the state's two copies. *ret_state is what was read: all zero when nothing was ever saved.
-// -EUCLEAN: unreadable; the saver is there all the same.
+// For one end. `path`: of the state's two copies. *ret_state is what was read: all zero when
+// nothing was ever saved. -EUCLEAN: unreadable; the saver is there all the same.
 int saver_new(const char *path, struct mailbox *reports, struct saver **ret_saver,
               struct end_state *ret_state, struct error *err);
 struct saver *saver_free(struct saver *saver); // after what was asked for is saved; NULL-safe

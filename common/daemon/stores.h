@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The stores of all volumes of one end, as one of its data threads owns them: opened, polled and closed together.
+// The stores of all volumes of one end, as one of its data threads owns them: opened, polled and
+// closed together.
 #ifndef DAEMON_STORES_H
 #define DAEMON_STORES_H
 

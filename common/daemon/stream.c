@@ -82,7 +82,8 @@ static void failed(struct stream *s, const char *text)
     mailbox_post(s->config.reports, r);
 }
 
-// ---- the replica ------------------------------------------------------------------------------------------------
+// ---- the replica
+// ------------------------------------------------------------------------------------------------
 
 static void replica_send(void *arg, const void *message, size_t size)
 {
@@ -136,9 +137,10 @@ static void close_replica(struct stream *s)
 {
     if (s->replica) {
         replica_stop(s->replica);
-        // What is under way at the stores ends when they are closed; a sync of the queue ends with its thread.
+        // What is under way at the stores ends when they are closed; a sync of the queue ends with
+        // its thread.
         stores_close(&s->stores, s->epoll);
-        for (int i = 0; i < 2000 && !replica_idle(s->replica); i++) {
+        while (!replica_idle(s->replica)) {
             segments_work(s->segments);
             (void)nanosleep(&(struct timespec){.tv_nsec = NS_PER_MS}, NULL);
         }
@@ -152,6 +154,46 @@ static void close_replica(struct stream *s)
     s->open_wanted = false;
 }
 
+static struct safe_config queue_config(const struct stream *s)
+{
+    return (struct safe_config){
+        .disk = segments_disk(s->segments),
+        .pair = s->config.pair_id,
+        .salt = random_id(),
+        .segment_size = SAFE_SEGMENT_SIZE,
+        .limit = MAX(s->config.pair->queues.safe, 2 * SAFE_SEGMENT_SIZE),
+    };
+}
+
+// Invariant: an end that serves has an empty safe queue on its disk.
+static int forget_queue(struct stream *s, uint64_t epoch, uint64_t next_seq, struct error *err)
+{
+    struct safe *safe = NULL;
+    struct safe_recovery rec;
+    int r = segments_open(s->config.safe_path, 0, &s->segments, err);
+    if (r < 0)
+        return r;
+    struct safe_config config = queue_config(s);
+    r = safe_open(&config, &safe, &rec, err);
+    if (r == 0 && rec.verdict != SAFE_EMPTY)
+        r = safe_restart(safe, epoch, next_seq, err);
+    safe_free(safe);
+    s->segments = segments_free(s->segments);
+    return r;
+}
+
+static void take_close(struct stream *s, const struct stream_letter *l)
+{
+    struct error err = {0};
+    struct stream_report *r = report_new(STREAM_CLOSED);
+    close_replica(s);
+    r->ok = !l->flag || forget_queue(s, l->epoch.id, l->seq, &err) == 0;
+    if (!r->ok)
+        (void)snprintf(r->text, sizeof(r->text), "the safe queue cannot be emptied: %.300s",
+                       err.text);
+    mailbox_post(s->config.reports, r);
+}
+
 static int open_replica_now(struct stream *s, struct safe_recovery *ret_recovery, struct error *err)
 {
     int r = stores_open(&s->stores, s->config.pair, s->config.side, err);
@@ -161,11 +203,7 @@ static int open_replica_now(struct stream *s, struct safe_recovery *ret_recovery
     if (r < 0)
         return r;
     struct replica_config config = {
-        .safe = {.disk = segments_disk(s->segments),
-                 .pair = s->config.pair_id,
-                 .salt = random_id(),
-                 .segment_size = SAFE_SEGMENT_SIZE,
-                 .limit = s->config.pair->queues.safe},
+        .safe = queue_config(s),
         .hooks = {.send = replica_send,
                   .event = replica_event_hook,
                   .release = replica_release,
@@ -240,6 +278,13 @@ static void finished(void *arg, const struct replica_finish *finish)
 
 static void take_follow(struct stream *s, const struct stream_letter *l)
 {
+    struct replica_stats stats;
+    if (s->replica && l->flag) {
+        // What failed for good starts anew with a resync.
+        replica_stats(s->replica, &stats);
+        if (stats.failure < 0)
+            close_replica(s);
+    }
     if (!s->replica) {
         if (!l->session)
             return;
@@ -276,8 +321,7 @@ static void take_letter(struct stream *s, const struct stream_letter *l)
         s->open_retry_ns = 0;
         break;
     case LETTER_CLOSE:
-        close_replica(s);
-        mailbox_post(s->config.reports, report_new(STREAM_CLOSED));
+        take_close(s, l);
         break;
     case LETTER_FOLLOW:
         take_follow(s, l);
@@ -302,7 +346,8 @@ static void take_letter(struct stream *s, const struct stream_letter *l)
     }
 }
 
-// ---- messages ---------------------------------------------------------------------------------------------------
+// ---- messages
+// ---------------------------------------------------------------------------------------------------
 
 static void take_ack(struct stream *s, const struct channel_message *m)
 {
@@ -348,7 +393,8 @@ static void take_message(struct stream *s, struct channel_message *m)
     channel_message_free(m);
 }
 
-// ---- the loop ---------------------------------------------------------------------------------------------------
+// ---- the loop
+// ---------------------------------------------------------------------------------------------------
 
 static void take_generation(struct stream *s)
 {
@@ -451,7 +497,8 @@ static void *run(void *arg)
     return NULL;
 }
 
-// ---- from outside -----------------------------------------------------------------------------------------------
+// ---- from outside
+// -----------------------------------------------------------------------------------------------
 
 int stream_new(const struct stream_config *config, struct stream **ret_stream, struct error *err)
 {
@@ -502,9 +549,14 @@ void stream_open(struct stream *s)
     post(s, letter(LETTER_OPEN));
 }
 
-void stream_close(struct stream *s)
+void stream_close(struct stream *s, const struct epoch *forget, uint64_t next_seq)
 {
-    post(s, letter(LETTER_CLOSE));
+    struct stream_letter *l = letter(LETTER_CLOSE);
+    l->flag = forget != NULL;
+    if (forget)
+        l->epoch = *forget;
+    l->seq = next_seq;
+    post(s, l);
 }
 
 void stream_follow(struct stream *s, uint64_t session, bool restart, uint64_t seq,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The stream thread of a pair's end. On the active end it drives the lane and takes acknowledgements; on the passive
-// one it owns the replica: safe queue, stores, replay. Both share the data side of the channel, which is this thread's.
+// The stream thread of a pair's end. On the active end it drives the lane and takes
+// acknowledgements; on the passive one it owns the replica: safe queue, stores, replay. Both share
+// the data side of the channel, which is this thread's.
 #ifndef DAEMON_STREAM_H
 #define DAEMON_STREAM_H
 
@@ -33,8 +34,11 @@ int stream_new(const struct stream_config *config, struct stream **ret_stream, s
 struct stream *stream_free(struct stream *stream); // ends the thread; NULL-safe
 
 // Letters to the stream thread.
-void stream_open(struct stream *stream);  // opens the replica -> STREAM_OPENED
-void stream_close(struct stream *stream); // closes replica and stores -> STREAM_CLOSED
+void stream_open(struct stream *stream); // opens the replica -> STREAM_OPENED
+// Closes replica and stores -> STREAM_CLOSED. With `forget` the safe queue is durably emptied, too:
+// this end becomes active, and records of its passive time must never be replayed over what is
+// written from now on.
+void stream_close(struct stream *stream, const struct epoch *forget, uint64_t next_seq);
 void stream_follow(struct stream *stream, uint64_t session, bool restart, uint64_t seq,
                    const struct epoch *epoch);
 void stream_consent(struct stream *stream, uint64_t seq);
@@ -45,7 +49,7 @@ enum stream_report_kind {
     STREAM_EVENT = 100, // for the end
     STREAM_NOTE,        // for the log
     STREAM_OPENED,      // `ok`: the replica is open, at `seq`; else `text`
-    STREAM_CLOSED,
+    STREAM_CLOSED,      // `ok`; else `text`
 };
 struct stream_report {
     struct letter letter;

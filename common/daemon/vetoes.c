@@ -30,8 +30,9 @@ struct vetoes *vetoes_start(const struct vetoes_config *config)
         v->impossible = address_probe_start(config->interface, config->addresses,
                                             config->address_count, &v->probe, &v->error) < 0;
     if (config->ask_peer)
-        (void)inquiry_start(&v->config.from, &v->config.to, config->port, config->pair, config->peer,
-                            config->key, &v->inquiry, NULL); // cannot be asked: silent
+        (void)inquiry_start(&v->config.from, &v->config.to, config->port, config->pair,
+                            config->peer, config->key, &v->inquiry,
+                            NULL); // cannot be asked: silent
     return v;
 }
 

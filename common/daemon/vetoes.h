@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Asks what may speak against becoming active, all at once: does somebody have the public address, is the peer active
-// at its management address, does a waypoint answer. The asking spans at least 200 ms.
+// Asks what may speak against becoming active, all at once: does somebody have the public address,
+// is the peer active at its management address, does a waypoint answer. The asking spans at least
+// 200 ms.
 #ifndef DAEMON_VETOES_H
 #define DAEMON_VETOES_H
 
@@ -29,8 +30,8 @@ struct vetoes_config {
 
 struct vetoes *vetoes_start(const struct vetoes_config *config);
 int64_t vetoes_deadline_ns(const struct vetoes *vetoes);
-// Takes in what has arrived; call it at the deadline, or more often. True when decided: *ret_probe, and a text where
-// something speaks against it ("" otherwise).
+// Takes in what has arrived; call it at the deadline, or more often. True when decided: *ret_probe,
+// and a text where something speaks against it ("" otherwise).
 bool vetoes_work(struct vetoes *vetoes, enum end_probe *ret_probe, char *text, size_t size);
 struct vetoes *vetoes_free(struct vetoes *vetoes); // NULL-safe
 

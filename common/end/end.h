@@ -46,8 +46,8 @@ struct end_config {
 };
 
 // The longest gap of an own or a waypoint's clock.
-#define END_ASK_NS            (50 * INT64_C(1000000))
-#define END_GAP_NS            (100 * INT64_C(1000000))
+#define END_ASK_NS (50 * INT64_C(1000000))
+#define END_GAP_NS (100 * INT64_C(1000000))
 
 enum end_role_state {
     END_WAITING, // started; passive, follows nobody yet: waits for the peer (or the operator)
@@ -82,7 +82,7 @@ struct end_data {
     int64_t moved_ns;  // when `durable` moved last
     int64_t stream_ns; // when the data link was up last (its time of now while it is); 0: never
     int64_t waypoint_ns; // when the newest ask that a waypoint has answered was sent; 0: never
-    uint64_t backlog;     // active: bytes in the unsafe queue that the peer has not confirmed
+    uint64_t backlog;    // active: bytes in the unsafe queue that the peer has not confirmed
     bool wedged;         // a data thread of this pair does not turn: no heartbeat may go out
     bool lagging;        // what is queued would need longer than T at the present rate
 };
@@ -242,12 +242,12 @@ enum end_action_type {
     ACT_DETACH,  // the peer's position in the unsafe queue is given up
     ACT_FOLLOW,  // replica: accept frames of `session`; with `restart` drop the queue after
                 // replaying it and expect `seq` next -> EV_REPLICA READY; session 0: accept nothing
-    ACT_CONSENT, // replica: pass the gate at `seq`
-    ACT_FINISH,  // replica: replay to the end of the valid prefix, flush -> EV_REPLICA FINISHED or
-                 // FAILED
-    ACT_REPLAY,  // replica: stop (`on` false) or go on applying
-    ACT_RESYNC,  // resync the volumes of the mask `objects` (begin mark, check, send, end mark) ->
-                // EV_RESYNCED each; mask 0: stop
+    ACT_CONSENT,  // replica: pass the gate at `seq`
+    ACT_FINISH,   // replica: replay to the end of the valid prefix, flush -> EV_REPLICA FINISHED or
+                  // FAILED
+    ACT_REPLAY,   // replica: stop (`on` false) or go on applying
+    ACT_RESYNC,   // resync the volumes of the mask `objects` (begin mark, check, send, end mark) ->
+                  // EV_RESYNCED each; mask 0: stop
     ACT_ADDRESS,  // public address on or off -> EV_ADDRESS
     ACT_ANNOUNCE, // tell the network where the public address is now
     ACT_PROBE,    // ask the vetoes -> EV_PROBED with `ticket`; a newer one replaces an older one
@@ -259,7 +259,8 @@ enum end_action_type {
     ACT_DEADLINE, // guard: act at `time_ns` (INT64_MAX: never). The front thread answers nothing
                   // after it
     ACT_WATCH,    // ask the waypoints every 50 ms (`on`) or at leisure
-    ACT_HISTORY,  // a step for the log and for `pairctl history`: `text`, `time_ns` that it took (-1: none), and
+    ACT_HISTORY,  // a step for the log and for `pairctl history`: `text`, `time_ns` that it took
+                  // (-1: none), and
                   // (`on`) what was lost: `seq` records, `objects` bytes, `ticket` ns of age
     ACT_REPLY,    // answer the operator: `id`, `status`, `text`
     ACT_EXIT,     // the daemon may end this end now

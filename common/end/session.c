@@ -32,6 +32,8 @@ bool end_ready_to_meet(const struct end *e)
 
 static uint64_t own_position(const struct end *e)
 {
+    if (e->replica == REPLICA_DEAD && e->st.role != ROLE_ACTIVE)
+        return POSITION_UNKNOWN; // what it holds cannot be relied on: only a resync helps
     if (e->state == END_ACTIVE || (e->state == END_SUSPENDED && e->exports == EXPORTS_OPEN))
         return e->data.numbered;
     if (e->st.role == ROLE_ACTIVE) {
