@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whole pairs on this machine for the tests: `make_lab` gives one with the real daemons of $UNDERSTUDY_BUILD.
+
+Nothing here asserts how long something takes: whoever waits names a state, and a deadline that only something broken
+misses. When a test fails, its report carries the daemons' logs and both ends' histories. Every lab is taken down
+whatever happened; set LAB_KEEP=1 to look at one that failed.
+"""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+TOP = os.path.dirname(os.path.dirname(HERE))
+LAB = os.path.join(TOP, "deploy", "lab")
+sys.path.insert(0, os.path.join(TOP, "deploy"))
+from lablib import pairfile  # noqa: E402
+BUILD = os.path.abspath(os.environ.get("UNDERSTUDY_BUILD") or os.path.join(TOP, "build"))
+PEER = {"primary": "secondary", "secondary": "primary"}
+PUBLIC_ADDRESS = "192.0.2.10"
+WAIT_SECONDS = 90.0
+LOG_LINES = 120
+
+_numbers = itertools.count(1)
+
+
+class LabFailed(AssertionError):
+    """A command of the lab failed where it should not."""
+
+
+class Lab:
+    """One lab. `primary` and `secondary` are hosts; each runs the end of that name, whatever its role."""
+
+    def __init__(self):
+        prefix = os.environ.get("LAB") or "it"
+        self.name = f"{prefix}-{os.getpid()}-{next(_numbers)}"
+        self.base = f"/var/tmp/understudy-lab-{self.name}"
+        self.environment = dict(os.environ, LAB=self.name, UNDERSTUDY_BUILD=BUILD)
+        self.powerfs = False
+        self.children = []
+
+    # Commands of the lab.
+    def __call__(self, *arguments, check=True, timeout=180):
+        done = subprocess.run([LAB, *arguments], env=self.environment, text=True, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout, check=False)
+        if check and done.returncode != 0:
+            raise LabFailed(f"lab {' '.join(arguments)}: status {done.returncode}\n{done.stdout}{done.stderr}")
+        return done
+
+    def up(self, mode=None, powerfs=False, config=None, arguments=()):
+        """`config` is a pair file or a directory of them; without it the lab's own pair, in `mode`."""
+        self.powerfs = powerfs
+        argv = ["up", *arguments]
+        argv += ["--mode", mode] if mode else []
+        argv += ["--powerfs"] if powerfs else []
+        argv += ["--config", str(config)] if config else []
+        self(*argv)
+        return self
+
+    def down(self):
+        for child in self.children:
+            if child.poll() is None:
+                child.kill()
+            child.wait()
+        self("down")
+
+    def exec(self, host, *argv, check=True, timeout=180):
+        """Runs argv inside the host to its end."""
+        return self("exec", host, "--", *(str(word) for word in argv), check=check, timeout=timeout)
+
+    def popen(self, host, *argv, **options):
+        """Starts argv inside the host; a crash of the host kills it, and so does the end of the test."""
+        child = subprocess.Popen([LAB, "exec", host, "--", *(str(word) for word in argv)], env=self.environment,
+                                 text=True, stdin=subprocess.DEVNULL, **options)
+        self.children.append(child)
+        return child
+
+    def crash(self, host, power=False):
+        """Returns the moment (CLOCK_MONOTONIC) before which the host was whole."""
+        moment = time.monotonic()
+        self("crash", host, *(["--power"] if power else []))
+        return moment
+
+    def start(self, host):
+        self("start", host)
+
+    def kill(self, host, *arguments):
+        self("kill", host, *arguments)
+
+    def cut(self, *arguments):
+        self("cut", *arguments)
+
+    def heal(self):
+        self("heal")
+
+    # What the pair says.
+    def pairctl(self, host, *arguments, check=True, timeout=180):
+        return self.exec(host, "pairctl", *arguments, check=check, timeout=timeout)
+
+    def status(self, host):
+        """The host's status as parsed JSON; {} when its daemon does not answer (it may be off, or starting)."""
+        done = self.pairctl(host, "status", "--json", check=False)
+        try:
+            return json.loads(done.stdout) if done.returncode == 0 else {}
+        except ValueError:
+            return {}
+
+    def role(self, host):
+        return self.status(host).get("role")
+
+    def history(self, host):
+        return self.pairctl(host, "history", check=False).stdout
+
+    def store(self, host, volume="disk"):
+        """The host's backing file, as this machine sees it, while the host's disk is mounted."""
+        return os.path.join(self.base, host, *(["disk"] if self.powerfs else []), "volumes", volume + ".img")
+
+    def export(self, host, volume="disk"):
+        """The path of the volume's socket inside that host."""
+        return next(v["export"] for v in self.status(host)["volumes"] if v["name"] == volume)
+
+    def uri(self, host, volume="disk"):
+        return f"nbd+unix:///{volume}?socket={self.export(host, volume)}"
+
+    # Waiting for a state.
+    def wait_until(self, condition, what, seconds=WAIT_SECONDS):
+        """Polls until condition() is true, and returns what it said."""
+        end = time.monotonic() + seconds
+        while True:
+            result = condition()
+            if result:
+                return result
+            assert time.monotonic() < end, f"waited {seconds:.0f} s for {what}"
+            time.sleep(0.1)
+
+    def wait_for(self, host, what, seconds=WAIT_SECONDS, **fields):
+        """Until the host's status has all these top-level fields; a callable is asked with the field's value."""
+        def good():
+            status = self.status(host)
+            if status and all(key in status and (value(status[key]) if callable(value) else status[key] == value)
+                              for key, value in fields.items()):
+                return status
+            return None
+        return self.wait_until(good, f"{host} to be {what}", seconds)
+
+    def wait_active(self, host, seconds=WAIT_SECONDS):
+        """Until the host is active and serves its volumes."""
+        return self.wait_for(host, "active", seconds, role="active",
+                             volumes=lambda volumes: all(volume["serving"] for volume in volumes))
+
+    def wait_promotable(self, active, seconds=WAIT_SECONDS):
+        """Until the active end has a synchronized peer that holds a grant."""
+        passive = PEER[active]
+
+        def good():
+            here, there = self.status(active), self.status(passive)
+            return (here.get("role") == "active" and there.get("role") == "passive" and not here["alone"]
+                    and there["granted"] and all(v["synchronized"] for v in here["volumes"] + there["volumes"]))
+        self.wait_until(good, f"{passive} to be synchronized and hold a grant", seconds)
+
+    def wait_settled(self, active, seconds=WAIT_SECONDS):
+        """Until everything that the active end has numbered is applied on the peer; the pair has to be quiet."""
+        self.wait_promotable(active, seconds)
+
+        def good():
+            status = self.status(PEER[active])
+            return status and self.status(active).get("unsafe_queue", {}).get("records") == 0 \
+                and status["safe_queue"]["records"] == 0
+        self.wait_until(good, "both queues to be empty", seconds)
+
+    # What is said when a test failed.
+    def report(self):
+        text = []
+        for host in PEER:
+            for what in ("history", "status"):
+                try:
+                    done = self.pairctl(host, what, check=False, timeout=20)
+                    text.append(f"--- {host}: pairctl {what}\n{done.stdout}{done.stderr}")
+                except (OSError, subprocess.SubprocessError) as error:
+                    text.append(f"--- {host}: pairctl {what}: {error}")
+            directory = os.path.join(self.base, host, "log")
+            for name in sorted(os.listdir(directory)) if os.path.isdir(directory) else []:
+                if not name.endswith(".log"):
+                    continue
+                with open(os.path.join(directory, name), errors="replace") as file:
+                    lines = file.read().splitlines()[-LOG_LINES:]
+                text.append("\n".join([f"--- {host}: {name}"] + lines))
+        return "\n".join(text)
+
+
+def write_pair(path, mode="sync", size="64MiB", **changes):
+    """Writes the lab's own pair with another size of its volume, and other top-level fields, to a file."""
+    pair = dict(pairfile.default(mode), **changes)
+    for volume in pair["volumes"]:
+        volume["size"] = size
+    path.write_text(json.dumps(pair, indent=1))
+    return path
+
+
+_labs = pytest.StashKey()
+
+
+@pytest.fixture
+def make_lab(request):
+    """make_lab(mode="sync", powerfs=False, config=None): a lab that is up; taken down after the test."""
+    if os.geteuid() != 0:
+        pytest.skip("the lab needs root")
+    for name in ("primaryd", "secondaryd", "pairctl"):
+        if not os.path.exists(os.path.join(BUILD, name, name)):
+            pytest.skip(f"{BUILD} has no {name}; deploy/build builds it")
+    labs = request.node.stash.setdefault(_labs, [])
+
+    def make(**options):
+        lab = Lab()
+        labs.append(lab)
+        return lab.up(**options)
+
+    yield make
+    if os.environ.get("LAB_KEEP") and request.node.stash.get(_failed, False):
+        print("kept:", *(f"LAB={lab.name}" for lab in labs))
+        return
+    for lab in labs:
+        lab.down()
+
+
+@pytest.fixture
+def lab(make_lab, tmp_path):
+    """The lab's own pair, with a small volume, in `sync`, mirrored once and promotable."""
+    lab = make_lab(config=write_pair(tmp_path / "lab.json"))
+    lab.wait_promotable("primary")
+    return lab
+
+
+_failed = pytest.StashKey()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    outcome = yield
+    report = outcome.get_result()
+    if report.failed and report.when in ("setup", "call"):
+        item.stash[_failed] = True
+        for lab in item.stash.get(_labs, []):
+            report.sections.append((f"lab {lab.name}", lab.report()))
