@@ -24,7 +24,9 @@
 #define ASK_AGAIN_NS (10 * NS_PER_S) // a guest that is still booting does not hear the power button
 #define ANSWER_NS    (5 * NS_PER_S)  // libvirt's, after QEMU's end, before we go without it
 #define GRACE_NS     (15 * NS_PER_S) // QEMU's, to flush and end at a destroy, before SIGKILL
-#define LOOK_NS      (250 * NS_PER_MS) // at the process, while destroying
+#define DOUBT_NS                                                                                   \
+    (1 * NS_PER_S) // between two questions to a libvirt that denies a domain whose QEMU runs
+#define LOOK_NS (250 * NS_PER_MS) // at the process, while destroying
 
 enum domain_state {
     DOMAIN_REST,
@@ -44,11 +46,12 @@ struct domain {
     enum domain_state state;
     unsigned serial; // of the request whose answer counts
     int64_t deadline_ns;
-    int64_t again_ns; // shutting down: when the guest is asked again
+    int64_t again_ns; // shutting down: when the guest is asked again; running: when libvirt is
     int64_t begun_ns; // of destroying
     bool at_once;     // destroying: SIGKILL from the beginning
     struct qemu qemu;
     int64_t ended_ns; // when QEMU was seen to have ended; 0: it has not
+    int64_t doubt_ns; // since when libvirt denies it; 0: it does not
     bool frozen;
     int64_t frozen_ns;
 };
@@ -102,7 +105,7 @@ static void set_state(struct domain *d, enum domain_state state, int64_t deadlin
     if (state == DOMAIN_REST)
         qemu_clear(&d->qemu);
     if (state == DOMAIN_REST || state == DOMAIN_RUNNING)
-        d->ended_ns = 0;
+        d->ended_ns = d->doubt_ns = 0;
 }
 
 static void find_qemu(struct domain *d)
@@ -116,6 +119,7 @@ static void find_qemu(struct domain *d)
 
 static void stopped(struct domain *d)
 {
+    identity_remove(d->identity_path);
     set_state(d, DOMAIN_REST, INT64_MAX);
     app_report(d->app, APP_REPORT_STOPPED, "%s", "");
 }
@@ -223,6 +227,7 @@ static void domain_freeze(struct app *app, bool frozen)
 
 static void take_up(struct domain *d)
 {
+    d->doubt_ns = 0;
     if (d->state != DOMAIN_STARTING && d->state != DOMAIN_ADOPTING)
         return;
     set_state(d, DOMAIN_RUNNING, INT64_MAX);
@@ -234,10 +239,30 @@ static void take_up(struct domain *d)
     app_report(d->app, APP_REPORT_STARTED, "%s", "");
 }
 
+// libvirt says that the domain does not exist. If its process does, one of them is wrong, and a
+// guest is not given up for that at once: libvirt is asked again for a while.
+static void doubt(struct domain *d, const char *text)
+{
+    int64_t now = clock_boot_ns();
+
+    if (qemu_ended(&d->qemu) || (d->doubt_ns && now - d->doubt_ns >= ANSWER_NS)) {
+        lose(d, DOMAIN_ABANDONED, text);
+        return;
+    }
+    if (d->doubt_ns == 0) {
+        app_note(d->app,
+                 "libvirt says that the domain has ended (%s), but its QEMU (process %d) runs; "
+                 "asking again",
+                 text, (int)d->qemu.pid);
+        d->doubt_ns = now;
+    }
+    d->again_ns = now + DOUBT_NS;
+}
+
 static void take_gone(struct domain *d, const char *text)
 {
     if (d->state == DOMAIN_RUNNING) {
-        lose(d, DOMAIN_ABANDONED, text);
+        doubt(d, text);
     } else if (d->state == DOMAIN_SHUTTING || d->state == DOMAIN_DESTROYING) {
         if (qemu_ended(&d->qemu)) {
             stopped(d);
@@ -254,7 +279,7 @@ static void take_absent(struct domain *d)
     if (d->state == DOMAIN_ADOPTING)
         domain_start(d->app, false);
     else if (d->state == DOMAIN_RUNNING)
-        lose(d, DOMAIN_ABANDONED, "libvirt does not know it any more");
+        doubt(d, "it does not know it");
 }
 
 static void take(struct domain *d, const struct virt_report *r)
@@ -309,8 +334,14 @@ static void look_running(struct domain *d, int64_t now)
         d->ended_ns = now;
         virt_look(d->virt);
     }
-    if (d->ended_ns && now - d->ended_ns >= ANSWER_NS)
+    if (d->ended_ns && d->doubt_ns) {
+        lose(d, DOMAIN_ABANDONED, "its QEMU has ended");
+    } else if (d->ended_ns && now - d->ended_ns >= ANSWER_NS) {
         lose(d, DOMAIN_ABANDONED, "its QEMU has ended; libvirt does not answer");
+    } else if (now >= d->again_ns) {
+        d->again_ns = INT64_MAX;
+        d->serial = virt_ask(d->virt, VIRT_ADOPT);
+    }
 }
 
 static void look(struct domain *d, int64_t now)

@@ -29,6 +29,8 @@
 #define RETRY_MIN_MS    100
 #define RETRY_MAX_MS    3000
 #define DESTROY_STEP_MS 200
+#define VANISH_STEP_MS  50
+#define HOW_STEPS       20 // of VANISH_STEP_MS
 
 struct news {
     struct virt_report report;
@@ -326,22 +328,28 @@ static int prepare(struct virt *v, struct domain_xml *ret_xml, struct identity *
     return r;
 }
 
+// Between QEMU's end and its own, a transient domain is there, but neither active nor defined.
+static bool is_vanishing(virDomainPtr domain)
+{
+    return virDomainIsActive(domain) == 0 && virDomainIsPersistent(domain) == 0;
+}
+
 // Is our domain there, and running? 1, 0 (it does not exist any more, or only as a definition),
-// -EIO (no answer).
+// -EAGAIN (no answer, or not yet a final one).
 static int find_running(struct virt *v, virDomainPtr *ret_domain)
 {
     virDomainPtr domain = virDomainLookupByUUIDString(v->conn, v->identity.uuid);
 
     if (!domain)
-        return last_error_is(VIR_ERR_NO_DOMAIN) ? 0 : -EIO;
+        return last_error_is(VIR_ERR_NO_DOMAIN) ? 0 : -EAGAIN;
     int active = virDomainIsActive(domain);
-    if (active != 1) {
-        bool vanished = active < 0 && last_error_is(VIR_ERR_NO_DOMAIN);
-        (void)virDomainFree(domain);
-        return active == 0 || vanished ? 0 : -EIO;
+    if (active == 1) {
+        *ret_domain = domain;
+        return 1;
     }
-    *ret_domain = domain;
-    return 1;
+    bool gone = active == 0 ? !is_vanishing(domain) : last_error_is(VIR_ERR_NO_DOMAIN);
+    (void)virDomainFree(domain);
+    return gone ? 0 : -EAGAIN;
 }
 
 static const char *presence(virDomainPtr domain)
@@ -363,6 +371,10 @@ static bool find_foreign(struct virt *v, const struct identity *id, char *ret_te
     *ret_text = 0;
     if (!domain)
         domain = virDomainLookupByUUIDString(v->conn, id->uuid);
+    while (domain && is_vanishing(domain) && pause_ms(v, VANISH_STEP_MS)) {
+        (void)virDomainFree(domain);
+        domain = virDomainLookupByUUIDString(v->conn, id->uuid);
+    }
     if (!domain)
         return false;
     const char *name = virDomainGetName(domain);
@@ -397,28 +409,48 @@ static void gone(struct virt *v)
     strcpy(how, v->how);
     pthread_mutex_unlock(&v->lock);
     v->watching = false;
-    identity_remove(v->identity_path);
     report(v, VIRT_GONE, "%s", how[0] ? how : "it has ended");
 }
 
-static void create(struct virt *v, const char *text)
+static bool knows_how(struct virt *v)
 {
-    pthread_mutex_lock(&v->lock);
-    bool superseded = v->quit || v->request != VIRT_NONE;
-    v->creating = !superseded;
-    pthread_mutex_unlock(&v->lock);
-    if (superseded)
+    HOLD_LOCK(&v->lock);
+    return v->how[0];
+}
+
+// The event that tells how it ended may come a little after the end is seen.
+static void wait_for_how(struct virt *v)
+{
+    for (int i = 0; i < HOW_STEPS && !knows_how(v) && pause_ms(v, VANISH_STEP_MS); i++)
+        continue;
+}
+
+// From here on it may come into being, unless something else is asked for by now.
+static bool begin_create(struct virt *v)
+{
+    HOLD_LOCK(&v->lock);
+    v->creating = !v->quit && v->request == VIRT_NONE;
+    return v->creating;
+}
+
+static void create(struct virt *v, const struct domain_xml *xml, const struct identity *id)
+{
+    struct error err = {0};
+    virDomainPtr domain;
+
+    if (!begin_create(v))
         return;
-    virDomainPtr domain = virDomainCreateXML(v->conn, text, VIR_DOMAIN_NONE);
-    if (domain) {
+    set_identity(v, id);
+    if (identity_save(v->identity_path, id, &err) < 0) {
+        report(v, VIRT_FAILED, "%s", err.text);
+    } else if (!(domain = virDomainCreateXML(v->conn, xml->text, VIR_DOMAIN_NONE))) {
+        report(v, VIRT_FAILED, "libvirt does not start it: %s", last_error());
+    } else {
         (void)virDomainFree(domain);
         watch(v);
-    } else {
-        report(v, VIRT_FAILED, "libvirt does not start it: %s", last_error());
     }
-    pthread_mutex_lock(&v->lock);
+    HOLD_LOCK(&v->lock);
     v->creating = false;
-    pthread_mutex_unlock(&v->lock);
 }
 
 static void do_start(struct virt *v)
@@ -433,14 +465,10 @@ static void do_start(struct virt *v)
         return;
     }
     if (connect_patiently(v)) {
-        if (find_foreign(v, &id, text, sizeof(text))) {
+        if (find_foreign(v, &id, text, sizeof(text)))
             report(v, VIRT_FAILED, "%s", text);
-        } else if (identity_save(v->identity_path, &id, &err) < 0) {
-            report(v, VIRT_FAILED, "%s", err.text);
-        } else {
-            set_identity(v, &id);
-            create(v, xml.text);
-        }
+        else
+            create(v, &xml, &id);
     }
     domain_xml_clear(&xml);
 }
@@ -565,6 +593,7 @@ static int64_t look(struct virt *v)
         return next_retry(v);
     note_found(v);
     if (r == 0) {
+        wait_for_how(v);
         gone(v);
     } else {
         tell_paused(v, domain);

@@ -22,7 +22,7 @@ struct virt_setup { // copied
     const char *uri;
     const char *xml_file;
     const char *seed;          // for a missing UUID
-    const char *identity_path; // where identity_save() keeps it
+    const char *identity_path; // where identity_save() keeps it; whoever asks removes it in the end
     const struct apps_volume *volumes;
     size_t volume_count;
     int64_t interval_ms; // between two looks at a watched domain, besides libvirt's events

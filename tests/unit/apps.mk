@@ -8,3 +8,7 @@ test_apps_script_LDADD = $(APPS_LIBS)
 check_PROGRAMS += test_apps_xml
 test_apps_xml_SOURCES = test_apps_xml.c
 test_apps_xml_LDADD = $(APPS_LIBS)
+
+check_PROGRAMS += test_apps_domain
+test_apps_domain_SOURCES = test_apps_domain.c apps_watch.c apps_watch.h
+test_apps_domain_LDADD = $(APPS_LIBS)
