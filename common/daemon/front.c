@@ -66,12 +66,15 @@ struct front {
     uint64_t open_seq;
     int64_t open_retry_ns;
     struct log_site open_log;
-    bool closing;
+    bool draining;     // updates tell when nothing is in flight any more
+    bool close_wanted; // and then the stores are flushed and closed
+    bool closing;      // they are being flushed
     unsigned flushes; // of closing, under way
     int flush_status;
     struct block_request close_flush[PAIR_VOLUMES_MAX];
     bool barrier_wanted, numbered_something;
     bool overflowed;
+    uint64_t resets; // of the stores, as seen last
 };
 
 static struct front_report *report_new(int kind)
@@ -122,16 +125,6 @@ static void wake_sender(void *user, bool barrier)
     f->barrier_wanted |= barrier;
 }
 
-static void overflow(struct front *f)
-{
-    if (!f->attached)
-        return;
-    lane_stop(f->config.lane);
-    unsafe_detach(f->queue, LANE_READER);
-    f->attached = false;
-    report(f, &(struct end_event){.type = EV_OVERFLOW});
-}
-
 static void failed_event(struct front *f, enum end_event_type type, const char *text)
 {
     struct front_report *r = report_new(FRONT_EVENT);
@@ -139,6 +132,17 @@ static void failed_event(struct front *f, enum end_event_type type, const char *
     r->event.type = type;
     r->event.failed.text = r->text;
     mailbox_post(f->config.reports, r);
+}
+
+// The peer's position in the queue is given up: from here on only a resync helps it.
+static void overflow(struct front *f, const char *why)
+{
+    if (!f->attached)
+        return;
+    lane_stop(f->config.lane);
+    unsafe_detach(f->queue, LANE_READER);
+    f->attached = false;
+    failed_event(f, EV_OVERFLOW, why);
 }
 
 static void updates_event(void *user, const struct updates_event *ev)
@@ -252,11 +256,25 @@ static void gate_report(struct front *f, enum end_gate gate)
     report(f, &ev);
 }
 
-static void held_drained(void *user)
+static void closing_drained(struct front *f);
+
+// Nothing is in flight any more. What that was waited for may have changed meanwhile.
+static void drained(void *user)
 {
     struct front *f = user;
-    if (f->gate == GATE_HELD)
+    f->draining = false;
+    if (f->close_wanted)
+        closing_drained(f);
+    else if (f->gate == GATE_HELD)
         gate_report(f, GATE_HELD);
+}
+
+static void drain(struct front *f)
+{
+    if (f->draining)
+        return;
+    f->draining = true;
+    updates_drain(f->updates, drained);
 }
 
 static void take_gate(struct front *f, enum end_gate gate)
@@ -267,7 +285,7 @@ static void take_gate(struct front *f, enum end_gate gate)
     f->lease_over = false;
     (void)updates_set_gate(f->updates, gate_of(gate));
     if (gate == GATE_HELD)
-        updates_drain(f->updates, held_drained);
+        drain(f);
     else
         gate_report(f, gate);
 }
@@ -302,7 +320,7 @@ static void drop_queue(struct front *f)
     (void)lane_set_queue(f->config.lane, NULL);
     f->updates = updates_free(f->updates);
     f->queue = unsafe_free(f->queue);
-    f->attached = false;
+    f->attached = f->draining = f->close_wanted = false;
 }
 
 static struct unsafe_config queue_config(const struct front *f)
@@ -392,9 +410,9 @@ static void close_flushed(struct block_request *request, int status)
     f->flushes--;
 }
 
-static void closing_drained(void *user)
+static void closing_drained(struct front *f)
 {
-    struct front *f = user;
+    f->close_wanted = false;
     f->flush_status = 0;
     f->flushes = 0;
     for (uint16_t i = 0; i < f->config.pair->volume_count; i++) {
@@ -430,7 +448,8 @@ static void take_close(struct front *f)
         return;
     }
     (void)updates_set_gate(f->updates, UPDATES_CLOSED);
-    updates_drain(f->updates, closing_drained);
+    f->close_wanted = true;
+    drain(f);
 }
 
 // Ends whatever this end served: no flush, no drain; what is at a store ends by itself before the
@@ -471,7 +490,7 @@ static void take_epoch(struct front *f, const struct epoch *epoch)
     epoch_encode(epoch, encoded);
     int r = updates_open_epoch(f->updates, epoch->id, encoded, sizeof(encoded), &seq);
     if (r == -ENOSPC) {
-        overflow(f);
+        overflow(f, "the unsafe queue overflowed");
         r = updates_open_epoch(f->updates, epoch->id, encoded, sizeof(encoded), &seq);
     }
     ENSURE(r == 0);
@@ -636,12 +655,22 @@ static void publish(struct front *f, int64_t now)
     atomic_store(&g->clients, ns.clients);
 }
 
+// A LUN that came back without its volatile cache may have lost writes that the peer has.
+static void watch_resets(struct front *f)
+{
+    uint64_t resets = stores_resets(&f->stores);
+    if (resets > f->resets)
+        overflow(f, "a LUN came back without its write cache");
+    f->resets = resets;
+}
+
 static void turn(struct front *f)
 {
     int64_t now = clock_boot_ns();
     keep_lease(f, now);
     nbd_work(f->nbd);
     stores_work(&f->stores);
+    watch_resets(f);
     if (f->opening && now >= f->open_retry_ns)
         try_open(f);
     close_when_flushed(f);
@@ -651,7 +680,7 @@ static void turn(struct front *f)
         updates_kick(f->updates);
         if (f->overflowed) {
             f->overflowed = false;
-            overflow(f);
+            overflow(f, "the unsafe queue overflowed");
             updates_kick(f->updates);
         }
         nbd_flush(f->nbd);

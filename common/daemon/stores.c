@@ -106,3 +106,11 @@ bool stores_busy(const struct stores *stores)
     }
     return false;
 }
+
+uint64_t stores_resets(const struct stores *stores)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < stores->count; i++)
+        sum += store_resets(stores->items[i]);
+    return sum;
+}

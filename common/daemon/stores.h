@@ -21,6 +21,8 @@ void stores_close(struct stores *stores, int epoll);
 struct store *stores_at(const struct stores *stores, size_t index); // NULL when closed
 void stores_work(struct stores *stores);
 int64_t stores_deadline_ns(const struct stores *stores);
+// How often writes that were answered may have been lost (store_resets()).
+uint64_t stores_resets(const struct stores *stores);
 bool stores_busy(const struct stores *stores);
 
 #endif

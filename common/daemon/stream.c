@@ -458,6 +458,12 @@ static int64_t turn(struct stream *s)
     if (s->replica) {
         segments_work(s->segments);
         stores_work(&s->stores);
+        if (stores_resets(&s->stores) > 0) {
+            // Settled may be a lie: what the LUN lost is in the safe queue still, or comes with a resync.
+            failed(s, "a LUN came back without its write cache: its content has to be resynced");
+            close_replica(s);
+            return at;
+        }
         replica_work(s->replica, now);
         at = MIN(at, MIN(replica_deadline(s->replica), stores_deadline_ns(&s->stores)));
     }

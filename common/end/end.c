@@ -349,8 +349,8 @@ static void take_event(struct end *e, const struct end_event *ev)
         if (e->state == END_ACTIVE) {
             e->st.pending = end_all_volumes(e);
             end_save(e);
-            session_end(e, "the unsafe queue overflowed");
-            active_go_alone(e, "the unsafe queue overflowed: a full resync follows");
+            session_end(e, ev->failed.text);
+            active_go_alone(e, "%s: a full resync follows", ev->failed.text);
         }
         break;
     case EV_STORE:

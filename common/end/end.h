@@ -212,7 +212,7 @@ struct end_event {
         } resynced;
         struct {
             const char *text;
-        } failed; // EV_STORE, EV_APP_FAILED
+        } failed; // EV_OVERFLOW, EV_STORE, EV_APP_FAILED
         struct {
             enum end_command command;
             unsigned flags;
