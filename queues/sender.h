@@ -26,7 +26,7 @@
 #define SENDER_LINGER_NS INT64_C(300000) // how long a record may wait for company
 #define SENDER_SILENCE_NS                                                                          \
     INT64_C(1000000000)         // without progress while something is outstanding: send it again
-#define SENDER_RECORDS_MAX 1024 // of one batch
+#define SENDER_RECORDS_MAX 1000                // of one batch; with two more pieces it stays below what a channel gathers
 _Static_assert(SENDER_RECORDS_MAX <= BATCH_RECORDS_MAX, "what the other end accepts");
 
 struct sender;

@@ -8,6 +8,9 @@
 #include "common/base/cleanup.h"
 #include "common/base/clock.h"
 
+_Static_assert(2 + SENDER_RECORDS_MAX <= CHANNEL_IOV_MAX, "a batch is sent as one message");
+_Static_assert(BATCH_MESSAGE_MAX <= CHANNEL_DATA_MAX, "a batch is sent as one message");
+
 struct lane {
     pthread_mutex_t lock;
     struct channel *channel;
