@@ -252,6 +252,9 @@ static void on_app(void *context, const struct apps_event *ev)
         endpoint_feed(ep, &out);
         return;
     case APPS_STOPPED:
+        // Whatever still runs of them here now was not started by this end: said, and left alone.
+        if (!ep->serving)
+            apps_check_foreign(ep->apps);
         endpoint_feed(ep, &out);
         return;
     case APPS_TARGETS:
