@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the crash tests share: a writer in the active host, crashes, and the judgement of what the other host has."""
+
+import filecmp
+import os
+import random
+import time
+
+from blockledger import Ledger, judge
+from conftest import HERE, PEER, PUBLIC_ADDRESS
+
+PYTHON = "/usr/bin/python3"
+REGION = 32 << 20
+FORECAST_SECONDS = 1.0
+FORECAST_AGE_NS = 100_000_000  # a forecast may be that old when it is told
+
+
+class Writing:
+    """A ledger_writer.py in a host."""
+
+    def __init__(self, lab, host, directory, seed, rate=0, region=REGION):
+        self.lab = lab
+        self.nonce = random.Random(f"{directory} {time.monotonic_ns()}").randbytes(8)
+        self.log, self.stop_file, self.output = (str(directory / name) for name in ("log", "stop", "output"))
+        directory.mkdir()
+        with open(self.output, "w") as output:
+            self.process = lab.popen(host, PYTHON, "-B", os.path.join(HERE, "ledger_writer.py"), lab.uri(host), self.log,
+                                     self.nonce.hex(), self.stop_file, "--seed", seed, "--rate", rate, "--region", region,
+                                     stdout=output, stderr=output)
+
+    def said(self):
+        with open(self.output) as file:
+            return file.read()
+
+    def ledger(self):
+        return Ledger.read(self.log, self.nonce)
+
+    def wait_answers(self, count=200):
+        """Until so many writes were answered."""
+        def good():
+            assert self.process.poll() is None, f"the writer ended by itself: {self.said()}"
+            return os.path.exists(self.log) and len(self.ledger().answered()) >= count
+        self.lab.wait_until(good, f"{count} answered writes")
+
+    def stop(self):
+        """Ends it in order: everything answered and flushed."""
+        with open(self.stop_file, "w"):
+            pass
+        assert self.process.wait(timeout=120) == 0, f"the writer failed: {self.said()}"
+        return self.ledger()
+
+    def after_crash(self):
+        self.process.wait(timeout=60)
+        ledger = self.ledger()
+        assert ledger.failed == 0, f"a request failed before the crash: {self.said()}"
+        assert ledger.reconnects == 0, "the connection was lost before the crash"
+        return ledger
+
+
+def read_volume(lab, host):
+    with open(lab.store(host), "rb") as file:
+        return file.read()
+
+
+def assert_equal_stores(lab, active):
+    """Both ends are quiet and byte for byte the same."""
+    lab.wait_settled(active)
+    paths = [lab.store(host) for host in PEER]
+    filecmp.clear_cache()
+    assert filecmp.cmp(*paths, shallow=False), f"the stores differ: cmp {paths[0]} {paths[1]}"
+
+
+class HttpWatch:
+    """A client that asks the public address all along."""
+
+    def __init__(self, lab, directory):
+        self.lab, self.path = lab, str(directory / "http")
+        self.process = lab.popen("client", PYTHON, "-B", os.path.join(HERE, "http_watch.py"), PUBLIC_ADDRESS, self.path)
+
+    def answers(self):
+        if not os.path.exists(self.path):
+            return []
+        with open(self.path) as file:
+            lines = [line.split() for line in file if line.endswith("\n")]
+        return [(float(moment), host) for moment, host in lines]
+
+    def wait_answer(self, host, after=0.0):
+        """The moment of the first answer of this host after that moment."""
+        def first():
+            return next((moment for moment, name in self.answers() if moment > after and name == host), None)
+        return self.lab.wait_until(first, f"HTTP from {host} at the public address")
+
+
+class ForecastWatch:
+    def __init__(self, lab, host, directory):
+        self.path = str(directory / "forecast")
+        self.process = lab.popen(host, PYTHON, "-B", os.path.join(HERE, "forecast_watch.py"), self.path)
+
+    def bound(self, ledger):
+        """The most that may be missing: the largest forecast of the last second, and what was written since."""
+        with open(self.path) as file:
+            polls = [tuple(map(int, line.split())) for line in file if line.endswith("\n")]
+        recent = [(loss, asked) for asked, loss in polls if asked >= ledger.last_ns - FORECAST_SECONDS * 1e9]
+        assert recent, "no forecast was told in the last second"
+        loss, asked = max(recent)
+        return loss + ledger.sent_bytes_since(asked - FORECAST_AGE_NS)
+
+
+def crash_round(lab, mode, active, directory, http, rng, power=False, rate=0, poll=False):
+    """One crash of the active host while it is written to, and all that is promised for it; returns the new active."""
+    directory.mkdir()
+    passive = PEER[active]
+    before = read_volume(lab, active)
+    writing = Writing(lab, active, directory / "writer", rng.randrange(1 << 30), rate)
+    forecast = ForecastWatch(lab, active, directory) if poll else None
+    writing.wait_answers()
+    time.sleep(rng.uniform(0.2, 2.5))
+    assert lab.role(passive) == "passive"
+    moment = lab.crash(active, power)
+    seconds = http.wait_answer(passive, moment) - moment
+    ledger = writing.after_crash()
+    lab.wait_active(passive)
+    promised = ledger.promised(mode)
+    verdict = judge(ledger, before, read_volume(lab, passive), promised)
+    print(f"{mode}: crash {active}{' with power' if power else ''}: HTTP after {seconds:.2f} s; "
+          f"{len(ledger.writes)} writes sent, {len(ledger.answered())} answered, {ledger.flushes} flushes, "
+          f"{len(promised)} promised, {len(verdict.missing)} missing ({verdict.missing_bytes()} bytes)", flush=True)
+    assert verdict, "\n".join(verdict.errors)
+    if forecast:
+        bound = forecast.bound(ledger)
+        print(f"{mode}: at most {bound} bytes were to be lost", flush=True)
+        assert verdict.missing_bytes() <= bound
+    lab.start(active)
+    assert_equal_stores(lab, passive)
+    return passive

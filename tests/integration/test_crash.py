@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The promises of the three modes, held against an outside ledger while the active host dies at random moments.
+
+Rounds alternate the roles: the host that died comes back, is mirrored, and its peer is the next to die. $LEDGER_ROUNDS
+sets the number of rounds a test (default 3), $LEDGER_SEED the seed of everything that is random here.
+"""
+
+import os
+import random
+
+import pytest
+
+from conftest import PEER, write_pair
+from crashloop import HttpWatch, crash_round
+
+ROUNDS = int(os.environ.get("LEDGER_ROUNDS") or 3)
+SEED = os.environ.get("LEDGER_SEED") or "1"
+
+
+@pytest.fixture
+def rounds(make_lab, tmp_path, request):
+    def run(mode, count=ROUNDS, powerfs=False, slow=None, **options):
+        rng = random.Random(f"{SEED} {request.node.name}")
+        lab = make_lab(config=write_pair(tmp_path / "lab.json", mode), powerfs=powerfs)
+        lab.wait_promotable("primary")
+        if slow:
+            lab("slow", slow)
+        http = HttpWatch(lab, tmp_path)
+        http.wait_answer("primary")
+        active = "primary"
+        for number in range(count):
+            power = powerfs and number % 2 == 0
+            active = crash_round(lab, mode, active, tmp_path / f"round{number}", http, rng, power, **options)
+    return run
+
+
+def test_sync_keeps_what_was_flushed(rounds):
+    rounds("sync")
+
+
+def test_sync_keeps_what_was_flushed_when_power_is_lost(rounds):
+    rounds("sync", powerfs=True)
+
+
+def test_strict_keeps_everything_acknowledged(rounds):
+    rounds("strict")
+
+
+def test_async_loses_a_suffix_that_was_forecast(rounds):
+    rounds("async", poll=True)
+
+
+def test_async_over_a_slow_channel_loses_what_was_forecast(rounds):
+    """The link is slower than the writer, so the queue holds seconds."""
+    rounds("async", count=max(2, ROUNDS // 2), poll=True, slow="40mbit", rate=8 << 20)
