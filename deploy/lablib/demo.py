@@ -214,16 +214,17 @@ class Demo:
         crashed_real = time.time()
         crashed = time.monotonic()
         self.run_lab("crash", "primary")
+        dead = time.monotonic()
         self.wait("the secondary takes over", lambda: self.status("secondary").get("role") == "active", pause=0.05)
         self.say("the secondary is active")
-        answered = self.wait("the guest answers again", lambda: self.first_ack_after(crashed + 0.5), pause=0.1)
+        answered = self.wait("the guest answers again", lambda: self.first_ack_after(dead), pause=0.1)
         if self.mode == "async":
             self.run_lab("heal")
         self.say(f"the same guest answers on the other host, {answered - crashed:.1f} s after the crash")
         self.figures["outage"] = answered - crashed
         self.show_history("secondary", crashed_real)
         time.sleep(AFTER_SECONDS)
-        self.judge_crash(crashed, samples)
+        self.judge_crash(dead, samples)
 
     def show_history(self, host, since):
         code, output = self.inside(host, ["pairctl", "history", "--json"])
@@ -236,7 +237,7 @@ class Demo:
             if event.get("loss"):
                 self.figures["loss"] = event["loss"]
 
-    def judge_crash(self, crashed, samples):
+    def judge_crash(self, dead, samples):
         self.title("The ledger, held against what the guest has")
         # The clients go on: what was acknowledged is read before the records are, what was sent after them.
         ledger = Ledger(self.ledger_path)
@@ -248,7 +249,8 @@ class Demo:
         self.figures.update(acked=len(ledger.acked), missing=len(missing))
         self.missing = missing
         if self.mode == "async":
-            self.judge_async_loss(ledger, missing, crashed, samples)
+            # The cables were cut at some instant of the command: the last answer tells when.
+            self.judge_async_loss(ledger, missing, ledger.last_before(dead), samples)
         else:
             self.check(not missing, f"nothing that was acknowledged is missing (mode {self.mode})")
 
