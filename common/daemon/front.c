@@ -74,6 +74,7 @@ struct front {
     struct block_request close_flush[PAIR_VOLUMES_MAX];
     bool barrier_wanted, numbered_something;
     bool overflowed;
+    bool throttled, throttled_told; // writers are held back until the peer has caught up
     uint64_t resets; // of the stores, as seen last
 };
 
@@ -189,7 +190,37 @@ static void updates_event(void *user, const struct updates_event *ev)
     }
 }
 
+// Whether writers are held back so that the peer keeps up. Only while its stream moves: a peer that stands still is
+// gone alone from, and an application that is alone is never held.
+//  - sync, strict (policy `slow: throttle`): a flush would have to wait for all that is queued.
+//  - any mode, while a resync runs: the queue would overflow, and the resync start anew, again and again.
+static bool too_far_ahead(struct front *f, int64_t now)
+{
+    struct figures *g = f->config.figures;
+    struct unsafe_stat stat;
+    int64_t timeout = f->config.pair->timing.timeout_ms * NS_PER_MS;
+    uint64_t session;
+    if (!f->attached || !lane_running(f->config.lane, &session))
+        return false;
+    unsafe_stat(f->queue, &stat);
+    int64_t age = stat.oldest_ns ? clock_real_ns() - stat.oldest_ns : 0;
+    bool moves = now - atomic_load(&g->moved_ns) < timeout;
+    bool paired = f->gate == GATE_PAIRED && f->config.pair->mode != PAIR_ASYNC &&
+                  f->config.pair->slow == PAIR_SLOW_THROTTLE;
+    if (paired && (age > timeout / 4 || stat.level >= UNSAFE_THREE_QUARTERS))
+        return true;
+    return moves && resync_running(f->resync) && stat.level >= UNSAFE_THREE_QUARTERS;
+}
+
+static int before_write(void *user, uint16_t object, uint64_t offset, uint32_t length)
+{
+    struct front *f = user;
+    (void)object, (void)offset, (void)length;
+    return f->throttled ? 1 : 0;
+}
+
 static const struct updates_ops updates_ops = {
+    .before_write = before_write,
     .real_ns = real_ns,
     .wake_sender = wake_sender,
     .event = updates_event,
@@ -221,7 +252,7 @@ static bool nbd_zero_is_fast(void *user, uint16_t object)
 static void nbd_note(void *user, uint16_t object, const char *text)
 {
     struct front *f = user;
-    note(f, "volume %s: %s", volume_name(f, object), text);
+    log_info("pair %s: volume %s: %s", f->config.pair->pair, volume_name(f, object), text);
 }
 
 static const struct nbd_ops nbd_ops = {
@@ -645,10 +676,17 @@ static void publish(struct front *f, int64_t now)
     atomic_store(&g->queue_bytes, stat.bytes);
     atomic_store(&g->queue_limit, stat.limit_bytes);
     atomic_store(&g->queue_oldest_real_ns, stat.oldest_ns);
+    // A writer that is held back waits for the peer as an answer does.
     uint64_t waiting = updates_waiting_for(f->updates);
-    if (waiting != atomic_load(&g->waiting_for)) {
+    if (waiting != atomic_load(&g->waiting_for) || f->throttled != f->throttled_told) {
+        bool waits = waiting || f->throttled;
+        bool restart = waiting != atomic_load(&g->waiting_for) && !f->throttled;
         atomic_store(&g->waiting_for, waiting);
-        atomic_store(&g->waiting_ns, waiting ? now : 0);
+        f->throttled_told = f->throttled;
+        if (!waits)
+            atomic_store(&g->waiting_ns, 0);
+        else if (restart || atomic_load(&g->waiting_ns) == 0)
+            atomic_store(&g->waiting_ns, now);
     }
     struct nbd_stat ns;
     nbd_stat(f->nbd, &ns);
@@ -677,6 +715,7 @@ static void turn(struct front *f)
     if (f->updates) {
         updates_durable(f->updates, atomic_load(&f->config.figures->durable));
         resync_turn(f, now);
+        f->throttled = too_far_ahead(f, now);
         updates_kick(f->updates);
         if (f->overflowed) {
             f->overflowed = false;
@@ -699,6 +738,8 @@ static int64_t next_deadline(struct front *f, int64_t now)
     if (f->opening)
         at = MIN(at, f->open_retry_ns);
     if (f->updates && resync_running(f->resync))
+        at = MIN(at, now + 2 * NS_PER_MS);
+    if (f->throttled)
         at = MIN(at, now + 2 * NS_PER_MS);
     if (f->updates && f->gate != GATE_HELD && f->gate != GATE_CLOSED)
         at = MIN(at,
