@@ -214,13 +214,15 @@ static bool resynced_rules(struct end *e)
 
 static bool step_down_rule(struct end *e)
 {
-    if (e->freezing || e->now < grant_lease(e))
+    bool taken = peer_heard(e) && (e->peer.flags & FRAME_TAKING_OVER);
+    if (e->freezing || (!taken && e->now < grant_lease(e)))
         return false;
     e->freezing = true;
     end_act(e, ACT_FREEZE);
     end_gate(e, GATE_HELD);
     e->address = ADDRESS_OFF;
-    end_go(e, END_SUSPENDED, "neither the peer nor a waypoint is seen, and the peer may take over");
+    end_go(e, END_SUSPENDED, "%s", taken ? "the peer says that it is taking over"
+                                         : "neither the peer nor a waypoint is seen, and the peer may take over");
     return true;
 }
 

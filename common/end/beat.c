@@ -96,8 +96,10 @@ static void new_run(struct end *e, uint64_t run)
         grant_confirmed(e);
     }
     uint64_t last = e->peer.last_session;
+    // At the first contact of this run: what the former run of this end kept of its last echo still counts.
+    int64_t echo_sent_ns = e->peer.run ? 0 : e->peer.echo_sent_ns;
     e->former_runs[e->former_next++ % FORMER_RUNS] = e->peer.run;
-    e->peer = (struct peer){.run = run, .last_session = last};
+    e->peer = (struct peer){.run = run, .last_session = last, .echo_sent_ns = echo_sent_ns};
 }
 
 static bool former_run(const struct end *e, uint64_t run)

@@ -205,6 +205,7 @@ static void take_saved(struct end *e, const struct end_event *ev)
     if (!e->save_failed)
         end_note(e, "cannot save the state of this end (error %d): waiting", -ev->saved.status);
     e->save_failed = true;
+    e->save_retry_ns = e->now + NS_PER_S;
 }
 
 static void take_exports(struct end *e, const struct end_event *ev)
@@ -222,6 +223,15 @@ static void take_address(struct end *e, const struct end_event *ev)
         return;
     }
     e->address = ev->address.on ? ADDRESS_ON : ADDRESS_OFF;
+}
+
+// The gate at `seq` is passed when what it asked for is durable. Two may wait at a time: an epoch's opening holds
+// `durable` back, a resync's mark `applied`.
+static void await_consent(struct end *e, uint64_t seq)
+{
+    ENSURE(e->consent_count < CONSENTS_MAX);
+    e->consent[e->consent_count].seq = seq;
+    e->consent[e->consent_count++].ticket = end_save(e);
 }
 
 static void take_replica(struct end *e, const struct end_event *ev)
@@ -243,8 +253,7 @@ static void take_replica(struct end *e, const struct end_event *ev)
                            "the stream opens an epoch that does not fit: %s", broken);
             break;
         }
-        e->consent.seq = ev->replica.seq;
-        e->consent.ticket = end_save(e);
+        await_consent(e, ev->replica.seq);
         break;
     }
     case FOLLOW_BEGIN:
@@ -256,8 +265,7 @@ static void take_replica(struct end *e, const struct end_event *ev)
             e->st.inconsistent &= ~bit;
         if (ev->replica.what == FOLLOW_END)
             end_note(e, "volume %u: the replica is synchronized", ev->replica.object);
-        e->consent.seq = ev->replica.seq;
-        e->consent.ticket = end_save(e);
+        await_consent(e, ev->replica.seq);
         break;
     }
     case FOLLOW_FINISHED:
@@ -395,12 +403,14 @@ static void take_start(struct end *e, const struct end_event *ev)
         e->st = *s->state;
     if (e->st.intent == INTENT_TAKEOVER)
         e->st.intent = INTENT_NONE; // its epoch was not opened: void
+    // What the operator has stopped asks its peer before it serves again, even in the same boot.
+    bool stopped = e->st.stopped;
     e->st.stopped = false;
     e->state_since_ns = e->now;
     bool was_active = e->st.role == ROLE_ACTIVE && e->st.intent == INTENT_NONE;
     int64_t lease = s->echo_sent_ns + e->config.timeout_ns - e->config.margin_ns;
     bool in_time = e->st.alone || (s->echo_sent_ns && e->now < lease);
-    if (was_active && s->same_boot && s->queue_found && !s->guard_acted && in_time) {
+    if (was_active && !stopped && s->same_boot && s->queue_found && !s->guard_acted && in_time) {
         // A yes may have been given up to this moment.
         e->given = (struct given_grant){.out = !e->st.alone, .yes_ns = e->now};
         e->peer.echo_sent_ns = s->echo_sent_ns;
@@ -424,10 +434,22 @@ static void take_start(struct end *e, const struct end_event *ev)
 
 static bool consent_rule(struct end *e)
 {
-    if (!e->consent.seq || !end_saved(e, e->consent.ticket))
+    // Saves become durable in order.
+    if (e->consent_count == 0 || !end_saved(e, e->consent[0].ticket))
         return false;
-    end_act(e, ACT_CONSENT)->seq = e->consent.seq;
-    e->consent.seq = 0;
+    end_act(e, ACT_CONSENT)->seq = e->consent[0].seq;
+    e->consent_count--;
+    memmove(&e->consent[0], &e->consent[1], e->consent_count * sizeof(e->consent[0]));
+    return true;
+}
+
+// A save that failed is tried again: until it succeeds, nothing that depends on it happens.
+static bool save_rule(struct end *e)
+{
+    if (!e->save_failed || e->now < e->save_retry_ns)
+        return false;
+    e->save_retry_ns = e->now + NS_PER_S;
+    end_save(e);
     return true;
 }
 
@@ -540,6 +562,7 @@ void end_step(struct end *e, int64_t now, const struct end_data *data,
     unsigned rounds = 0;
     do {
         again = consent_rule(e);
+        again |= save_rule(e);
         again |= silence_rule(e);
         again |= session_rules(e);
         again |= state_rules(e);

@@ -17,6 +17,7 @@
 
 #define ACTIONS_MAX 64
 #define WHY_SIZE    200
+#define CONSENTS_MAX 4
 // How far ahead of the last seq the durable bound is kept.
 #define BOUND_AHEAD (UINT64_C(1) << 24)
 
@@ -163,6 +164,7 @@ struct end {
     uint64_t ticket_last;  // given to the newest save
     uint64_t ticket_saved; // everything up to here is durable
     bool save_failed;
+    int64_t save_retry_ns;
     // Role.
     enum end_role_state state;
     int64_t state_since_ns;
@@ -212,10 +214,11 @@ struct end {
     bool gate_pending;
     uint64_t gate_numbered;
     uint64_t attached; // EV_GATE of an attach; 0 none
-    // A consent that waits for its save.
+    // Gates of the replica that wait for their saves, in order.
     struct {
         uint64_t seq, ticket;
-    } consent;
+    } consent[CONSENTS_MAX];
+    unsigned consent_count;
     // Volumes whose end mark has its seq but is not applied yet.
     uint64_t resynced_seq[RECORD_OBJECTS_MAX];
     struct take take;

@@ -11,7 +11,7 @@
 
 bool end_ready_to_meet(const struct end *e)
 {
-    if (e->terminating || !end_saved(e, e->ticket_last) || e->consent.seq || e->freezing ||
+    if (e->terminating || !end_saved(e, e->ticket_last) || e->consent_count || e->freezing ||
         e->thawing)
         return false;
     switch (e->state) {

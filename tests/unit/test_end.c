@@ -36,6 +36,8 @@ struct host {
     bool exited;
     bool hold_saves;
     uint64_t streams, follows; // session
+    uint64_t ticket;           // of the newest save
+    unsigned consents;
 };
 
 struct world {
@@ -85,6 +87,7 @@ static void act(struct host *h, const struct end_action *a)
         size_t size = state_encode(&a->state, bytes, sizeof(bytes));
         assert_true(size > 0);
         assert_null(state_decode(bytes, size, &h->disk));
+        h->ticket = a->ticket;
         ev.type = EV_SAVED;
         ev.saved.ticket = a->ticket;
         break;
@@ -123,6 +126,9 @@ static void act(struct host *h, const struct end_action *a)
         return;
     case ACT_BOUND:
         h->bound = a->seq;
+        return;
+    case ACT_CONSENT:
+        h->consents++;
         return;
     case ACT_STREAM:
         h->streams = a->session;
@@ -643,6 +649,105 @@ static void stop_ends_protection_in_order(void **state)
     assert_true(view(w, 1).promotable);
 }
 
+// DESIGN §6: "an active that hears its peer is taking over steps down at once".
+static void active_that_hears_of_a_takeover_steps_down(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    struct end_view s = view(w, 1);
+    struct frame f = {.type = FRAME_BEAT,
+                      .flags = FRAME_TAKING_OVER,
+                      .run = view(w, 0).peer_run,
+                      .to_run = s.peer_run,
+                      .session = s.session,
+                      .beat = {.number = 1000000, .sent_ns = w->now}};
+    step(&w->host[0], &(struct end_event){.type = EV_FRAME, .frame = {.frame = &f}});
+    assert_int_equal(view(w, 0).state, END_SUSPENDED);
+    assert_false(w->host[0].address);
+}
+
+// The echo that the former run has kept counts until the new run has one of its own, waypoint or not.
+static void restart_without_a_waypoint_keeps_the_lease(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    struct host *h = &w->host[0];
+    int64_t echo = w->now;
+    h->end = end_free(h->end);
+    h->up = false;
+    h->head = h->tail;
+    w->waypoint[0] = false;
+    run(w, 300 * NS_PER_MS);
+    boot(w, 0, (struct end_start){.same_boot = true, .echo_sent_ns = echo, .queue_found = true,
+                                  .queue_numbered = h->data.numbered});
+    run(w, 4 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+    assert_true(h->address && !h->frozen);
+}
+
+// After `stop` the peer may have been told to take over: the stopped end asks it, also in the same boot.
+static void stopped_end_does_not_go_on_by_itself(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    command(w, 0, COMMAND_STOP, 0);
+    run(w, 3 * NS_PER_S);
+    struct host *h = &w->host[0];
+    h->end = end_free(h->end);
+    h->up = false;
+    h->head = h->tail;
+    run(w, 3 * NS_PER_S);
+    command(w, 1, COMMAND_TAKEOVER, COMMAND_FORCE);
+    run(w, 2 * NS_PER_S);
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+    boot(w, 0, (struct end_start){.same_boot = true, .queue_found = true,
+                                  .queue_numbered = h->data.numbered});
+    run(w, 5 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_PASSIVE);
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+}
+
+// A gate that holds `durable` and one that holds `applied` may wait at the same time.
+static void two_gates_wait_at_a_time(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    struct host *h = &w->host[1];
+    struct end_view v = view(w, 1);
+    struct epoch epoch = v.epoch;
+    epoch.number++;
+    epoch.parents = 1;
+    epoch.parent[0] = (struct epoch_parent){v.epoch.id, 100};
+    epoch.id = 77;
+    epoch.first_seq = 101;
+    h->hold_saves = true;
+    h->consents = 0;
+    step(h, &(struct end_event){.type = EV_REPLICA,
+                                .replica = {.what = FOLLOW_BEGIN, .object = 0, .seq = 90}});
+    step(h, &(struct end_event){.type = EV_REPLICA,
+                                .replica = {.what = FOLLOW_EPOCH, .epoch = &epoch, .seq = 101}});
+    assert_int_equal(h->consents, 0);
+    h->hold_saves = false;
+    step(h, &(struct end_event){.type = EV_SAVED, .saved = {.ticket = h->ticket}});
+    assert_int_equal(h->consents, 2);
+}
+
+// A save that failed is tried again; what depends on it waits.
+static void failed_save_is_tried_again(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    struct host *h = &w->host[0];
+    h->hold_saves = true;
+    crash(w, 1);
+    run(w, 6 * NS_PER_S);
+    assert_int_not_equal(h->gate, GATE_ALONE);
+    step(h, &(struct end_event){.type = EV_SAVED, .saved = {.ticket = h->ticket, .status = -28}});
+    h->hold_saves = false;
+    run(w, 2 * NS_PER_S);
+    assert_int_equal(h->gate, GATE_ALONE);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -665,6 +770,11 @@ int main(void)
         T(goodbye_lets_the_active_go_alone_at_once),
         T(nothing_is_answered_alone_before_it_is_durable),
         T(stop_ends_protection_in_order),
+        T(active_that_hears_of_a_takeover_steps_down),
+        T(restart_without_a_waypoint_keeps_the_lease),
+        T(stopped_end_does_not_go_on_by_itself),
+        T(two_gates_wait_at_a_time),
+        T(failed_save_is_tried_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
