@@ -157,11 +157,19 @@ static void take_opened(struct endpoint *ep, const struct stream_report *r)
     begin(ep);
 }
 
+static void take_front_event(struct endpoint *ep, const struct front_report *r)
+{
+    if (r->event.type == EV_STORE && ep->pair->flush_failure == PAIR_FLUSH_NONE)
+        endpoint_note(ep, -1, r->text); // the operator has chosen to see to it himself
+    else
+        endpoint_feed(ep, &r->event);
+}
+
 static void take_report(struct endpoint *ep, struct letter *letter)
 {
     switch (letter->kind) {
     case FRONT_EVENT:
-        endpoint_feed(ep, &((struct front_report *)letter)->event);
+        take_front_event(ep, (struct front_report *)letter);
         break;
     case FRONT_NOTE:
         endpoint_note(ep, -1, ((struct front_report *)letter)->text);
@@ -669,6 +677,19 @@ static int open_state(struct endpoint *ep, struct error *err)
     return 0;
 }
 
+static bool stops_on_split(const struct endpoint *ep)
+{
+    switch (ep->pair->split) {
+    case PAIR_SPLIT_SECONDARY_STOPS:
+        return ep->config.side == PAIR_SECONDARY;
+    case PAIR_SPLIT_PRIMARY_STOPS:
+        return ep->config.side == PAIR_PRIMARY;
+    case PAIR_SPLIT_BOTH_STOP:
+        break;
+    }
+    return true;
+}
+
 static int open_end(struct endpoint *ep)
 {
     static const enum end_mode modes[] = {END_ASYNC, END_SYNC, END_STRICT};
@@ -683,6 +704,7 @@ static int open_end(struct endpoint *ep)
         .automatic = ep->pair->takeover == PAIR_TAKEOVER_AUTO,
         .has_waypoint = ep->waypoints != NULL,
         .alone_when_slow = ep->pair->slow == PAIR_SLOW_ALONE,
+        .stops_on_split = stops_on_split(ep),
         .volumes = (unsigned)ep->pair->volume_count,
         .run = ep->run,
         .seed = random_id(),

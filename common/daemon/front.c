@@ -75,6 +75,7 @@ struct front {
     bool barrier_wanted, numbered_something;
     bool overflowed;
     bool throttled, throttled_told; // writers are held back until the peer has caught up
+    uint64_t resync_started; // bytes of the steps of this resync
     uint64_t resets; // of the stores, as seen last
 };
 
@@ -190,26 +191,34 @@ static void updates_event(void *user, const struct updates_event *ev)
     }
 }
 
-// Whether writers are held back so that the peer keeps up. Only while its stream moves: a peer that stands still is
-// gone alone from, and an application that is alone is never held.
-//  - sync, strict (policy `slow: throttle`): a flush would have to wait for all that is queued.
-//  - any mode, while a resync runs: the queue would overflow, and the resync start anew, again and again.
+// Whether writers are held back so that the peer keeps up.
+//  - sync, strict, while paired (policy `slow: throttle`): a flush would have to wait for all that is queued.
+//  - while a resync runs: the queue would overflow, and the resync start anew, again and again.
+//  - policy `overflow: throttle`: while the peer's stream moves. `overflow: suspend`: until there is room.
+// Otherwise an application that is alone is never held: the peer's position is given up (overflow()).
 static bool too_far_ahead(struct front *f, int64_t now)
 {
     struct figures *g = f->config.figures;
+    const struct pair_config *pair = f->config.pair;
     struct unsafe_stat stat;
-    int64_t timeout = f->config.pair->timing.timeout_ms * NS_PER_MS;
+    int64_t timeout = pair->timing.timeout_ms * NS_PER_MS;
     uint64_t session;
-    if (!f->attached || !lane_running(f->config.lane, &session))
+    if (!f->attached)
         return false;
     unsafe_stat(f->queue, &stat);
-    int64_t age = stat.oldest_ns ? clock_real_ns() - stat.oldest_ns : 0;
-    bool moves = now - atomic_load(&g->moved_ns) < timeout;
-    bool paired = f->gate == GATE_PAIRED && f->config.pair->mode != PAIR_ASYNC &&
-                  f->config.pair->slow == PAIR_SLOW_THROTTLE;
-    if (paired && (age > timeout / 4 || stat.level >= UNSAFE_THREE_QUARTERS))
+    bool high = stat.level >= UNSAFE_THREE_QUARTERS;
+    if (high && pair->queues.overflow == PAIR_OVERFLOW_SUSPEND)
         return true;
-    return moves && resync_running(f->resync) && stat.level >= UNSAFE_THREE_QUARTERS;
+    if (!lane_running(f->config.lane, &session))
+        return false;
+    int64_t age = stat.oldest_ns ? clock_real_ns() - stat.oldest_ns : 0;
+    bool paired = f->gate == GATE_PAIRED && pair->mode != PAIR_ASYNC &&
+                  pair->slow == PAIR_SLOW_THROTTLE;
+    if (paired && (high || age > timeout / 4))
+        return true;
+    bool moves = now - atomic_load(&g->moved_ns) < timeout;
+    return high && moves &&
+           (resync_running(f->resync) || pair->queues.overflow == PAIR_OVERFLOW_THROTTLE);
 }
 
 static int before_write(void *user, uint16_t object, uint64_t offset, uint32_t length)
@@ -581,6 +590,7 @@ static void take_letter(struct front *f, const struct front_letter *l)
         f->attached = false;
         break;
     case FRONT_RESYNC:
+        f->resync_started = 0;
         resync_start(f->resync, l->number, clock_boot_ns());
         break;
     case FRONT_ANSWER:
@@ -617,6 +627,7 @@ static bool resync_step(struct front *f, const struct resync_step *step, int64_t
     if (r < 0)
         return false;
     resync_began(f->resync, step, now);
+    f->resync_started += step->length;
     if (step->kind == RESYNC_BEGIN || step->kind == RESYNC_END)
         f->numbered_something = true;
     if (step->kind == RESYNC_END) {
@@ -636,13 +647,25 @@ static bool resync_has_room(struct front *f)
     return stat.bytes < stat.limit_bytes / 4 && stat.bytes < 32U * 1024 * 1024;
 }
 
+// The resync's bytes a second, where the pair file limits them: what may be started by now.
+static bool resync_has_rate(struct front *f, int64_t now)
+{
+    uint64_t rate = f->config.pair->resync.rate;
+    if (rate == 0)
+        return true;
+    struct resync_progress p;
+    resync_progress(f->resync, &p);
+    double seconds = (double)(now - p.began_ns) / (double)NS_PER_S;
+    return (double)f->resync_started <= seconds * (double)rate;
+}
+
 static void resync_turn(struct front *f, int64_t now)
 {
     if (!f->updates || !resync_running(f->resync) || !f->attached)
         return;
     resync_applied(f->resync, atomic_load(&f->config.figures->applied), now);
     struct resync_step step;
-    for (int i = 0; i < 16 && resync_has_room(f) && resync_next(f->resync, now, &step); i++) {
+    for (int i = 0; i < 16 && resync_has_room(f) && resync_has_rate(f, now) && resync_next(f->resync, now, &step); i++) {
         if (!resync_step(f, &step, now))
             break;
     }

@@ -40,6 +40,7 @@ struct end_config {
     bool automatic;      // takeover policy: by itself, or only when told
     bool has_waypoint;
     bool alone_when_slow; // policy `slow`: go alone rather than hold the writers back
+    bool stops_on_split;  // policy `split`: of two ends that both serve, this one stops
     unsigned volumes;     // at most RECORD_OBJECTS_MAX
     uint64_t run;         // random, new for each run of this end
     uint64_t seed;        // for the ids of epochs

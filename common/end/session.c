@@ -151,7 +151,7 @@ static void lead(struct end *e)
 static void split(struct end *e, bool peer_serves)
 {
     bool serving = e->state == END_ACTIVE || e->state == END_SUSPENDED;
-    if (serving && !(peer_serves && !e->config.primary))
+    if (serving && !(peer_serves && e->config.stops_on_split))
         return; // goes on alone; nothing is streamed in this session
     if (serving)
         yield_role(e);

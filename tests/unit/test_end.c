@@ -283,6 +283,7 @@ static void boot(struct world *w, int i, struct end_start start)
     struct host *h = &w->host[i];
     struct end_config c = w->config;
     c.primary = i == 0;
+    c.stops_on_split = i == 1;
     c.run = (uint64_t)w->now + 100 + (uint64_t)i;
     c.seed = c.run;
     h->end = end_new(&c);
