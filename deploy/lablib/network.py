@@ -123,7 +123,7 @@ def apply_slow(lab):
             if rate:
                 try:
                     run(argv + ["replace", "dev", _port(network, host), "root", "tbf", "rate", rate,
-                                "burst", "128kb", "latency", "100ms"])
+                                "burst", "32kb", "latency", "100ms"])
                 except LabError:
                     if host_is_connected(lab, host):
                         raise
