@@ -308,20 +308,44 @@ static void on_app_output(void *context, const char *app, const char *line)
 // ---- work
 // -------------------------------------------------------------------------------------------------------
 
-void endpoint_guard(struct endpoint *ep, struct guard *guard)
+// A new slot at the guard, told everything that it has to know.
+static void attach_guard(struct endpoint *ep)
 {
     struct error err = {0};
+    ep->guard = NULL;
+    if (ep->config.guard && guard_pair_open(ep->config.guard, ep->pair->pair, &ep->guard, &err) < 0)
+        endpoint_note(ep, -1, err.text);
+    if (!ep->guard)
+        return;
+    if (ep->inquiry_fd >= 0) {
+        (void)guard_share_inquiry(ep->config.guard, ep->inquiry_fd, NULL);
+        guard_pair_inquiry(ep->guard, &ep->inquiry);
+    }
+    ep->plan_stale = true;
+    endpoint_plan(ep);
+    (void)guard_set_deadline(ep->guard, atomic_load(&ep->figures.lease_ns));
+}
+
+// A slot whose frozen processes were killed guards nothing any more, until it is opened anew.
+static bool still_destroying(struct endpoint *ep)
+{
+    if (!ep->destroying || guard_pair_pending(ep->guard))
+        return ep->destroying;
+    ep->destroying = false;
+    guard_pair_close(ep->guard);
+    (void)guard_flag_clear(ep->flag_path, NULL);
+    attach_guard(ep);
+    return false;
+}
+
+void endpoint_guard(struct endpoint *ep, struct guard *guard)
+{
     if (guard != ep->config.guard) {
         ep->config.guard = guard;
-        ep->guard = NULL;
-        if (guard && guard_pair_open(guard, ep->pair->pair, &ep->guard, &err) < 0)
-            endpoint_note(ep, -1, err.text);
-        ep->plan_stale = true;
-        endpoint_plan(ep);
-        if (ep->guard)
-            (void)guard_set_deadline(ep->guard, atomic_load(&ep->figures.lease_ns));
+        ep->destroying = false; // what it had frozen is dead, or killed with the applications
+        attach_guard(ep);
     }
-    if (!ep->guard || !ep->started)
+    if (!ep->guard || !ep->started || still_destroying(ep))
         return;
     enum guard_state state = guard_pair_state(ep->guard);
     if (state == GUARD_STEPPED_DOWN && !ep->frozen_told && !ep->thawing && ep->serving) {
@@ -773,6 +797,12 @@ static int open_all(struct endpoint *ep, struct error *err)
         return r;
     if (ep->config.guard && guard_pair_open(ep->config.guard, ep->pair->pair, &ep->guard, err) < 0)
         return err->code;
+    if (ep->guard && guard_pair_state(ep->guard) == GUARD_DESTROYED) {
+        // The former run ended before it had renewed the slot.
+        guard_pair_close(ep->guard);
+        if (guard_pair_open(ep->config.guard, ep->pair->pair, &ep->guard, err) < 0)
+            return err->code;
+    }
     open_inquiry(ep);
     const int fds[] = {mailbox_fd(ep->reports), channel_fd(ep->channel), apps_fd(ep->apps),
                        ep->waypoints ? waypoint_fd(ep->waypoints) : -1, ep->inquiry_fd};

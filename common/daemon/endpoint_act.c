@@ -187,10 +187,10 @@ static void act_destroy(struct endpoint *ep)
 {
     if (ep->guard && guard_pair_state(ep->guard) == GUARD_STEPPED_DOWN) {
         guard_destroy(ep->guard);
-        // The slot is fit for use again, and the flag has said what it had to say.
-        guard_thaw(ep->guard, GUARD_NO_DEADLINE);
+        ep->destroying = true; // -> endpoint_guard(), which clears the flag
+    } else {
+        (void)guard_flag_clear(ep->flag_path, NULL);
     }
-    (void)guard_flag_clear(ep->flag_path, NULL);
     ep->frozen_told = false;
     apps_set_frozen(ep->apps, false);
     apps_kill_all(ep->apps);

@@ -81,6 +81,7 @@ struct endpoint {
     bool plan_stale;
     bool frozen_told; // the end knows that the guard has acted
     bool thawing;
+    bool destroying; // asked the guard to kill what it froze; its slot is renewed when that is done
     // Events for the end, oldest first.
     struct end_event events[EVENTS_MAX];
     unsigned event_first, event_count;
