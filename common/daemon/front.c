@@ -798,7 +798,8 @@ static void *run(void *arg)
         turn(f);
         atomic_store(&f->config.figures->front_busy, stores_busy(&f->stores));
         int64_t now = clock_boot_ns();
-        sleep_until(f, next_deadline(f, now), now);
+        if (!f->ending) // nothing would wake it
+            sleep_until(f, next_deadline(f, now), now);
     }
     nbd_refuse(f->nbd, "the daemon is being restarted");
     stores_close(&f->stores, f->epoll);

@@ -497,7 +497,9 @@ static void *run(void *arg)
             take_letter(s, l);
             free(l);
         }
-        sleep_until(s, turn(s));
+        int64_t at = turn(s);
+        if (!s->ending) // nothing would wake it
+            sleep_until(s, at);
     }
     close_replica(s);
     return NULL;
