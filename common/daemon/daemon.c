@@ -44,8 +44,7 @@ struct daemon {
     bool ending;
 };
 
-// ---- endpoints
-// --------------------------------------------------------------------------------------------------
+// ---- endpoints ----
 
 static void end_if_all_exited(struct daemon *d)
 {
@@ -137,8 +136,7 @@ static int start_endpoints(struct daemon *d)
     return mine > 0 && d->count == 0 ? -EINVAL : 0;
 }
 
-// ---- guard
-// ------------------------------------------------------------------------------------------------------
+// ---- guard ----
 
 static int on_guard(sd_event_source *source, int fd, uint32_t events, void *user);
 
@@ -177,8 +175,7 @@ static int on_guard(sd_event_source *source, int fd, uint32_t events, void *user
     return 0;
 }
 
-// ---- control
-// ----------------------------------------------------------------------------------------------------
+// ---- control ----
 
 static struct watched *find_pair(struct daemon *d, const char *name)
 {
@@ -310,8 +307,7 @@ static int open_control(struct daemon *d, struct error *err)
     return control_server_open(path, on_request, on_bad_request, d, &d->control, err);
 }
 
-// ---- life
-// -------------------------------------------------------------------------------------------------------
+// ---- life ----
 
 static int on_signal(sd_event_source *source, const struct signalfd_siginfo *info, void *user)
 {

@@ -16,17 +16,19 @@
 
 #define AWAKE_MAX_NS (NS_PER_S) // a data thread that works so long without an I/O is wedged
 
-// ---- history
-// ----------------------------------------------------------------------------------------------------
+// ---- history ----
 
-void endpoint_note(struct endpoint *ep, int64_t ns, const char *text)
+void endpoint_note_loss(struct endpoint *ep, int64_t ns, const char *text,
+                        const struct status_loss *loss)
 {
-    struct status_event *e = &ep->history[ep->history_count++ % HISTORY_MAX];
-    memset(e, 0, sizeof(*e));
+    struct status_event *e = history_add(ep->history);
     e->real_ms = clock_real_ns() / NS_PER_MS;
     e->ms = ns < 0 ? -1 : ns / NS_PER_MS;
     (void)snprintf(e->step, sizeof(e->step), "%s", ns < 0 ? "" : "step");
     (void)snprintf(e->text, sizeof(e->text), "%s", text);
+    if (loss)
+        e->loss = *loss;
+    history_write(ep->history);
     if (ns < 0)
         log_info("pair %s: %s", ep->pair->pair, text);
     else
@@ -34,19 +36,17 @@ void endpoint_note(struct endpoint *ep, int64_t ns, const char *text)
                  (long long)(ns / NS_PER_US % 1000));
 }
 
-size_t endpoint_history(const struct endpoint *ep, struct status_event *events, size_t limit)
+void endpoint_note(struct endpoint *ep, int64_t ns, const char *text)
 {
-    uint64_t first = ep->history_count > HISTORY_MAX ? ep->history_count - HISTORY_MAX : 0;
-    if (ep->history_count - first > limit)
-        first = ep->history_count - limit;
-    size_t n = 0;
-    for (uint64_t i = first; i < ep->history_count; i++)
-        events[n++] = ep->history[i % HISTORY_MAX];
-    return n;
+    endpoint_note_loss(ep, ns, text, NULL);
 }
 
-// ---- the step
-// ---------------------------------------------------------------------------------------------------
+size_t endpoint_history(const struct endpoint *ep, struct status_event *events, size_t limit)
+{
+    return history_list(ep->history, events, limit);
+}
+
+// ---- the step ----
 
 // Heartbeats go out only while the data threads turn; waiting for a disk is no wedge.
 static bool is_wedged(const struct endpoint *ep, int64_t now)
@@ -135,8 +135,7 @@ void endpoint_feed(struct endpoint *ep, const struct end_event *event)
     ep->stepping = false;
 }
 
-// ---- reports of the threads
-// -------------------------------------------------------------------------------------
+// ---- reports of the threads ----
 
 static void begin(struct endpoint *ep)
 {
@@ -200,8 +199,7 @@ static void take_report(struct endpoint *ep, struct letter *letter)
     }
 }
 
-// ---- callbacks
-// --------------------------------------------------------------------------------------------------
+// ---- callbacks ----
 
 static void on_control(void *context, int path, uint64_t peer_run, const void *data, size_t size)
 {
@@ -305,8 +303,7 @@ static void on_app_output(void *context, const char *app, const char *line)
     log_info("pair %s: %s: %s", ep->pair->pair, app, line);
 }
 
-// ---- work
-// -------------------------------------------------------------------------------------------------------
+// ---- work ----
 
 // A new slot at the guard, told everything that it has to know.
 static void attach_guard(struct endpoint *ep)
@@ -440,8 +437,7 @@ int endpoint_command(struct endpoint *ep, enum end_command command, unsigned fla
     return ep->replied ? ep->reply_status : -EIO;
 }
 
-// ---- birth and death
-// --------------------------------------------------------------------------------------------
+// ---- birth and death ----
 
 static int make_places(struct endpoint *ep, struct error *err)
 {
@@ -774,9 +770,15 @@ static int poll_add(int epoll, int fd)
 
 static int open_all(struct endpoint *ep, struct error *err)
 {
+    char path[PATH_SIZE + 16];
     int r = make_places(ep, err);
     if (r == 0)
         r = lock_state(ep, err);
+    if (r == 0) {
+        (void)snprintf(path, sizeof(path), "%s/history", ep->state_path);
+        ep->history = history_open(path);
+        r = ep->history ? 0 : error_sys(err, -ENOMEM, "%s", path);
+    }
     if (r == 0)
         r = map_vitals(ep, err);
     if (r == 0)
@@ -856,6 +858,7 @@ struct endpoint *endpoint_free(struct endpoint *ep)
     end_free(ep->end);
     mailbox_free(ep->stream_box);
     mailbox_free(ep->reports);
+    history_free(ep->history);
     if (ep->vitals)
         (void)munmap(ep->vitals, sizeof(struct vitals));
     for (size_t i = 0; i < PAIR_VOLUMES_MAX; i++)

@@ -49,8 +49,7 @@ static void act_follow(struct endpoint *ep, const struct end_action *a)
     stream_follow(ep->stream, a->session, a->restart, a->seq, a->restart ? &a->epoch : NULL);
 }
 
-// ---- public address
-// ---------------------------------------------------------------------------------------------
+// ---- public address ----
 
 static void act_address(struct endpoint *ep, bool on)
 {
@@ -114,8 +113,7 @@ void endpoint_probed(struct endpoint *ep)
     endpoint_feed(ep, &ev);
 }
 
-// ---- guard
-// ------------------------------------------------------------------------------------------------------
+// ---- guard ----
 
 // What the guard has to do for this pair, as things stand.
 void endpoint_plan(struct endpoint *ep)
@@ -196,19 +194,17 @@ static void act_destroy(struct endpoint *ep)
     apps_kill_all(ep->apps);
 }
 
-// ---- the operator
-// -----------------------------------------------------------------------------------------------
+// ---- the operator ----
 
 static void act_history(struct endpoint *ep, const struct end_action *a)
 {
-    endpoint_note(ep, a->time_ns, a->text);
-    if (!a->on)
-        return;
-    struct status_event *e = &ep->history[(ep->history_count - 1) % HISTORY_MAX];
-    e->loss.known = true;
-    e->loss.records = a->seq;
-    e->loss.bytes = a->objects;
-    e->loss.age_ms = (int64_t)a->ticket / NS_PER_MS;
+    struct status_loss loss = {
+        .known = a->on,
+        .records = a->seq,
+        .bytes = a->objects,
+        .age_ms = (int64_t)a->ticket / NS_PER_MS,
+    };
+    endpoint_note_loss(ep, a->time_ns, a->text, a->on ? &loss : NULL);
 }
 
 static void act_reply(struct endpoint *ep, const struct end_action *a)

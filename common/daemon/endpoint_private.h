@@ -15,14 +15,14 @@
 #include "common/daemon/endpoint.h"
 #include "common/daemon/figures.h"
 #include "common/daemon/front.h"
+#include "common/daemon/history.h"
 #include "common/daemon/lane.h"
 #include "common/daemon/mailbox.h"
 #include "common/daemon/saver.h"
 #include "common/daemon/stream.h"
 #include "common/daemon/vetoes.h"
 
-#define EVENTS_MAX  128
-#define HISTORY_MAX 256
+#define EVENTS_MAX 128
 
 // In the runtime directory, so that it lives as long as the boot; mapped.
 struct vitals {
@@ -92,14 +92,14 @@ struct endpoint {
     int reply_status;
     bool replied;
     char reply_text[ACTION_TEXT_SIZE];
-    struct status_event history[HISTORY_MAX];
-    uint64_t history_count;
+    struct history *history;
     struct log_site frame_log;
     char channel_refused[256];
 };
 
 void endpoint_feed(struct endpoint *ep, const struct end_event *event);
 void endpoint_note(struct endpoint *ep, int64_t ns, const char *text);
+void endpoint_note_loss(struct endpoint *ep, int64_t ns, const char *text, const struct status_loss *loss);
 void endpoint_act(struct endpoint *ep, const struct end_action *a); // endpoint_act.c
 void endpoint_plan(struct endpoint *ep);
 // The replica has let go of the stores and (failure NULL) of its queue.

@@ -219,7 +219,8 @@ void endpoint_status(struct endpoint *ep, struct pair_status *s)
     s->guard.alive = ep->guard != NULL;
     int64_t lease = atomic_load(&ep->figures.lease_ns);
     s->guard.deadline_ms = lease == INT64_MAX ? -1 : MAX((lease - now) / NS_PER_MS, 0);
-    s->has_last_event = ep->history_count > 0;
-    if (s->has_last_event)
-        s->last_event = ep->history[(ep->history_count - 1) % HISTORY_MAX];
+    const struct status_event *last = history_newest(ep->history);
+    s->has_last_event = last != NULL;
+    if (last)
+        s->last_event = *last;
 }

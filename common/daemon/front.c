@@ -111,8 +111,7 @@ static const char *volume_name(const struct front *f, uint16_t object)
     return object < f->config.pair->volume_count ? f->config.pair->volumes[object].name : "?";
 }
 
-// ---- what updates asks for
-// --------------------------------------------------------------------------------------
+// ---- what updates asks for ----
 
 static int64_t real_ns(void *user)
 {
@@ -235,8 +234,7 @@ static const struct updates_ops updates_ops = {
     .event = updates_event,
 };
 
-// ---- what the NBD server asks for
-// -------------------------------------------------------------------------------
+// ---- what the NBD server asks for ----
 
 static void nbd_extent(void *user, uint16_t object, uint64_t offset, uint64_t length,
                        bool *ret_hole, bool *ret_zero, uint64_t *ret_length)
@@ -270,8 +268,7 @@ static const struct nbd_ops nbd_ops = {
     .note = nbd_note,
 };
 
-// ---- gate
-// -------------------------------------------------------------------------------------------------------
+// ---- gate ----
 
 static enum updates_gate gate_of(enum end_gate gate)
 {
@@ -343,8 +340,7 @@ static void keep_lease(struct front *f, int64_t now)
     (void)updates_set_gate(f->updates, over ? UPDATES_HELD : gate_of(f->gate));
 }
 
-// ---- opening and closing
-// ----------------------------------------------------------------------------------------
+// ---- opening and closing ----
 
 static void exports_report(struct front *f, bool open, int status)
 {
@@ -518,8 +514,7 @@ static void take_open(struct front *f, const struct front_letter *l)
     try_open(f);
 }
 
-// ---- the rest of the letters
-// ------------------------------------------------------------------------------------
+// ---- the rest of the letters ----
 
 static void take_epoch(struct front *f, const struct epoch *epoch)
 {
@@ -602,8 +597,7 @@ static void take_letter(struct front *f, const struct front_letter *l)
     }
 }
 
-// ---- resync
-// -----------------------------------------------------------------------------------------------------
+// ---- resync ----
 
 // Starts one step; false when it has to wait.
 static bool resync_step(struct front *f, const struct resync_step *step, int64_t now)
@@ -678,8 +672,7 @@ static void resync_turn(struct front *f, int64_t now)
     atomic_store(&g->resync_began_ns, p.began_ns);
 }
 
-// ---- the loop
-// ---------------------------------------------------------------------------------------------------
+// ---- the loop ----
 
 static void publish(struct front *f, int64_t now)
 {
@@ -806,8 +799,7 @@ static void *run(void *arg)
     return NULL;
 }
 
-// ---- from outside
-// -----------------------------------------------------------------------------------------------
+// ---- from outside ----
 
 static int poll_add(int epoll, int fd)
 {

@@ -82,8 +82,7 @@ static void failed(struct stream *s, const char *text)
     mailbox_post(s->config.reports, r);
 }
 
-// ---- the replica
-// ------------------------------------------------------------------------------------------------
+// ---- the replica ----
 
 static void replica_send(void *arg, const void *message, size_t size)
 {
@@ -346,8 +345,7 @@ static void take_letter(struct stream *s, const struct stream_letter *l)
     }
 }
 
-// ---- messages
-// ---------------------------------------------------------------------------------------------------
+// ---- messages ----
 
 static void take_ack(struct stream *s, const struct channel_message *m)
 {
@@ -393,8 +391,7 @@ static void take_message(struct stream *s, struct channel_message *m)
     channel_message_free(m);
 }
 
-// ---- the loop
-// ---------------------------------------------------------------------------------------------------
+// ---- the loop ----
 
 static void take_generation(struct stream *s)
 {
@@ -505,8 +502,7 @@ static void *run(void *arg)
     return NULL;
 }
 
-// ---- from outside
-// -----------------------------------------------------------------------------------------------
+// ---- from outside ----
 
 int stream_new(const struct stream_config *config, struct stream **ret_stream, struct error *err)
 {

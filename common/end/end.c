@@ -190,8 +190,7 @@ struct end *end_free(struct end *e)
     return NULL;
 }
 
-// ---- facts
-// ------------------------------------------------------------------------------------------------------
+// ---- facts ----
 
 static void take_saved(struct end *e, const struct end_event *ev)
 {
@@ -429,8 +428,7 @@ static void take_start(struct end *e, const struct end_event *ev)
     end_note(e, "started %s", was_active ? "passive: was active, waits for its peer" : "passive");
 }
 
-// ---- rules
-// ------------------------------------------------------------------------------------------------------
+// ---- rules ----
 
 static bool consent_rule(struct end *e)
 {

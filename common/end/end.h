@@ -88,8 +88,7 @@ struct end_data {
     bool lagging;        // what is queued would need longer than T at the present rate
 };
 
-// ---- events
-// -----------------------------------------------------------------------------------------------------
+// ---- events ----
 
 enum end_event_type {
     EV_START,      // once, first
@@ -222,8 +221,7 @@ struct end_event {
     };
 };
 
-// ---- actions
-// ----------------------------------------------------------------------------------------------------
+// ---- actions ----
 
 enum end_action_type {
     ACT_SEND, // frame on `path` (or FRAME_ALL_PATHS)
@@ -292,8 +290,7 @@ struct end_action {
     };
 };
 
-// ---- the end
-// ----------------------------------------------------------------------------------------------------
+// ---- the end ----
 
 struct end;
 

@@ -283,8 +283,7 @@ bool take_rules(struct end *e)
     return false;
 }
 
-// ---- before it: passive, probing, waiting
-// -----------------------------------------------------------------------
+// ---- before it: passive, probing, waiting ----
 
 bool passive_rules(struct end *e)
 {

@@ -1,1 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+
+check_PROGRAMS += test_history
+test_history_SOURCES = test_history.c
+test_history_LDADD = $(top_builddir)/common/daemon/libdaemon.a $(BASE_LIBS)

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+// common/daemon/history: the newest steps, in order, also after a restart; a damaged slot is left out.
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "common/daemon/history.h"
+
+static char path[] = "/tmp/test_history_XXXXXX";
+static struct status_event events[HISTORY_MAX];
+
+static void add(struct history *h, int from, int to)
+{
+    for (int i = from; i < to; i++) {
+        struct status_event *e = history_add(h);
+        e->real_ms = 1000 + i;
+        snprintf(e->text, sizeof(e->text), "step %d", i);
+        history_write(h);
+    }
+}
+
+static void newest_are_kept_in_order(void **state)
+{
+    struct history *h = history_open(path);
+    assert_non_null(h);
+    assert_null(history_newest(h));
+    add(h, 0, 300);
+    assert_int_equal(history_list(h, events, HISTORY_MAX), HISTORY_MAX);
+    assert_string_equal(events[0].text, "step 44");
+    assert_string_equal(events[HISTORY_MAX - 1].text, "step 299");
+    assert_int_equal(history_list(h, events, 3), 3);
+    assert_string_equal(events[0].text, "step 297");
+    history_free(h);
+}
+
+static void restart_knows_them(void **state)
+{
+    struct history *h = history_open(path);
+    assert_string_equal(history_newest(h)->text, "step 299");
+    add(h, 300, 301);
+    assert_int_equal(history_list(h, events, HISTORY_MAX), HISTORY_MAX);
+    assert_string_equal(events[0].text, "step 45");
+    assert_string_equal(events[HISTORY_MAX - 1].text, "step 300");
+    history_free(h);
+}
+
+static void damaged_slot_is_left_out(void **state)
+{
+    int fd = open(path, O_RDWR);
+    uint8_t byte;
+    off_t at = lseek(fd, 0, SEEK_END) / 2;
+    assert_int_equal(pread(fd, &byte, 1, at), 1);
+    byte ^= 1;
+    assert_int_equal(pwrite(fd, &byte, 1, at), 1);
+    close(fd);
+    struct history *h = history_open(path);
+    assert_int_equal(history_list(h, events, HISTORY_MAX), HISTORY_MAX - 1);
+    history_free(h);
+}
+
+static void file_that_cannot_be_made_is_done_without(void **state)
+{
+    struct history *h = history_open("/nowhere/at/all");
+    assert_non_null(h);
+    add(h, 0, 2);
+    assert_int_equal(history_list(h, events, HISTORY_MAX), 2);
+    history_free(h);
+}
+
+static int make_path(void **state)
+{
+    int fd = mkstemp(path);
+    return fd < 0 ? -1 : close(fd);
+}
+
+static int drop_path(void **state)
+{
+    return unlink(path);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(newest_are_kept_in_order),
+        cmocka_unit_test(restart_knows_them),
+        cmocka_unit_test(damaged_slot_is_left_out),
+        cmocka_unit_test(file_that_cannot_be_made_is_done_without),
+    };
+    return cmocka_run_group_tests(tests, make_path, drop_path);
+}
