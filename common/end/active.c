@@ -20,7 +20,9 @@ static const char *alone_reason(const struct end *e)
         return "paused by the operator";
     if (e->peer.gone)
         return "the peer's daemon was stopped";
-    if (!peer_heard(e))
+    // A run that has just gone on for a former one has that one's echo, and not heard anybody itself.
+    bool fresh_run = e->peer.run == 0 && e->now - e->peer.echo_sent_ns < t;
+    if (!peer_heard(e) && !fresh_run)
         return "the peer is silent";
     if (e->peer.flags & FRAME_FAILED)
         return "the peer cannot write its replica or its queue";
