@@ -294,6 +294,10 @@ static void take_guard(struct end *e, const struct end_event *ev)
     if (!ev->guard.frozen)
         return;
     e->address = ADDRESS_OFF;
+    // No answer while it is frozen: the lease, which would stop them, ends with this step.
+    bool serving = e->state == END_ACTIVE || e->state == END_HANDING_OVER;
+    if (serving && e->gate != GATE_CLOSED && e->gate != GATE_HELD)
+        end_gate(e, GATE_HELD);
     if (e->state == END_ACTIVE)
         end_go(e, END_SUSPENDED, "the guard stepped this end down");
     else if (e->state == END_HANDING_OVER)

@@ -749,6 +749,22 @@ static void failed_save_is_tried_again(void **state)
     assert_int_equal(h->gate, GATE_ALONE);
 }
 
+// The guard acts by itself when the daemon was not scheduled in time: no answer leaves afterwards.
+static void guard_that_acts_by_itself_holds_the_answers(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    step(&w->host[0], &(struct end_event){.type = EV_GUARD, .guard.frozen = true});
+    w->host[0].address = false;
+    assert_int_equal(view(w, 0).state, END_SUSPENDED);
+    assert_int_equal(w->host[0].gate, GATE_HELD);
+    // The peer is heard and idle: undone.
+    w->host[0].frozen = true;
+    run(w, 2 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+    assert_int_equal(w->host[0].gate, GATE_PAIRED);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -776,6 +792,7 @@ int main(void)
         T(stopped_end_does_not_go_on_by_itself),
         T(two_gates_wait_at_a_time),
         T(failed_save_is_tried_again),
+        T(guard_that_acts_by_itself_holds_the_answers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
