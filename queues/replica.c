@@ -319,6 +319,22 @@ static int finish_discard(struct replica *r, struct error *err)
     return 0;
 }
 
+// What is settled is forgotten, too: an opening replays whatever is still held, and by then this end
+// may have served, with newer content on its stores than the queue knows of.
+static int finish_forget(struct replica *r, struct error *err)
+{
+    struct safe_stats stats;
+
+    safe_stats(r->safe, &stats);
+    if (stats.segments_used == 0 || stats.first > stats.last)
+        return 0;
+    ENSURE(stats.last == r->settled);
+    int rc = safe_restart(r->safe, stats.epoch, r->settled + 1, err);
+    if (rc == 0)
+        replica_drop_held(r);
+    return rc;
+}
+
 static void finish_step(struct replica *r)
 {
     if (!r->finishing || r->finished || !drained(r) || r->stopped)
@@ -334,6 +350,8 @@ static void finish_step(struct replica *r)
     };
     if (!f.error)
         f.error = finish_discard(r, &f.reason);
+    if (!f.error)
+        f.error = finish_forget(r, &f.reason);
     r->beyond_records = r->beyond_bytes = 0;
     r->finished = true;
     r->finish_done(r->finish_arg, &f);

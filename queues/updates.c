@@ -71,10 +71,21 @@ struct updates *updates_new(struct unsafe *unsafe, enum updates_mode mode,
     return u;
 }
 
+// Flushes that wait for a sync to be started are at no store: with the store closed it never will be.
+static void drop_waiting_flushes(struct updates *u)
+{
+    for (uint64_t left = u->flush_mask; left; left &= left - 1) {
+        struct update_list *list = &u->volumes[__builtin_ctzll(left)].flush_next;
+        while (update_pop(list))
+            u->at_store--;
+    }
+}
+
 struct updates *updates_free(struct updates *u)
 {
     if (!u)
         return NULL;
+    drop_waiting_flushes(u);
     ENSURE(u->at_store == 0);
     if (u->unsafe)
         unsafe_watch(u->unsafe, NULL);
@@ -584,6 +595,8 @@ int updates_open_epoch(struct updates *u, uint64_t epoch, const void *encoded, u
 int updates_mark(struct updates *u, enum record_mark mark, uint16_t object, uint64_t *ret_seq)
 {
     ENSURE(mark != MARK_UNDEFINED && mark < MARK_END && object < RECORD_OBJECTS_MAX);
+    if (u->answers.gate == UPDATES_HELD) // an epoch is about to be opened behind the last seq
+        return -EAGAIN;
     struct unsafe_update record = {.type = RECORD_MARK, .mark = (uint8_t)mark, .object = object};
     return append(u, &record, NULL, 0, ret_seq);
 }

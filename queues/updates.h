@@ -129,7 +129,8 @@ void updates_set_bound(struct updates *updates, uint64_t bound);
 
 // Adds a record that is no update: an epoch's opening (all later records belong to `epoch`) or a
 // mark of `object`. Returns 0 and its seq, -ENOSPC (queue full: detach the reader) or -ERANGE
-// (bound).
+// (bound). A mark also -EAGAIN while the gate is HELD: the seq from which it is held is the last one
+// until the epoch is opened.
 int updates_open_epoch(struct updates *updates, uint64_t epoch, const void *encoded, uint32_t size,
                        uint64_t *ret_seq);
 int updates_mark(struct updates *updates, enum record_mark mark, uint16_t object,
