@@ -243,7 +243,7 @@ static void take_replica(struct end *e, const struct end_event *ev)
     case FOLLOW_EPOCH: {
         // E6: the history is durable before the replica's position passes the opening.
         const char *broken = NULL;
-        if (!history_contains(&e->st.history, ev->replica.epoch->id))
+        if (ev->replica.seq > e->st.position && !history_contains(&e->st.history, ev->replica.epoch->id))
             broken = history_append(&e->st.history, ev->replica.epoch);
         if (broken) {
             end_note(e, "the stream opens an epoch that does not fit: %s", broken);
@@ -258,12 +258,14 @@ static void take_replica(struct end *e, const struct end_event *ev)
     case FOLLOW_BEGIN:
     case FOLLOW_END: {
         uint64_t bit = UINT64_C(1) << ev->replica.object;
-        if (ev->replica.what == FOLLOW_BEGIN)
+        // What is replayed of a queue that a new stream replaces says nothing about that stream.
+        bool counts = ev->replica.seq > e->st.position;
+        if (counts && ev->replica.what == FOLLOW_BEGIN)
             e->st.inconsistent |= bit;
-        else
+        if (counts && ev->replica.what == FOLLOW_END) {
             e->st.inconsistent &= ~bit;
-        if (ev->replica.what == FOLLOW_END)
             end_note(e, "volume %u: the replica is synchronized", ev->replica.object);
+        }
         await_consent(e, ev->replica.seq);
         break;
     }
@@ -520,6 +522,10 @@ static void deadline_rule(struct end *e)
     if (e->state == END_ACTIVE || e->state == END_HANDING_OVER ||
         (e->state == END_TAKING_OVER && e->take.recover))
         deadline = grant_lease(e);
+    else if (e->state == END_SUSPENDED)
+        deadline = MIN(e->deadline_ns, e->now); // the front thread may not have heard of it yet
+    else if (e->exports == EXPORTS_CLOSING)
+        deadline = e->deadline_ns; // likewise
     bool watch = e->state == END_ACTIVE && grant_out(e) &&
                  e->now - e->peer.echo_sent_ns > e->config.timeout_ns / 2;
     watch |= e->state == END_SUSPENDED || e->state == END_PROBING || e->probe.asked;

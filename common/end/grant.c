@@ -52,13 +52,18 @@ bool grant_out(const struct end *e)
 // address, sees that it is in use).
 int64_t grant_lease(const struct end *e)
 {
-    if (!grant_out(e))
+    if (!e->given.out)
         return INT64_MAX;
     int64_t peer = e->peer.echo_sent_ns + e->config.timeout_ns - e->config.margin_ns;
     int64_t waypoint = 0;
     if (e->data.waypoint_ns)
         waypoint = e->data.waypoint_ns + END_ASK_NS + END_GAP_NS;
-    return MAX(peer, waypoint);
+    int64_t lease = MAX(peer, waypoint);
+    // The time of the grant is over. That counts only if the lease held until then: who was not
+    // scheduled meanwhile has not seen whether the peer took over.
+    if (!grant_out(e) && lease >= grant_out_until(e))
+        return INT64_MAX;
+    return lease;
 }
 
 void grant_take(struct end *e, const struct frame_beat *beat)

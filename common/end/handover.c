@@ -176,6 +176,39 @@ void hand_take_back(struct end *e, const char *why)
         end_operation(e, e->operation.name, STEP_FAILED, "serves as before: %s", why);
 }
 
+static void refuse(struct end *e, const char *why)
+{
+    struct frame answer = frame_new(e, FRAME_REFUSE);
+    (void)snprintf(answer.word.text, sizeof(answer.word.text), "%s", why);
+    frame_send(e, &answer);
+}
+
+static void take_drain(struct end *e, const struct frame *f)
+{
+    if (e->state != END_PASSIVE || e->session.lead)
+        return;
+    if (!end_promotable(e)) {
+        // It would wait for ever, with its applications stopped.
+        refuse(e, e->replay_stopped ? "its replay is paused" : "its replica is not synchronized");
+        return;
+    }
+    if (e->data.applied < f->at.seq || e->data.replica_durable < f->at.seq)
+        return; // asked again
+    struct frame answer = frame_new(e, FRAME_DRAINED);
+    answer.at.seq = f->at.seq;
+    frame_send(e, &answer);
+}
+
+static void take_refusal(struct end *e, const struct frame *f)
+{
+    char why[WHY_SIZE];
+    (void)snprintf(why, sizeof(why), "the peer refuses: %.120s", f->word.text);
+    if (e->state == END_HANDED_OVER && e->session.number == e->hand.session)
+        hand_take_back(e, why);
+    else if (e->state == END_HANDING_OVER && e->hand.stage == HAND_DRAIN)
+        hand_abort(e, why);
+}
+
 // The passive end: the old active one has nothing left to send and asks for the role to be taken.
 static void take_handover(struct end *e, const struct frame *f)
 {
@@ -189,9 +222,7 @@ static void take_handover(struct end *e, const struct frame *f)
     else if (e->terminating)
         refusal = "it is being stopped";
     if (refusal) {
-        struct frame answer = frame_new(e, FRAME_REFUSE);
-        (void)snprintf(answer.word.text, sizeof(answer.word.text), "%s", refusal);
-        frame_send(e, &answer);
+        refuse(e, refusal);
         return;
     }
     take_begin(e, EPOCH_SWITCH, true);
@@ -201,12 +232,7 @@ void hand_frame(struct end *e, const struct frame *f)
 {
     switch (f->type) {
     case FRAME_DRAIN:
-        if (e->state == END_PASSIVE && !e->session.lead && e->data.applied >= f->at.seq &&
-            e->data.replica_durable >= f->at.seq) {
-            struct frame answer = frame_new(e, FRAME_DRAINED);
-            answer.at.seq = f->at.seq;
-            frame_send(e, &answer);
-        }
+        take_drain(e, f);
         break;
     case FRAME_DRAINED:
         if (e->state == END_HANDING_OVER && e->hand.stage == HAND_DRAIN && f->at.seq == e->hand.seq)
@@ -216,11 +242,7 @@ void hand_frame(struct end *e, const struct frame *f)
         take_handover(e, f);
         break;
     case FRAME_REFUSE:
-        if (e->state == END_HANDED_OVER && e->session.number == e->hand.session) {
-            char why[WHY_SIZE];
-            (void)snprintf(why, sizeof(why), "the peer refuses: %.120s", f->word.text);
-            hand_take_back(e, why);
-        }
+        take_refusal(e, f);
         break;
     default:
         break;
