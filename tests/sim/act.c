@@ -1,0 +1,394 @@
+// SPDX-License-Identifier: Apache-2.0
+// Carries out what an end decides, as the daemon does it: saves on a disk that takes its time, letters to the data path,
+// the public address, probes, applications, guard. No decision here.
+#include "tests/sim/sim.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+// ---- letters to the data path -----------------------------------------------------------------------------------
+
+static void run_front(struct host *h, void *arg, uint64_t n)
+{
+    const struct end_action *a = arg;
+    (void)n;
+    switch (a->type) {
+    case ACT_GATE:
+        front_gate(h, a->gate);
+        break;
+    case ACT_OPEN:
+        front_open(h, a->recover, &a->epoch, a->seq);
+        break;
+    case ACT_CLOSE:
+        front_close(h);
+        break;
+    case ACT_ABANDON:
+        front_abandon(h, true);
+        break;
+    case ACT_FOLLOW:
+        front_abandon(h, false);
+        break;
+    case ACT_EPOCH:
+        front_epoch(h, &a->epoch);
+        break;
+    case ACT_BOUND:
+        front_bound(h, a->seq);
+        break;
+    case ACT_ATTACH:
+        front_attach(h);
+        break;
+    case ACT_DETACH:
+        front_detach(h);
+        break;
+    case ACT_RESYNC:
+        front_resync(h, a->objects);
+        break;
+    default:
+        ENSURE(!"not a letter to the front");
+    }
+    front_turn(h);
+}
+
+static void run_stream(struct host *h, void *arg, uint64_t n)
+{
+    const struct end_action *a = arg;
+    (void)n;
+    switch (a->type) {
+    case ACT_OPEN:
+        stream_close(h, true);
+        act_closed(h);
+        break;
+    case ACT_FOLLOW:
+        stream_follow(h, a->session, a->restart, a->seq, &a->epoch);
+        break;
+    case ACT_CONSENT:
+        stream_consent(h, a->seq);
+        break;
+    case ACT_FINISH:
+        stream_finish(h);
+        break;
+    case ACT_REPLAY:
+        stream_replay(h, a->on);
+        break;
+    default:
+        ENSURE(!"not a letter to the stream");
+    }
+    stream_turn(h);
+}
+
+static void letter(struct host *h, int box, const struct end_action *a)
+{
+    struct end_action *copy = malloc(sizeof(*copy));
+    ENSURE(copy);
+    memcpy(copy, a, offsetof(struct end_action, text));
+    copy->text[0] = '\0';
+    if (a->type == ACT_OPEN || a->type == ACT_EPOCH || a->type == ACT_FOLLOW)
+        copy->epoch = a->epoch;
+    plan_daemon(h, mailbox_time(h, box), box == BOX_FRONT ? run_front : run_stream, copy, 0);
+}
+
+// The replica has let go of the stores.
+static void closed(struct host *h, void *arg, uint64_t n)
+{
+    (void)arg;
+    (void)n;
+    if (!h->open_after_close)
+        return;
+    h->open_after_close = false;
+    h->figures.durable = 0;
+    letter(h, BOX_FRONT, &h->open_action);
+}
+
+void act_closed(struct host *h)
+{
+    plan_daemon(h, mailbox_time(h, BOX_CONTROL), closed, NULL, 0);
+}
+
+static void act_open(struct host *h, const struct end_action *a)
+{
+    h->serving = true;
+    h->open_action = *a;
+    h->open_after_close = true;
+    letter(h, BOX_STREAM, a);
+}
+
+static void act_follow(struct host *h, const struct end_action *a)
+{
+    if (a->session) {
+        h->serving = false;
+        letter(h, BOX_FRONT, a);
+    }
+    letter(h, BOX_STREAM, a);
+}
+
+// ---- state ------------------------------------------------------------------------------------------------------
+
+struct save {
+    uint64_t ticket;
+    int status;
+    size_t size;
+    uint8_t bytes[];
+};
+
+static void save_durable(struct host *h, void *arg, uint64_t n)
+{
+    const struct save *save = arg;
+    (void)n;
+    struct end_event ev = {.type = EV_SAVED};
+    ev.saved.ticket = save->ticket;
+    ev.saved.status = h->save_fails ? -EIO : 0;
+    if (!h->save_fails) {
+        memcpy(h->saved, save->bytes, save->size);
+        h->saved_size = save->size;
+    }
+    report_event(h, &ev);
+}
+
+static void act_save(struct host *h, const struct end_action *a)
+{
+    struct sim *s = h->sim;
+    uint8_t bytes[STATE_SIZE_MAX];
+    size_t size = state_encode(&a->state, bytes, sizeof(bytes));
+    ENSURE(size > 0);
+    for (unsigned i = 0; i < a->state.history.count; i++)
+        (void)ledger_know(s, &a->state.history.epochs[i]);
+    struct save *save = malloc(sizeof(*save) + size);
+    ENSURE(save);
+    save->ticket = a->ticket;
+    save->size = size;
+    memcpy(save->bytes, bytes, size);
+    int64_t delay = (int64_t)rnd(s, 3000) * NS_PER_US;
+    if (chance(s, 20))
+        delay += (int64_t)rnd(s, 800) * NS_PER_MS; // the disk is busy
+    h->save_at = MAX(h->save_at, s->now) + delay;
+    plan_daemon(h, h->save_at, save_durable, save, 0);
+}
+
+// ---- public address ---------------------------------------------------------------------------------------------
+
+static void act_address(struct host *h, bool on)
+{
+    struct end_event ev = {.type = EV_ADDRESS};
+    ev.address.on = on;
+    if (on && chance(h->sim, 10))
+        ev.address.status = -EIO;
+    else
+        h->address = on;
+    report_event(h, &ev);
+}
+
+struct probe {
+    uint64_t ticket;
+    int64_t began_ns;
+    int looks;
+    bool seen;
+};
+#define PROBE_LOOKS   5
+#define PROBE_STEP_NS (50 * NS_PER_MS)
+
+// Whether the other end's address answers this machine, or its daemon or guard says that it is active.
+static bool peer_seen(struct host *h)
+{
+    const struct host *peer = other(h);
+    const struct sim *s = h->sim;
+    bool reached = s->public_up[0] && s->public_up[1] && peer->up && peer->paused_until <= s->now;
+    return reached && (peer->address || peer->said_active);
+}
+
+static void probe_look(struct host *h, void *arg, uint64_t n)
+{
+    struct probe *p = arg;
+    struct end_event ev = {.type = EV_PROBED};
+    (void)n;
+    if (h->probe_ticket != p->ticket)
+        return; // a newer one has replaced it
+    p->seen |= peer_seen(h);
+    if (!p->seen && ++p->looks < PROBE_LOOKS) {
+        struct probe *next = malloc(sizeof(*next));
+        ENSURE(next);
+        *next = *p;
+        plan_daemon(h, h->sim->now + PROBE_STEP_NS, probe_look, next, 0);
+        return;
+    }
+    waypoint_advance(h);
+    ev.probed.ticket = p->ticket;
+    ev.probed.result = p->seen                       ? PROBE_ADDRESS
+                       : h->ask_ns < p->began_ns ? PROBE_ISOLATED
+                                                     : PROBE_CLEAR;
+    ev.probed.text = p->seen ? "the address answers" : "no waypoint answers";
+    feed(h, &ev);
+}
+
+static void act_probe(struct host *h, uint64_t ticket)
+{
+    struct probe *p = calloc(1, sizeof(*p));
+    ENSURE(p);
+    waypoint_advance(h);
+    h->watch = true;
+    p->ticket = h->probe_ticket = ticket;
+    p->began_ns = local_now(h);
+    plan_daemon(h, h->sim->now, probe_look, p, 0);
+}
+
+// ---- applications and guard -------------------------------------------------------------------------------------
+
+static void apps_done(struct host *h, void *arg, uint64_t running)
+{
+    struct end_event ev = {.type = EV_APPS};
+    (void)arg;
+    if (!running && h->frozen)
+        ev.apps.status = -EIO; // what is frozen does not stop
+    else
+        h->apps = running;
+    ev.apps.running = running;
+    feed(h, &ev);
+}
+
+static void act_apps(struct host *h, bool start)
+{
+    struct sim *s = h->sim;
+    int64_t at = MAX(h->letter_at[BOX_APPS], s->now) + (int64_t)rnd(s, 200) * NS_PER_MS;
+    h->letter_at[BOX_APPS] = at;
+    plan_daemon(h, at, apps_done, NULL, start);
+}
+
+static void act_destroy(struct host *h)
+{
+    h->apps = false;
+    guest_lost(h);
+    if (h->frozen)
+        h->guard_ns = INT64_MAX;
+    h->frozen = h->flag = h->frozen_told = false;
+}
+
+static void thaw(struct host *h, void *arg, uint64_t n)
+{
+    (void)arg;
+    (void)n;
+    h->frozen = h->flag = false;
+    h->guard_ns = INT64_MAX;
+    guard_look(h);
+}
+
+static void act_thaw(struct host *h)
+{
+    if (h->frozen) {
+        h->thawing = true;
+        plan_daemon(h, mailbox_time(h, BOX_CONTROL), thaw, NULL, 0);
+        return;
+    }
+    h->frozen_told = false;
+    report_event(h, &(struct end_event){.type = EV_GUARD, .guard.frozen = false});
+}
+
+static void act_freeze(struct host *h)
+{
+    if (h->frozen)
+        guard_look(h);
+    else
+        guard_act(h);
+}
+
+// ---- the end of a run -------------------------------------------------------------------------------------------
+
+static void restart(struct host *h, void *arg, uint64_t n)
+{
+    (void)arg;
+    (void)n;
+    daemon_start(h);
+}
+
+static void leave(struct host *h, void *arg, uint64_t n)
+{
+    (void)arg;
+    (void)n;
+    front_stop(h, false);
+    stream_close(h, true);
+    daemon_kill(h, "the daemon ends");
+    plan_host(h, h->sim->now + (int64_t)rnd(h->sim, 1500) * NS_PER_MS, restart, NULL, 0);
+}
+
+static void act_exit(struct host *h)
+{
+    h->exited = true;
+    plan_daemon(h, h->sim->now + NS_PER_MS, leave, NULL, 0);
+}
+
+void act(struct host *h, const struct end_action *a)
+{
+    switch (a->type) {
+    case ACT_SEND:
+        net_send(h, &a->frame);
+        break;
+    case ACT_SAVE:
+        act_save(h, a);
+        break;
+    case ACT_OPEN:
+        act_open(h, a);
+        break;
+    case ACT_GATE:
+    case ACT_CLOSE:
+    case ACT_ABANDON:
+    case ACT_EPOCH:
+    case ACT_BOUND:
+    case ACT_ATTACH:
+    case ACT_DETACH:
+    case ACT_RESYNC:
+        letter(h, BOX_FRONT, a);
+        break;
+    case ACT_STREAM:
+        if (a->session)
+            front_lane_start(h, a->session, a->seq - 1);
+        else
+            front_lane_stop(h);
+        break;
+    case ACT_FOLLOW:
+        act_follow(h, a);
+        break;
+    case ACT_CONSENT:
+    case ACT_FINISH:
+    case ACT_REPLAY:
+        letter(h, BOX_STREAM, a);
+        break;
+    case ACT_ADDRESS:
+        act_address(h, a->on);
+        break;
+    case ACT_PROBE:
+        act_probe(h, a->ticket);
+        break;
+    case ACT_APPS:
+        act_apps(h, a->on);
+        break;
+    case ACT_ADOPT:
+        act_apps(h, true);
+        break;
+    case ACT_DESTROY:
+        act_destroy(h);
+        break;
+    case ACT_FREEZE:
+        act_freeze(h);
+        break;
+    case ACT_THAW:
+        act_thaw(h);
+        break;
+    case ACT_DEADLINE:
+        guard_deadline(h, a->time_ns);
+        front_turn(h); // it may be waiting for a new lease
+        break;
+    case ACT_WATCH:
+        waypoint_advance(h);
+        h->watch = a->on;
+        break;
+    case ACT_HISTORY:
+        trace(h->sim, h, "%s", a->text);
+        break;
+    case ACT_EXIT:
+        act_exit(h);
+        break;
+    case ACT_ANNOUNCE:
+    case ACT_REPLY:
+        break;
+    }
+    fault_on_action(h, a);
+}

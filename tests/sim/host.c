@@ -1,0 +1,327 @@
+// SPDX-License-Identifier: Apache-2.0
+// A machine: its boots, the runs of its daemon, its guard, and how events reach the end.
+#include "tests/sim/sim.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#define SAFE_CAPACITY (4U * 1024 * 1024)
+
+void host_init(struct sim *s, int index)
+{
+    struct host *h = &s->host[index];
+    h->sim = s;
+    h->index = index;
+    h->letter = index ? 'S' : 'P';
+    h->memory = -1;
+    h->safe = fake_disk_new(SAFE_CAPACITY, rnd(s, 0));
+    uint32_t block_size = chance(s, 500) ? 512 : 4096;
+    for (unsigned i = 0; i < s->volumes; i++)
+        h->volume[i] = fake_volume_new(s->size, block_size, 1, rnd(s, 0));
+}
+
+void host_free(struct host *h)
+{
+    if (h->running)
+        daemon_kill(h, "the run is over");
+    if (h->memory >= 0)
+        (void)close(h->memory);
+    fake_disk_free(h->safe);
+    for (unsigned i = 0; i < h->sim->volumes; i++)
+        fake_volume_free(h->volume[i]);
+}
+
+void host_boot(struct host *h)
+{
+    if (h->up)
+        return;
+    h->up = true;
+    h->boot++;
+    h->boot_token = rnd(h->sim, 0) | 1;
+    h->boot_at = h->sim->now - NS_PER_S - (int64_t)rnd(h->sim, 1000) * NS_PER_S;
+    h->ran = h->said_active = h->address = h->apps = h->frozen = h->flag = h->watch = false;
+    h->echo_ns = h->ask_ns = h->ask_next_ns = 0;
+    h->paused_until = 0;
+    h->guard_ns = INT64_MAX;
+    trace(h->sim, h, "boots");
+}
+
+void host_crash(struct host *h)
+{
+    if (!h->up)
+        return;
+    if (h->running)
+        daemon_kill(h, "the machine loses power");
+    else
+        trace(h->sim, h, "the machine loses power");
+    h->up = h->address = h->apps = false;
+    guest_lost(h);
+    if (h->memory >= 0)
+        (void)close(h->memory);
+    h->memory = -1;
+    fake_disk_crash(h->safe);
+    for (unsigned i = 0; i < h->sim->volumes; i++)
+        fake_volume_crash(h->volume[i]);
+    net_changed(h->sim);
+}
+
+// ---- a run of the daemon ----------------------------------------------------------------------------------------
+
+// As the daemon reads its state: nothing, what was saved, or something unreadable.
+static void read_state(struct host *h)
+{
+    memset(&h->state, 0, sizeof(h->state));
+    if (!h->saved_size)
+        return;
+    const char *broken = state_decode(h->saved, h->saved_size, &h->state);
+    ENSURE(!broken);
+}
+
+static void begin(struct host *h)
+{
+    h->started = true;
+    h->start.state = &h->state;
+    feed(h, &(struct end_event){.type = EV_START, .start = h->start});
+}
+
+static void prepare_start(struct host *h)
+{
+    struct end_start *st = &h->start;
+    char why[200] = "";
+    *st = (struct end_start){
+        .same_boot = h->ran,
+        .guard_acted = h->flag,
+        .echo_sent_ns = h->ran ? h->echo_ns : 0,
+    };
+    h->ran = true;
+    h->frozen_told = st->guard_acted;
+    if (h->state.role == ROLE_ACTIVE) {
+        st->queue_found = front_find_queue(h, &st->queue_numbered);
+        h->figures.numbered = st->queue_numbered;
+        h->serving = true;
+    } else if (h->state.role == ROLE_PASSIVE) {
+        uint64_t seq = 0;
+        st->replica_failed = !stream_open(h, &seq, why, sizeof(why));
+        st->replica_durable = seq;
+        h->figures.replica_durable = seq;
+        if (st->replica_failed)
+            trace(h->sim, h, "its replica does not open: %s", why);
+    }
+    begin(h);
+}
+
+void daemon_start(struct host *h)
+{
+    struct sim *s = h->sim;
+    if (!h->up || h->running)
+        return;
+    h->running = true;
+    h->life++;
+    h->started = h->exited = h->serving = h->thawing = h->open_after_close = h->stepping = false;
+    h->replay_paused = false;
+    h->stalled_until = 0;
+    memset(&h->figures, 0, sizeof(h->figures));
+    h->figures.lease_ns = INT64_MAX;
+    h->tick_at = h->replica_at = INT64_MAX;
+    memset(h->volume_scheduled, 0, sizeof(h->volume_scheduled));
+    h->disk_scheduled = 0;
+    memset(h->letter_at, 0, sizeof(h->letter_at));
+    h->save_at = 0;
+    h->watch = false;
+    h->ask_ns = 0;
+    h->ask_next_ns = local_now(h);
+    h->run_id = rnd(s, 0) | 1;
+    struct end_config config = s->config;
+    config.primary = h->index == 0;
+    config.run = h->run_id;
+    config.seed = rnd(s, 0);
+    h->end = end_new(&config);
+    ENSURE(h->end);
+    memset(&h->view, 0, sizeof(h->view));
+    h->seen_state = END_WAITING;
+    h->seen_session = 0;
+    front_init(h);
+    read_state(h);
+    trace(s, h, "daemon starts, run %04x, role on disk %d%s%s", (unsigned)(h->run_id >> 48),
+          h->state.role, h->state.alone ? ", alone" : "",
+          h->state.intent == INTENT_HANDED_OVER ? ", handed over" : "");
+    prepare_start(h);
+    net_changed(s);
+}
+
+// kill -9: memory of the process is gone; what was at the stores may still have happened; shared memory stays.
+void daemon_kill(struct host *h, const char *why)
+{
+    if (!h->running)
+        return;
+    trace(h->sim, h, "%s", why);
+    front_stop(h, true);
+    stream_close(h, false);
+    h->end = end_free(h->end);
+    h->running = false;
+    guest_lost(h);
+    net_changed(h->sim);
+}
+
+// ---- feeding the end --------------------------------------------------------------------------------------------
+
+static void sample(struct host *h, struct end_data *d)
+{
+    const struct figures *g = &h->figures;
+    int64_t now = local_now(h);
+    waypoint_advance(h);
+    *d = (struct end_data){
+        .numbered = MAX(g->numbered, g->durable),
+        .durable = g->durable,
+        .applied = h->serving ? g->applied : g->replica_applied,
+        .held_from = g->held_from,
+        .replica_durable = g->replica_durable,
+        .waiting_ns = g->waiting_ns,
+        .moved_ns = g->moved_ns,
+        .stream_ns = g->stream_up ? now : g->stream_ns,
+        .waypoint_ns = h->ask_ns,
+        .backlog = g->queue_bytes,
+        .lagging = g->oldest_ns && now - g->oldest_ns > h->sim->config.timeout_ns,
+    };
+}
+
+static void look(struct host *h)
+{
+    end_view(h->end, local_now(h), &h->view);
+    if (h->view.state != h->seen_state) {
+        cover_transition(h->seen_state, h->view.state);
+        h->seen_state = h->view.state;
+    }
+    if (h->view.session != h->seen_session && h->view.session)
+        cover_meet(h->view.met);
+    h->seen_session = h->view.session;
+    h->said_active = h->view.active && h->view.state != END_TAKING_OVER &&
+                     h->view.state != END_SUSPENDED;
+    if (h->view.echo_sent_ns > h->echo_ns)
+        h->echo_ns = h->view.echo_sent_ns;
+}
+
+void feed(struct host *h, const struct end_event *event)
+{
+    struct end_data data;
+    if (!h->running || !h->started || h->exited)
+        return;
+    ENSURE(!h->stepping);
+    h->stepping = true;
+    sample(h, &data);
+    end_step(h->end, local_now(h), &data, event);
+    look(h);
+    uint32_t life = h->life;
+    const struct end_action *a;
+    while (h->running && h->life == life && !h->exited && (a = end_action(h->end)))
+        act(h, a);
+    h->stepping = false;
+    plan_tick(h);
+}
+
+static void deliver_event(struct host *h, void *arg, uint64_t n)
+{
+    (void)n;
+    feed(h, arg);
+}
+
+void report_event(struct host *h, const struct end_event *event)
+{
+    struct end_event *copy = malloc(sizeof(*copy));
+    ENSURE(copy);
+    *copy = *event;
+    plan_daemon(h, mailbox_time(h, BOX_CONTROL), deliver_event, copy, 0);
+}
+
+static void tick(struct host *h, void *arg, uint64_t n)
+{
+    (void)arg;
+    if ((int64_t)n != h->tick_at)
+        return; // another one has been planned since
+    h->tick_at = INT64_MAX;
+    feed(h, &(struct end_event){.type = EV_TICK});
+}
+
+void plan_tick(struct host *h)
+{
+    if (!h->running || !h->started || h->exited)
+        return;
+    int64_t at = end_deadline_ns(h->end);
+    if (at == INT64_MAX)
+        return;
+    at = MAX(at + h->boot_at, h->sim->now);
+    if (at == h->tick_at)
+        return;
+    h->tick_at = at;
+    plan_daemon(h, at, tick, NULL, (uint64_t)at);
+}
+
+// ---- guard ------------------------------------------------------------------------------------------------------
+
+void guard_act(struct host *h)
+{
+    h->address = false;
+    h->frozen = h->flag = true;
+    h->said_active = false;
+    h->guard_ns = INT64_MAX;
+    trace(h->sim, h, "guard: address off, frozen");
+    guard_look(h);
+}
+
+static void tell_guard(struct host *h, void *arg, uint64_t frozen)
+{
+    (void)arg;
+    feed(h, &(struct end_event){.type = EV_GUARD, .guard.frozen = frozen});
+}
+
+// What the daemon sees of its guard, as it looks at it again and again.
+void guard_look(struct host *h)
+{
+    if (!h->running || !h->started)
+        return;
+    if (h->frozen && !h->frozen_told && !h->thawing && h->serving) {
+        h->frozen_told = true;
+        plan_daemon(h, mailbox_time(h, BOX_CONTROL), tell_guard, NULL, 1);
+    } else if (!h->frozen && h->thawing) {
+        h->thawing = h->frozen_told = false;
+        plan_daemon(h, mailbox_time(h, BOX_CONTROL), tell_guard, NULL, 0);
+    }
+}
+
+static void guard_wakes(struct host *h, void *arg, uint64_t n)
+{
+    (void)arg;
+    (void)n;
+    if (!h->frozen && h->guard_ns != INT64_MAX && local_now(h) >= h->guard_ns)
+        guard_act(h);
+}
+
+void guard_deadline(struct host *h, int64_t at)
+{
+    h->figures.lease_ns = at;
+    if (h->frozen)
+        return; // it has acted
+    h->guard_ns = at;
+    if (at != INT64_MAX)
+        plan_host(h, MAX(at + h->boot_at, h->sim->now), guard_wakes, NULL, 0);
+}
+
+// ---- waypoint ---------------------------------------------------------------------------------------------------
+
+#define ANSWER_NS (NS_PER_MS)
+
+// The asks that were sent and answered since it was looked at last, as the network was.
+void waypoint_advance(struct host *h)
+{
+    int64_t now = local_now(h);
+    bool away = h->paused_until > h->sim->now || h->stalled_until > h->sim->now;
+    if (!h->up || !h->running || away)
+        return;
+    int64_t every = h->watch ? END_ASK_NS : 10 * END_ASK_NS;
+    while (h->ask_next_ns + ANSWER_NS <= now) {
+        if (net_public(h->sim, h->index))
+            h->ask_ns = h->ask_next_ns;
+        h->ask_next_ns += every;
+    }
+    h->ask_next_ns = MIN(h->ask_next_ns, now + every);
+}

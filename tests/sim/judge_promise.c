@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+// Judges of promises: what an answer says is there after whatever follows. A local flush promises that the own store
+// keeps it; in `sync` every answered flush and FUA write, in `strict` every answer, promises that a takeover by itself
+// has it.
+#include "tests/sim/sim.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+// ---- answers ----------------------------------------------------------------------------------------------------
+
+static void promise_local(struct sim *s, uint32_t number)
+{
+    const struct ledger_write *w = &s->ledger.writes[number];
+    for (unsigned i = 0; i < w->count; i++) {
+        uint32_t *p = &s->ledger.promised[w->object][w->sector + i];
+        *p = MAX(*p, number);
+    }
+}
+
+static void promise_takeover(struct sim *s, uint32_t number)
+{
+    const struct ledger_write *w = &s->ledger.writes[number];
+    if (!w->epoch) {
+        fail(s, "write %u was answered before it was numbered", number);
+        return;
+    }
+    struct ledger_epoch *e = &s->ledger.epochs[w->epoch - 1];
+    e->promised = MAX(e->promised, w->seq);
+}
+
+static void flush_promises(struct host *h, const struct guest_op *op)
+{
+    struct sim *s = h->sim;
+    for (uint32_t i = 1; i < s->ledger.write_count; i++) {
+        const struct ledger_write *w = &s->ledger.writes[i];
+        if (!w->acked || w->acked > op->acked_at || w->object != op->update.object)
+            continue;
+        // On a line that was given up since (a takeover in `async`) nothing is promised any more.
+        int at = ledger_find(s, h->view.epoch.id);
+        if (!judge_on_line(s, at, UINT64_MAX, (int)w->epoch - 1, w->seq))
+            continue;
+        promise_local(s, i);
+        if (s->config.mode != END_ASYNC)
+            promise_takeover(s, i);
+    }
+}
+
+void judge_answer(struct host *h, struct guest_op *op, int status)
+{
+    struct sim *s = h->sim;
+    if (status < 0)
+        return;
+    front_show(h);
+    if (h->frozen || local_now(h) >= h->figures.lease_ns)
+        fail(s, "%c: answers %s", h->letter, h->frozen ? "while it is frozen" : "after its lease");
+    trace(s, h, "answered: %s %u", op->update.op == UPDATE_FLUSH ? "flush of volume" : "write",
+          op->update.op == UPDATE_FLUSH ? op->update.object : op->number);
+    if (op->update.op == UPDATE_FLUSH) {
+        flush_promises(h, op);
+        return;
+    }
+    struct ledger_write *w = &s->ledger.writes[op->number];
+    w->acked = ++s->ledger.answers;
+    if (w->fua)
+        promise_local(s, op->number);
+    if (s->config.mode == END_STRICT || (s->config.mode == END_SYNC && w->fua))
+        promise_takeover(s, op->number);
+}
+
+// ---- what became of them ----------------------------------------------------------------------------------------
+
+bool judge_on_line(struct sim *s, int at, uint64_t fork, int epoch, uint64_t seq)
+{
+    while (at >= 0) {
+        const struct ledger_epoch *e = &s->ledger.epochs[at];
+        if (at == epoch)
+            return seq <= fork;
+        fork = e->fork;
+        at = e->parent;
+    }
+    return false;
+}
+
+// The newest zeroing of a sector, which would explain that it is empty.
+static uint32_t last_zeroed(const struct sim *s, unsigned object, unsigned sector)
+{
+    for (uint32_t i = s->ledger.write_count; i > 1; i--) {
+        const struct ledger_write *w = &s->ledger.writes[i - 1];
+        if (w->zero && w->object == object && sector >= w->sector &&
+            sector - w->sector < w->count)
+            return i - 1;
+    }
+    return 0;
+}
+
+// Its own store, perhaps after a power loss: each sector is what was promised last, or something newer.
+void judge_own_store(struct host *h)
+{
+    struct sim *s = h->sim;
+    for (unsigned v = 0; v < s->volumes; v++) {
+        const uint8_t *bytes = fake_volume_bytes(h->volume[v]);
+        for (unsigned i = 0; i < sectors(s); i++) {
+            int64_t tag = sector_tag(bytes + i * SECTOR, i);
+            uint32_t promised = s->ledger.promised[v][i];
+            if (tag >= promised || (tag == 0 && last_zeroed(s, v, i) >= promised))
+                continue;
+            if (promised && s->ledger.writes[promised].zero && tag == 0)
+                continue;
+            fail(s, "%c serves from its own store: volume %u sector %u holds write %lld, but %u was "
+                    "promised", h->letter, v, i, (long long)tag, promised);
+            return;
+        }
+    }
+}
+
+static void check_promised(struct host *h, int parent, uint64_t fork)
+{
+    struct sim *s = h->sim;
+    for (unsigned i = 0; i < s->ledger.epoch_count; i++) {
+        const struct ledger_epoch *e = &s->ledger.epochs[i];
+        if (e->promised && !judge_on_line(s, parent, fork, (int)i, e->promised))
+            fail(s, "%c takes over at %llu, but record %llu of epoch %u was promised", h->letter,
+                 (unsigned long long)fork, (unsigned long long)e->promised, e->epoch.number);
+    }
+}
+
+// The promises that the new line does not keep, and need not.
+static void forget_promises(struct sim *s, const uint32_t *image)
+{
+    unsigned per = sectors(s);
+    for (unsigned v = 0; v < s->volumes; v++)
+        for (unsigned i = 0; i < per; i++)
+            s->ledger.promised[v][i] = image[v * per + i];
+}
+
+void judge_opened(struct host *h, const struct epoch *epoch)
+{
+    struct sim *s = h->sim;
+    int at = ledger_know(s, epoch);
+    const struct ledger_epoch *e = &s->ledger.epochs[at];
+    uint32_t image[VOLUMES_MAX * SECTORS_MAX];
+    cover_takeover(epoch->reason);
+    if (!epoch->parents || e->fork == EPOCH_SEQ_UNKNOWN || s->forced) {
+        if (!s->forced)
+            judge_own_store(h);
+        ledger_base(h, at);
+        forget_promises(s, s->ledger.epochs[at].base);
+        for (uint32_t i = 1; i < s->ledger.write_count; i++)
+            s->ledger.writes[i].acked = 0; // what was not flushed may be gone
+        return;
+    }
+    judge_store(h, e->parent, e->fork, "when it opens an epoch");
+    if (s->config.mode != END_ASYNC) {
+        check_promised(h, e->parent, e->fork);
+        return;
+    }
+    ledger_image(s, e->parent, e->fork, image);
+    forget_promises(s, image);
+}

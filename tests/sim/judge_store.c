@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+// Judges of content: a replica is a prefix of its line; both ends are equal once they are synchronized.
+#include "tests/sim/sim.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+void judge_store(struct host *h, int at, uint64_t seq, const char *when)
+{
+    struct sim *s = h->sim;
+    uint32_t image[VOLUMES_MAX * SECTORS_MAX];
+    unsigned per = sectors(s);
+    ledger_image(s, at, seq, image);
+    for (unsigned v = 0; v < s->volumes; v++) {
+        const uint8_t *bytes = fake_volume_bytes(h->volume[v]);
+        for (unsigned i = 0; i < per; i++) {
+            int64_t tag = sector_tag(bytes + i * SECTOR, i);
+            if (tag == image[v * per + i])
+                continue;
+            const struct ledger_write *w = tag > 0 ? &s->ledger.writes[tag] : NULL;
+            const struct ledger_write *want =
+                image[v * per + i] ? &s->ledger.writes[image[v * per + i]] : NULL;
+            fail(s,
+                 "%c %s: volume %u sector %u holds write %lld (seq %llu), not %u (seq %llu), at "
+                 "position %llu of epoch %u",
+                 h->letter, when, v, i, (long long)tag, w ? (unsigned long long)w->seq : 0ULL,
+                 image[v * per + i], want ? (unsigned long long)want->seq : 0ULL,
+                 (unsigned long long)seq, s->ledger.epochs[at].epoch.number);
+            return;
+        }
+    }
+}
+
+void judge_finished(struct host *h, const struct replica_finish *finish)
+{
+    struct sim *s = h->sim;
+    if (h->view.inconsistent || s->forced)
+        return;
+    int at = ledger_find(s, finish->epoch);
+    if (at < 0) {
+        fail(s, "%c: replayed to an epoch that was never opened", h->letter);
+        return;
+    }
+    judge_store(h, at, finish->applied, "at the end of its replay");
+}
+
+// A replica that has nothing under way is what its position says.
+void judge_replica(struct host *h)
+{
+    struct replica_stats st;
+    if (!h->running || !h->replica || h->view.inconsistent || h->view.state != END_PASSIVE)
+        return;
+    replica_stats(h->replica, &st);
+    if (!replica_idle(h->replica) || st.applied != st.received || !st.applied_epoch ||
+        st.failure || st.finishing)
+        return;
+    int at = ledger_find(h->sim, st.applied_epoch);
+    if (at >= 0)
+        judge_store(h, at, st.applied, "while it follows");
+}
+
+void judge_equal(struct sim *s)
+{
+    for (unsigned v = 0; v < s->volumes; v++) {
+        const uint8_t *a = fake_volume_bytes(s->host[0].volume[v]);
+        const uint8_t *b = fake_volume_bytes(s->host[1].volume[v]);
+        for (unsigned i = 0; i < sectors(s); i++)
+            if (memcmp(a + i * SECTOR, b + i * SECTOR, SECTOR)) {
+                fail(s, "synchronized, but volume %u differs in sector %u: P %lld, S %lld", v, i,
+                     (long long)sector_tag(a + i * SECTOR, i),
+                     (long long)sector_tag(b + i * SECTOR, i));
+                return;
+            }
+    }
+    // And it is what the ledger says.
+    struct host *active = s->host[0].view.active ? &s->host[0] : &s->host[1];
+    int at = ledger_find(s, active->view.epoch.id);
+    if (at >= 0)
+        judge_store(active, at, UINT64_MAX, "at the end");
+}

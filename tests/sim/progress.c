@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+// When the faults have stopped, the pair has to become synchronized by itself, or be in one of the few states in which
+// the design waits for an operator; then the operator does what the state asks for, and it has to become so all the same.
+#include "tests/sim/sim.h"
+
+#include <string.h>
+
+#define LOOK_NS     (250 * NS_PER_MS)
+#define PATIENCE_NS (25 * NS_PER_S) // until the operator looks
+#define LIMIT_NS    (90 * NS_PER_S)
+
+static void command(struct host *h, enum end_command command, unsigned flags)
+{
+    struct end_event ev = {.type = EV_COMMAND};
+    ev.command.command = command;
+    ev.command.flags = flags;
+    ev.command.id = 1;
+    trace(h->sim, h, "the operator helps: command %d flags %u", command, flags);
+    report_event(h, &ev);
+}
+
+static bool is_synchronized(const struct sim *s)
+{
+    for (int i = 0; i < 2; i++) {
+        const struct host *a = &s->host[i], *p = &s->host[1 - i];
+        const struct end_view *v = &a->view;
+        bool serves = a->running && v->state == END_ACTIVE && !v->alone && v->synchronized &&
+                      a->address && front_serves(a);
+        bool follows = p->running && p->view.state == END_PASSIVE && !p->view.inconsistent;
+        bool granted = !s->config.automatic || (v->granted && p->view.granted);
+        if (serves && follows && granted)
+            return true;
+    }
+    return false;
+}
+
+static bool is_settled(const struct sim *s)
+{
+    for (int i = 0; i < 2; i++) {
+        const struct host *a = &s->host[i], *p = &s->host[1 - i];
+        struct replica_stats st;
+        if (!a->view.active || !p->replica)
+            continue;
+        replica_stats(p->replica, &st);
+        return st.applied == a->figures.numbered && replica_idle(p->replica) &&
+               !fake_volume_active(a->volume[0]) &&
+               (s->volumes < 2 || !fake_volume_active(a->volume[1]));
+    }
+    return false;
+}
+
+// The end whose line goes furthest.
+static struct host *best(struct sim *s)
+{
+    for (unsigned i = s->ledger.epoch_count; i > 0; i--)
+        for (int k = 0; k < 2; k++)
+            if (s->host[k].view.epoch.id == s->ledger.epochs[i - 1].epoch.id &&
+                s->host[k].saved_size && !s->host[k].view.inconsistent)
+                return &s->host[k];
+    return &s->host[0];
+}
+
+static bool replica_failed(const struct host *h)
+{
+    struct replica_stats st;
+    if (!h->replica)
+        return false;
+    replica_stats(h->replica, &st);
+    return st.failure != 0;
+}
+
+// Whatever the status asks an operator for.
+static void help(struct sim *s)
+{
+    char what[60];
+    for (int i = 0; i < 2; i++) {
+        struct host *h = &s->host[i];
+        if (h->view.state == END_STOPPED || h->view.paused || h->replay_paused) {
+            command(h, COMMAND_RESUME, 0);
+            return;
+        }
+        if (h->running && replica_failed(h)) {
+            cover_count("operator: restarts an end whose replica failed");
+            daemon_kill(h, "the operator restarts it");
+            daemon_start(h);
+            return;
+        }
+    }
+    if (s->now - s->progress_since < PATIENCE_NS || s->operator_steps >= 4)
+        return;
+    s->operator_steps++;
+    struct host *b = best(s);
+    (void)snprintf(what, sizeof(what), "operator: P %.12s, S %.12s", end_state_name(s->host[0].view.state),
+                   end_state_name(s->host[1].view.state));
+    cover_count(what);
+    trace(s, b, "%s", what);
+    s->progress_since = s->now - PATIENCE_NS + 10 * NS_PER_S;
+    for (int i = 0; i < 2; i++) {
+        struct host *h = &s->host[i];
+        if (h->view.active)
+            b = NULL; // somebody serves: it is not a matter of roles
+        command(h, COMMAND_RESUME, 0);
+    }
+    if (!b)
+        return;
+    s->forced = true;
+    command(b, COMMAND_TAKEOVER, COMMAND_FORCE | COMMAND_INCONSISTENT);
+}
+
+static void look(struct host *h, void *arg, uint64_t began)
+{
+    struct sim *s = h->sim;
+    (void)arg;
+    judge_replica(&s->host[0]);
+    judge_replica(&s->host[1]);
+    if (is_synchronized(s)) {
+        if (!s->quiet)
+            trace(s, NULL, "synchronized");
+        s->quiet = true;
+        if (is_settled(s)) {
+            judge_equal(s);
+            s->phase = PHASE_DONE;
+            return;
+        }
+    } else {
+        help(s);
+    }
+    if (s->now - (int64_t)began > LIMIT_NS)
+        fail(s, "the faults have stopped for %lld s, and the pair is not synchronized: P %s, S %s",
+             (long long)(LIMIT_NS / NS_PER_S), end_state_name(s->host[0].view.state),
+             end_state_name(s->host[1].view.state));
+    plan_world(s, s->now + LOOK_NS, h, look, began);
+}
+
+void progress_begin(struct sim *s)
+{
+    trace(s, NULL, "no more faults");
+    s->phase = PHASE_PROGRESS;
+    s->progress_since = s->now;
+    plan_world(s, s->now + LOOK_NS, &s->host[0], look, (uint64_t)s->now);
+}

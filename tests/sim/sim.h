@@ -1,0 +1,401 @@
+// SPDX-License-Identifier: Apache-2.0
+// The simulator: both ends of a pair in one process, driven by a seed.
+//
+// The ends (common/end) and the queues (queues/) are the real ones. What is simulated is the world around them: time,
+// the two machines with their memory, disks, daemons and guards, the networks between them, the guest that writes, and
+// everything that goes wrong. Nothing here decides: an action of an end is carried out after some delay, a report
+// comes back after some delay, and a crash drops what is pending. Judges (judge_*.c) look at the result from outside.
+//
+//   sim.c      time: the agenda of what happens when        net.c     control and data channel, public network
+//   host.c     a machine: boots, daemons, guard             act.c     carries out what an end decides
+//   front.c    the active end's data path                   stream.c  the passive end's
+//   guest.c    the application: numbered writes             fault.c   what goes wrong, and when
+//   ledger.c   what was numbered, from outside              cover.c   which rows and faults were met
+//
+// One run is one struct sim; nothing outlives it but the counters of cover.c.
+#ifndef SIM_H
+#define SIM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "common/base/bytes.h"
+#include "common/base/cleanup.h"
+#include "common/base/clock.h"
+#include "common/base/error.h"
+#include "common/end/end.h"
+#include "common/end/resync.h"
+#include "queues/replica.h"
+#include "queues/sender.h"
+#include "queues/unsafe.h"
+#include "queues/updates.h"
+#include "tests/unit/fake_disk.h"
+#include "tests/unit/fake_volume.h"
+
+#define SECTOR       512U
+#define VOLUMES_MAX  2
+#define SECTORS_MAX  512U
+#define GUEST_SLOTS  16
+#define PATHS        2 // of control frames: the channel network, the public network
+#define READER_PEER  0
+#define READER_JUDGE 3
+
+struct sim;
+struct host;
+
+// What a host's daemon publishes for its end, as the real one's threads do.
+struct figures {
+    uint64_t numbered, durable, applied, held_from, waiting_for, queue_bytes;
+    uint64_t replica_durable, replica_applied;
+    int64_t waiting_ns, moved_ns, stream_ns, oldest_ns, lease_ns;
+    bool stream_up;
+};
+
+// ---- the guest --------------------------------------------------------------------------------------------------
+
+enum guest_op_state { OP_FREE, OP_ASKED, OP_ENDED };
+
+// A request that is under way.
+struct guest_op {
+    struct update update; // first
+    enum guest_op_state state;
+    uint32_t number;   // of a write, zero or discard: index in the ledger
+    uint32_t acked_at; // of a flush: how many answers had been given when it was asked
+    struct host *host;
+    bool lost; // nobody waits for its answer any more
+};
+
+// ---- a host -----------------------------------------------------------------------------------------------------
+
+struct front {
+    struct unsafe *queue;
+    struct updates *updates;
+    struct resync *resync;
+    struct sender *sender;
+    bool blocked;  // the data link takes nothing now
+    uint64_t lane; // session of the sender
+    enum end_gate gate;
+    bool lease_over, attached, open_recover, served, closing, numbered, barrier;
+    unsigned flushes;
+    int flush_status;
+    struct block_request close_flush[VOLUMES_MAX];
+    struct epoch epoch;
+    uint64_t seq;
+    int64_t turn_at; // an appointment that stands; INT64_MAX none
+    bool turning;
+};
+
+struct host {
+    struct sim *sim;
+    int index;
+    char letter; // P, S
+    // What a power loss leaves.
+    struct fake_disk *safe;
+    struct fake_volume *volume[VOLUMES_MAX];
+    uint8_t saved[STATE_SIZE_MAX]; // the state file
+    size_t saved_size;
+    // What lasts as long as a boot.
+    bool up;
+    uint32_t boot;       // counts boots
+    uint64_t boot_token;
+    int64_t boot_at;     // its clock's zero
+    bool ran;            // a daemon has run in this boot
+    int64_t echo_ns;     // kept in the runtime directory
+    int memory;          // of the unsafe queue; -1: none
+    bool address;        // the public address is on
+    bool apps;           // the guest runs
+    bool frozen, flag;   // by the guard
+    bool said_active;    // what daemon or guard say at the management address
+    int64_t guard_ns;    // its deadline
+    int64_t paused_until; // the whole machine is not scheduled
+    // A run of the daemon.
+    bool running, started, exited;
+    bool dying;        // being killed: completions are for nobody
+    uint32_t life;     // counts runs
+    uint64_t run_id;
+    struct end *end;
+    struct end_view view;
+    struct end_start start;
+    struct end_state state;
+    struct figures figures;
+    struct front front;
+    struct replica *replica;
+    bool replay_paused;
+    int64_t replica_at;
+    bool serving, frozen_told, thawing, open_after_close;
+    struct end_action open_action;
+    int64_t stalled_until; // the daemon is not scheduled
+    int64_t tick_at;
+    unsigned volume_scheduled[VOLUMES_MAX], disk_scheduled;
+    int64_t letter_at[4]; // last delivery on each of its mailboxes: they keep their order
+    int64_t save_at;
+    bool save_fails;
+    int64_t ask_ns, ask_next_ns; // waypoint: newest answered ask, next ask
+    bool watch;
+    uint64_t probe_ticket;
+    enum end_role_state seen_state;
+    uint64_t seen_session;
+    // The queue of events for the end, as in the daemon.
+    bool stepping;
+};
+
+// ---- the agenda -------------------------------------------------------------------------------------------------
+
+typedef void item_fn(struct host *h, void *arg, uint64_t n);
+struct item {
+    int64_t at;
+    uint64_t order;
+    item_fn *fn;
+    struct host *host;
+    uint32_t life, boot; // 0: whatever life, boot
+    void *arg;           // malloc'ed
+    uint64_t n;
+    bool daemon; // waits while the daemon is not scheduled
+};
+
+// ---- the ledger -------------------------------------------------------------------------------------------------
+
+// One write, zero or discard of the guest.
+struct ledger_write {
+    uint16_t object;
+    uint32_t sector, count;
+    bool zero, fua;
+    uint32_t epoch; // index + 1 of its epoch once it was numbered; 0
+    uint64_t seq;
+    uint32_t acked; // in the order of answers, from 1; 0: not (yet), or with an error
+    int host;
+};
+
+struct ledger_update {
+    uint64_t seq;
+    uint16_t object;
+    uint32_t sector, count, tag; // tag 0: zeros
+};
+
+struct ledger_epoch {
+    struct epoch epoch;
+    int parent; // index; -1
+    uint64_t fork;
+    uint32_t *base; // image in front of its first record, where it does not follow from the parent
+    struct ledger_update *updates;
+    unsigned count, room;
+    uint64_t last;     // seq
+    uint64_t promised; // highest seq that an answer promised, 0 none
+    bool by_force;     // an operator overrode something to open it
+};
+
+struct ledger {
+    struct ledger_epoch *epochs;
+    unsigned epoch_count;
+    struct ledger_write *writes; // [0] is unused
+    uint32_t write_count, write_room;
+    uint32_t answers;
+    uint32_t promised[VOLUMES_MAX][SECTORS_MAX]; // number of the last write that a local flush has promised
+};
+
+// ---- the run ----------------------------------------------------------------------------------------------------
+
+struct stuck; // a message that waits behind a cut
+
+enum phase { PHASE_FAULTS, PHASE_PROGRESS, PHASE_DONE };
+
+struct sim {
+    uint64_t seed, random;
+    int64_t now;
+    struct end_config config;
+    unsigned volumes;
+    uint64_t size; // of each
+    struct item *items;
+    unsigned item_count, item_room;
+    uint64_t orders, steps;
+    struct host host[2];
+    // Networks. Direction d: from host d.
+    bool cut[2], data_cut, public_up[2];
+    int64_t path_at[PATHS + 1][2]; // last delivery: links keep their order
+    int64_t slow_ns;               // longest delay of a frame
+    unsigned loss;                 // of 1000 data messages
+    struct stuck *stuck;
+    // The guest.
+    struct guest_op ops[GUEST_SLOTS];
+    unsigned eagerness; // ms between its requests, about
+    bool quiet;         // it only answers
+    struct ledger ledger;
+    // Faults.
+    uint32_t kinds;      // mask: which of them
+    unsigned fault_rate; // of 1000 actions that draw a fault
+    int64_t faults_end;
+    bool forced;    // an operator overrode a veto: the promises of a takeover by itself do not hold
+    enum phase phase;
+    int64_t progress_since;
+    unsigned operator_steps;
+    // Result.
+    bool failed;
+    char verdict[400];
+    bool trace;
+};
+
+// sim.c
+void sim_run(struct sim *s, uint64_t seed, int mode, bool trace);
+void sim_free(struct sim *s);
+uint64_t rnd(struct sim *s, uint64_t below);
+bool chance(struct sim *s, unsigned of_1000);
+// On the agenda at `at`; with a host: dropped when its run (`daemon`) or boot has ended by then.
+void plan_daemon(struct host *h, int64_t at, item_fn *fn, void *arg, uint64_t n);
+void plan_host(struct host *h, int64_t at, item_fn *fn, void *arg, uint64_t n);
+void plan_world(struct sim *s, int64_t at, struct host *h, item_fn *fn, uint64_t n);
+// A delivery in order on one of the daemon's mailboxes.
+enum { BOX_FRONT, BOX_STREAM, BOX_CONTROL, BOX_APPS };
+int64_t mailbox_time(struct host *h, int box);
+void fail(struct sim *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void trace(struct sim *s, const struct host *h, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+void trace_dump(FILE *to, unsigned lines);
+
+// host.c
+static inline int64_t local_now(const struct host *h)
+{
+    return h->sim->now - h->boot_at;
+}
+static inline struct host *other(struct host *h)
+{
+    return &h->sim->host[1 - h->index];
+}
+void host_init(struct sim *s, int index);
+void host_free(struct host *h);
+void host_boot(struct host *h);
+void host_crash(struct host *h); // power loss
+void daemon_start(struct host *h);
+void daemon_kill(struct host *h, const char *why);
+void feed(struct host *h, const struct end_event *event);
+void report_event(struct host *h, const struct end_event *event); // to the control thread, later
+void plan_tick(struct host *h);
+void guard_look(struct host *h);
+void guard_act(struct host *h);
+void guard_deadline(struct host *h, int64_t local_ns);
+void waypoint_advance(struct host *h);
+
+// act.c
+void act(struct host *h, const struct end_action *a);
+void act_closed(struct host *h);
+
+// net.c
+void net_send(struct host *from, const struct frame *f);
+void net_send_data(struct host *from, const struct iovec *iov, int count);
+bool net_data_up(const struct sim *s);
+void net_changed(struct sim *s); // a cut was made or healed, a daemon came or went
+bool net_public(const struct sim *s, int index); // the host reaches the waypoint
+void net_free(struct sim *s);
+
+// front.c: letters
+void front_init(struct host *h);
+void front_stop(struct host *h, bool keep_memory); // the daemon is gone
+void front_open(struct host *h, bool recover, const struct epoch *epoch, uint64_t seq);
+void front_bound(struct host *h, uint64_t seq);
+void front_gate(struct host *h, enum end_gate gate);
+void front_close(struct host *h);
+void front_abandon(struct host *h, bool report);
+void front_epoch(struct host *h, const struct epoch *epoch);
+void front_attach(struct host *h);
+void front_detach(struct host *h);
+void front_resync(struct host *h, uint64_t objects);
+void front_answer(struct host *h, const void *message);
+void front_lane_start(struct host *h, uint64_t session, uint64_t from);
+void front_lane_stop(struct host *h);
+void front_ack(struct host *h, const void *message, size_t size);
+void front_rewind(struct host *h);
+void front_turn(struct host *h);
+bool front_find_queue(struct host *h, uint64_t *ret_numbered);
+void front_show(struct host *h); // to the ledger: what was numbered
+bool front_serves(const struct host *h); // an answer could be given now
+void volumes_poll(struct host *h);
+void volumes_finish(struct host *h); // everything under way completes now
+int memory_copy(int fd);
+
+// stream.c: letters
+bool stream_open(struct host *h, uint64_t *ret_seq, char *why, size_t size);
+void stream_close(struct host *h, bool in_order);
+void stream_follow(struct host *h, uint64_t session, bool restart, uint64_t seq,
+                   const struct epoch *epoch);
+void stream_consent(struct host *h, uint64_t seq);
+void stream_finish(struct host *h);
+void stream_replay(struct host *h, bool on);
+void stream_message(struct host *h, void *message, size_t size);
+void stream_turn(struct host *h);
+void disk_poll(struct host *h);
+
+// guest.c
+void guest_init(struct sim *s);
+void guest_lost(struct host *h); // it or its exports are gone: nobody waits for answers any more
+void sector_fill(uint8_t *sector, uint32_t tag, uint32_t at);
+// The tag of a sector, or -1 when it is torn or misplaced.
+int64_t sector_tag(const uint8_t *sector, uint32_t at);
+
+// fault.c
+void faults_init(struct sim *s);
+void fault_on_action(struct host *h, const struct end_action *a);
+
+// ledger.c
+void ledger_init(struct sim *s);
+void ledger_free(struct sim *s);
+uint32_t ledger_write(struct sim *s, const struct ledger_write *write);
+int ledger_find(struct sim *s, uint64_t id);
+// An epoch that an end has made durable, or is about to. Returns its index.
+int ledger_know(struct sim *s, const struct epoch *epoch);
+// This epoch begins with what is on the host's own store now.
+void ledger_base(struct host *h, int at);
+void ledger_record(struct host *h, const struct record *record, const void *payload);
+// What the volumes hold behind record `seq` of epoch `at`; `image` has room for every sector of every volume.
+void ledger_image(struct sim *s, int at, uint64_t seq, uint32_t *image);
+static inline unsigned sectors(const struct sim *s)
+{
+    return (unsigned)(s->size / SECTOR);
+}
+
+// judge_*.c
+void judge_answer(struct host *h, struct guest_op *op, int status);
+void judge_finished(struct host *h, const struct replica_finish *finish);
+void judge_own_store(struct host *h); // is about to serve from its own store
+void judge_opened(struct host *h, const struct epoch *epoch);
+void judge_roles(struct sim *s); // between any two moments
+void judge_store(struct host *h, int at, uint64_t seq, const char *when);
+void judge_replica(struct host *h);
+void judge_equal(struct sim *s);
+bool judge_on_line(struct sim *s, int at, uint64_t fork, int epoch, uint64_t seq);
+
+// progress.c
+void progress_begin(struct sim *s);
+
+// cover.c
+enum fault_kind {
+    FAULT_KILL,
+    FAULT_TERMINATE,
+    FAULT_CRASH,
+    FAULT_CRASH_BOTH,
+    FAULT_CUT,
+    FAULT_CUT_ONE_WAY,
+    FAULT_CUT_DATA,
+    FAULT_CUT_PUBLIC,
+    FAULT_ISOLATE,
+    FAULT_BLINK,
+    FAULT_STALL,
+    FAULT_PAUSE_HOST,
+    FAULT_SAVE,
+    FAULT_STORE,
+    FAULT_REPLICA,
+    FAULT_QUEUE_DISK,
+    FAULT_LATE,
+    FAULT_OPERATOR,
+    FAULT_KINDS,
+};
+void cover_transition(enum end_role_state from, enum end_role_state to);
+void cover_meet(enum meet_row row);
+void cover_fault(enum fault_kind kind, enum end_role_state state);
+void cover_run(const struct sim *s);
+void cover_takeover(enum epoch_reason reason);
+void cover_count(const char *what);
+// False when something that should have been met was not (and `full`).
+bool cover_print(FILE *to, double seconds, bool full);
+const char *fault_name(enum fault_kind kind);
+
+#endif
