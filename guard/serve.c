@@ -287,13 +287,22 @@ static void watch(struct server *s, int fd)
     ENSURE(epoll_ctl(s->epoll, EPOLL_CTL_ADD, fd, &event) == 0);
 }
 
+// Closing alone does not end the watch: what a descriptor stands for may be open in the daemon too,
+// and a later descriptor of the same number and thing could not be watched.
+static void unwatch(struct server *s, int *fd)
+{
+    if (*fd >= 0)
+        (void)epoll_ctl(s->epoll, EPOLL_CTL_DEL, *fd, NULL);
+    cleanup_close(fd);
+    *fd = -1;
+}
+
 // The daemon that was attached is gone, or has let go. Its process is known by `daemon_pidfd`,
 // which is readable once it has ended: the place for a passive daemon's goodbye, sealed beforehand
 // and naming its run.
 static void daemon_ended(struct server *s)
 {
-    cleanup_close(&s->connection);
-    s->connection = -1;
+    unwatch(s, &s->connection);
     s->alone_since_ns = clock_boot_ns();
 }
 
@@ -337,7 +346,7 @@ static void greet(struct server *s, int fd)
 
 static void take_inquiry(struct server *s, int fd)
 {
-    cleanup_close(&s->inquiry);
+    unwatch(s, &s->inquiry);
     s->inquiry = fd;
     watch(s, fd);
 }

@@ -697,7 +697,8 @@ static void guard_answers_for_a_dead_daemon(void **state)
     struct guard *g = start(false);
     struct guard_pair *pair = watch_scene(g, &s);
     guard_pair_inquiry(pair, &self);
-    assert_int_equal(guard_share_inquiry(g, fd, &err), 0);
+    for (int i = 0; i < 5; i++) // as daemons after daemons do
+        assert_int_equal(guard_share_inquiry(g, fd, &err), 0);
     assert_int_equal(guard_set_deadline(pair, clock_boot_ns() + FAR_NS), 0);
     (void)close(fd);
     g = guard_free(g); // the daemon is gone
