@@ -159,6 +159,22 @@ static void split(struct end *e, bool peer_serves)
         end_go(e, END_SPLIT, "%s", meet_row_text(e->session.meeting.row));
 }
 
+// What the decision was made from.
+static void describe(const struct frame_meet *m, char *ret_text, size_t size)
+{
+    const struct epoch *at = history_current(&m->history);
+    if (!at)
+        (void)snprintf(ret_text, size, "empty");
+    else if (m->position == POSITION_UNKNOWN)
+        (void)snprintf(ret_text, size, "epoch %u, position unknown", at->number);
+    else
+        (void)snprintf(ret_text, size, "epoch %u, position %llu%s", at->number,
+                       (unsigned long long)m->position, m->alone ? ", alone" : "");
+    if (m->held_from && strlen(ret_text) < size)
+        (void)snprintf(ret_text + strlen(ret_text), size - strlen(ret_text), ", queued from %llu",
+                       (unsigned long long)m->held_from);
+}
+
 // Both sets of facts are known: the table decides, and this end does its part.
 static void decide(struct end *e)
 {
@@ -167,7 +183,11 @@ static void decide(struct end *e)
         e->config.primary ? meet_decide(&s->own, &s->peer) : meet_decide(&s->peer, &s->own);
     s->since_ns = e->now;
     s->stage = SESSION_MET;
-    end_note(e, "session %llu: %s", (unsigned long long)s->number, meet_row_text(s->meeting.row));
+    char own[100], peer[100];
+    describe(&s->own, own, sizeof(own));
+    describe(&s->peer, peer, sizeof(peer));
+    end_note(e, "session %llu: %s (here: %s; peer: %s)", (unsigned long long)s->number,
+             meet_row_text(s->meeting.row), own, peer);
     // The peer dropped its grant before it told its facts.
     grant_confirmed(e);
     switch (s->meeting.row) {
