@@ -20,8 +20,8 @@ static const char *alone_reason(const struct end *e)
         return "paused by the operator";
     if (e->peer.gone)
         return "the peer's daemon was stopped";
-    // A run that has just gone on for a former one has that one's echo, and not heard anybody itself.
-    bool fresh_run = e->peer.run == 0 && e->now - e->peer.echo_sent_ns < t;
+    // A run that has just gone on for a former one has that one's echo at most, and not heard anybody itself.
+    bool fresh_run = e->peer.run == 0 && e->now - MAX(e->peer.echo_sent_ns, e->state_since_ns) < t;
     if (!peer_heard(e) && !fresh_run)
         return "the peer is silent";
     if (e->peer.flags & FRAME_FAILED)
@@ -160,6 +160,10 @@ static bool relation_rules(struct end *e)
     case REL_GOING_ALONE:
         return going_alone_rules(e);
     case REL_ALONE:
+        if (e->paused && e->session.number && e->session.lead) {
+            session_end(e, "paused by the operator"); // nothing is sent: updates queue
+            return true;
+        }
         if (!may_join(e))
             return false;
         // It stops acknowledging alone first; then durable has to reach what was numbered by then.
@@ -191,6 +195,8 @@ static bool bound_rules(struct end *e)
 void active_resynced(struct end *e, unsigned object, uint64_t seq)
 {
     ENSURE(object < RECORD_OBJECTS_MAX);
+    if (!e->session.resync_asked || seq <= e->resync_from)
+        return; // of a resync that was given up
     e->resynced_seq[object] = seq;
 }
 
@@ -260,7 +266,9 @@ bool suspended_rules(struct end *e)
 {
     if (e->freezing)
         return false;
-    if (e->thawing || e->exports != EXPORTS_OPEN)
+    if (e->thawing || e->exports == EXPORTS_OPENING || e->exports == EXPORTS_CLOSING)
+        return false;
+    if (e->exports != EXPORTS_OPEN && !e->again_by_take)
         return false;
     // Undone only by a fresh echo in which the peer is neither active nor taking over, or by its
     // word that it holds no grant. That time has passed proves nothing.
@@ -271,9 +279,16 @@ bool suspended_rules(struct end *e)
         return false;
     if (fresh && !idle)
         return false;
+    if (e->again_by_take) {
+        // Its applications or exports are half-way down, or not up yet.
+        if (e->operation.result == STEP_PENDING)
+            end_operation(e, e->operation.name, STEP_FAILED, "given up: the guard stepped this end down");
+        take_begin(e, EPOCH_SWITCH, false);
+        return true;
+    }
     if (e->frozen) {
         e->thawing = true;
-        end_act(e, ACT_THAW);
+        end_act(e, ACT_THAW)->time_ns = grant_lease(e);
         return true;
     }
     end_go(e, END_ACTIVE, "the peer is seen again and has not taken over");

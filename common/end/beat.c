@@ -69,6 +69,7 @@ static void send_beat(struct end *e, bool wants_echo)
     if (serving && e->session.number && e->session.lead)
         f.beat.answer = grant_may_say_yes(e) ? ANSWER_YES : ANSWER_NO;
     grant_said(e, f.beat.answer, f.beat.number);
+    end_deadline(e); // the guard knows of a yes before the peer does
     frame_send(e, &f);
 }
 

@@ -57,8 +57,19 @@ static struct answer do_takeover(struct end *e, unsigned flags)
         if (!(flags & COMMAND_FORCE))
             return refuse("only with --force: this end would serve from its own store, whatever "
                           "its peer has");
+        if (grant_out(e))
+            return refuse("the peer may still hold the permission to take over: try again in a few seconds");
         if (e->state == END_HANDED_OVER)
             e->st.intent = INTENT_NONE;
+        // A new epoch needs a fresh queue.
+        if (e->exports != EXPORTS_CLOSED) {
+            end_act(e, ACT_ABANDON);
+            e->exports = EXPORTS_CLOSING;
+            e->gate = GATE_CLOSED;
+            e->gate_pending = false;
+        }
+        e->start.queue_found = false;
+        e->given.out = false;
         e->unreadable = false;
         e->take.forced = true;
         struct answer a = begun(e, "takeover", "taking over from this end's own store");
@@ -125,6 +136,7 @@ static struct answer do_resync(struct end *e)
     e->st.pending = end_all_volumes(e);
     end_save(e);
     e->session.resync_asked = false;
+    __builtin_memset(e->resynced_seq, 0, sizeof(e->resynced_seq));
     struct answer a = begun(e, "resync", "a full resync is asked for");
     e->operation.result = STEP_DONE;
     return a;
@@ -136,6 +148,8 @@ static struct answer do_stop(struct end *e)
         return refuse("it is stopped already");
     if (e->state != END_ACTIVE)
         return refuse("only the active end can be stopped in order");
+    if (e->relation == REL_GOING_ALONE && e->alone_stage != ALONE_WAIT)
+        return refuse("this end is just going alone: try again");
     struct answer a = begun(e, "stop", "stopping applications");
     hand_begin(e, true);
     return a;

@@ -38,6 +38,7 @@ static const struct {
     {END_TAKING_OVER, END_ACTIVE},
     {END_TAKING_OVER, END_PASSIVE},
     {END_TAKING_OVER, END_WAITING},
+    {END_TAKING_OVER, END_SUSPENDED}, // a restart that goes on, and the guard acts
     {END_ACTIVE, END_SUSPENDED},
     {END_ACTIVE, END_HANDING_OVER},
     {END_ACTIVE, END_PASSIVE},
@@ -264,6 +265,7 @@ static void take_replica(struct end *e, const struct end_event *ev)
             e->st.inconsistent |= bit;
         if (counts && ev->replica.what == FOLLOW_END) {
             e->st.inconsistent &= ~bit;
+            e->replica_pause_ns = 0;
             end_note(e, "volume %u: the replica is synchronized", ev->replica.object);
         }
         await_consent(e, ev->replica.seq);
@@ -280,6 +282,8 @@ static void take_replica(struct end *e, const struct end_event *ev)
         break;
     case FOLLOW_FAILED:
         e->replica = REPLICA_DEAD;
+        e->replica_pause_ns = MIN(MAX(2 * e->replica_pause_ns, REPLICA_PAUSE_MIN_NS), REPLICA_PAUSE_MAX_NS);
+        e->replica_retry_ns = e->now + e->replica_pause_ns;
         (void)snprintf(e->replica_why, sizeof(e->replica_why), "%s",
                        ev->replica.text ? ev->replica.text : "it failed");
         end_note(e, "the replica cannot go on: %s", e->replica_why);
@@ -296,14 +300,21 @@ static void take_guard(struct end *e, const struct end_event *ev)
     if (!ev->guard.frozen)
         return;
     e->address = ADDRESS_OFF;
-    // No answer while it is frozen: the lease, which would stop them, ends with this step.
-    bool serving = e->state == END_ACTIVE || e->state == END_HANDING_OVER;
-    if (serving && e->gate != GATE_CLOSED && e->gate != GATE_HELD)
-        end_gate(e, GATE_HELD);
-    if (e->state == END_ACTIVE)
+    if (e->state == END_ACTIVE) {
         end_go(e, END_SUSPENDED, "the guard stepped this end down");
-    else if (e->state == END_HANDING_OVER)
-        end_go(e, END_SUSPENDED, "the guard stepped this end down during a switchover");
+    } else if (e->state == END_HANDING_OVER && e->hand.stage != HAND_SAVE) {
+        hand_keep_queue(e);
+        e->again_by_take = true;
+        end_go(e, END_SUSPENDED, "the guard stepped this end down during a %s", e->hand.stop ? "stop" : "switchover");
+    } else if (e->state == END_TAKING_OVER && e->take.recover) {
+        e->again_by_take = true;
+        end_go(e, END_SUSPENDED, "the guard stepped this end down before it served again");
+    } else {
+        return; // handing over and past the return: it goes on
+    }
+    // From here on there is no lease that would hold answers back.
+    if (e->exports == EXPORTS_OPEN && e->gate != GATE_CLOSED && e->gate != GATE_HELD)
+        end_gate(e, GATE_HELD);
 }
 
 static void take_start(struct end *e, const struct end_event *ev);
@@ -341,6 +352,9 @@ static void take_event(struct end *e, const struct end_event *ev)
         take_address(e, ev);
         break;
     case EV_APPS:
+        if (ev->apps.status == 0 && ((ev->apps.running && e->apps == APPS_STOPPING) ||
+                                     (!ev->apps.running && e->apps == APPS_STARTING)))
+            break; // the end of a former command
         e->apps = ev->apps.status < 0 ? APPS_FAILED
                   : ev->apps.running  ? APPS_RUNNING
                                       : APPS_STOPPED;
@@ -359,10 +373,12 @@ static void take_event(struct end *e, const struct end_event *ev)
         active_resynced(e, ev->resynced.object, ev->resynced.seq);
         break;
     case EV_OVERFLOW:
-        if (e->state == END_ACTIVE) {
+        if (e->state == END_ACTIVE || e->state == END_HANDING_OVER || e->state == END_SUSPENDED) {
             e->st.pending = end_all_volumes(e);
             end_save(e);
             session_end(e, ev->failed.text);
+        }
+        if (e->state == END_ACTIVE) {
             active_go_alone(e, "%s: a full resync follows", ev->failed.text);
         }
         break;
@@ -414,10 +430,11 @@ static void take_start(struct end *e, const struct end_event *ev)
     e->state_since_ns = e->now;
     bool was_active = e->st.role == ROLE_ACTIVE && e->st.intent == INTENT_NONE;
     int64_t lease = s->echo_sent_ns + e->config.timeout_ns - e->config.margin_ns;
-    bool in_time = e->st.alone || (s->echo_sent_ns && e->now < lease);
-    if (was_active && !stopped && s->same_boot && s->queue_found && !s->guard_acted && in_time) {
+    bool no_grant = e->st.alone || s->unwatched;
+    bool in_time = no_grant || (s->echo_sent_ns && e->now < lease);
+    if (was_active && !stopped && take_may_recover(e) && !s->guard_acted && in_time) {
         // A yes may have been given up to this moment.
-        e->given = (struct given_grant){.out = !e->st.alone, .yes_ns = e->now};
+        e->given = (struct given_grant){.out = !no_grant, .yes_ns = e->now};
         e->peer.echo_sent_ns = s->echo_sent_ns;
         e->relation = e->st.alone ? REL_ALONE : REL_PAIRED;
         e->address = ADDRESS_ON;
@@ -454,6 +471,16 @@ static bool save_rule(struct end *e)
         return false;
     e->save_retry_ns = e->now + NS_PER_S;
     end_save(e);
+    return true;
+}
+
+// An address that could not be taken off is tried again: nobody else may have it before.
+static bool address_off_rule(struct end *e)
+{
+    bool wanted = e->state == END_ACTIVE || e->state == END_TAKING_OVER || e->state == END_HANDING_OVER;
+    if (wanted || e->address != ADDRESS_FAILED || e->now < e->address_retry_ns)
+        return false;
+    end_address(e, false);
     return true;
 }
 
@@ -516,7 +543,7 @@ static bool terminate_rule(struct end *e)
 }
 
 // The guard's deadline, and the lease of the front thread: the same moment.
-static void deadline_rule(struct end *e)
+void end_deadline(struct end *e)
 {
     int64_t deadline = INT64_MAX;
     if (e->state == END_ACTIVE || e->state == END_HANDING_OVER ||
@@ -571,6 +598,7 @@ void end_step(struct end *e, int64_t now, const struct end_data *data,
     do {
         again = consent_rule(e);
         again |= save_rule(e);
+        again |= address_off_rule(e);
         again |= silence_rule(e);
         again |= session_rules(e);
         again |= state_rules(e);
@@ -578,7 +606,7 @@ void end_step(struct end *e, int64_t now, const struct end_data *data,
         ENSURE(++rounds < 50);
     } while (again);
     beat_tick(e);
-    deadline_rule(e);
+    end_deadline(e);
     check_invariants(e);
 }
 

@@ -85,6 +85,7 @@ struct end_data {
     int64_t waypoint_ns; // when the newest ask that a waypoint has answered was sent; 0: never
     uint64_t backlog;    // active: bytes in the unsafe queue that the peer has not confirmed
     bool wedged;         // a data thread of this pair does not turn: no heartbeat may go out
+    bool unguarded;      // no guard watches this end: nothing may be promised to the peer
     bool lagging;        // what is queued would need longer than T at the present rate
 };
 
@@ -117,8 +118,11 @@ struct end_start {
     bool guard_acted;        // the guard's flag is there
     int64_t echo_sent_ns;    // kept in the runtime directory: sending time of the last echoed
                              // heartbeat; 0 unknown
+    bool unwatched;          // the guard has watched all along and had no deadline: no grant was out
     bool queue_found;        // the unsafe queue of the former run is whole
-    uint64_t queue_numbered; //
+    uint64_t queue_numbered; // the last seq that it gave
+    uint64_t queue_epoch;    // id of the epoch in which it numbers; 0 unknown
+    bool queue_pending;      // it holds updates that were not numbered
     uint64_t replica_durable; // the safe queue's valid prefix ends here; 0: it is empty
     bool replica_failed;      // the safe queue is damaged
     bool state_unreadable;
@@ -254,7 +258,7 @@ enum end_action_type {
     ACT_ADOPT,    // go on with applications that run since the former run -> EV_APPS
     ACT_DESTROY,  // kill what was frozen or runs: it must not write again
     ACT_FREEZE,   // guard: act now -> EV_GUARD
-    ACT_THAW,     // guard: undo -> EV_GUARD
+    ACT_THAW,     // guard: undo, and act again at `time_ns` -> EV_GUARD (frozen still: that had passed)
     ACT_DEADLINE, // guard: act at `time_ns` (INT64_MAX: never). The front thread answers nothing
                   // after it
     ACT_WATCH,    // ask the waypoints every 50 ms (`on`) or at leisure

@@ -18,6 +18,9 @@
 #define ACTIONS_MAX 64
 #define WHY_SIZE    200
 #define CONSENTS_MAX 4
+// A replica that failed is opened anew, and resynced in full, after a pause that doubles.
+#define REPLICA_PAUSE_MIN_NS (5 * NS_PER_S)
+#define REPLICA_PAUSE_MAX_NS (60 * NS_PER_S)
 // How far ahead of the last seq the durable bound is kept.
 #define BOUND_AHEAD (UINT64_C(1) << 24)
 
@@ -121,6 +124,7 @@ struct take {
     enum epoch_reason reason;
     bool replay;      // from the replica; else from an own store that was active before
     bool recover;     // the unsafe queue of the former run goes on: no new epoch
+    bool open_epoch;  // ... but for one that was durable and not in the queue yet
     bool accept_loss; // the operator accepts a prefix short of what was confirmed
     bool forced;      // by the operator, from whatever this end has
     uint64_t fork;    // last seq of the parent epoch that this end has
@@ -143,6 +147,7 @@ struct hand {
     int64_t began_ns;
     int64_t step_ns;
     uint64_t session; // in which the handover was said
+    int64_t retry_ns; // BACK_OPEN: not to be tried before
 };
 
 enum alone_stage { ALONE_WAIT, ALONE_HOLD, ALONE_SAVE };
@@ -195,6 +200,7 @@ struct end {
     int64_t lag_ns;      // since when the lag has been small
     int64_t deadline_ns; // last one given to the guard
     bool freezing, frozen, thawing;
+    bool again_by_take; // SUSPENDED on the way to another state: goes on by the steps of a takeover
     uint64_t bound_ticket, bound_asked, bound_given;
     bool store_failed;
     // Facts.
@@ -207,6 +213,7 @@ struct end {
     int apps_status;
     enum fact_replica replica;
     char replica_why[WHY_SIZE];
+    int64_t replica_pause_ns, replica_retry_ns; // of a dead one: when it is tried anew
     uint64_t replica_seq;
     int replica_short; // -1 failed, 0 whole, 1 short of what was confirmed
     bool replay_stopped;
@@ -221,6 +228,7 @@ struct end {
     unsigned consent_count;
     // Volumes whose end mark has its seq but is not applied yet.
     uint64_t resynced_seq[RECORD_OBJECTS_MAX];
+    uint64_t resync_from; // last seq given when the present resync was asked for
     struct take take;
     struct hand hand;
     struct {
@@ -255,6 +263,7 @@ static inline bool end_saved(const struct end *e, uint64_t ticket)
 void end_gate(struct end *e, enum end_gate gate);
 void end_address(struct end *e, bool on);
 void end_apps(struct end *e, bool start);
+void end_deadline(struct end *e);
 uint64_t end_all_volumes(const struct end *e);
 uint64_t end_random(struct end *e);
 void end_operation(struct end *e, const char *name, enum end_step_result result, const char *format,
@@ -298,6 +307,7 @@ void active_resynced(struct end *e, unsigned object, uint64_t seq);
 
 // takeover.c
 void take_begin(struct end *e, enum epoch_reason reason, bool replay);
+bool take_may_recover(const struct end *e); // the unsafe queue of the former run is this epoch's
 bool take_rules(struct end *e);
 bool passive_rules(struct end *e);
 bool probing_rules(struct end *e);
@@ -311,6 +321,7 @@ bool hand_rules(struct end *e);
 bool handed_rules(struct end *e);
 void hand_frame(struct end *e, const struct frame *f);
 void hand_tick(struct end *e);
+void hand_keep_queue(struct end *e);
 void hand_take_back(struct end *e, const char *why);
 
 // command.c

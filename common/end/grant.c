@@ -18,7 +18,7 @@ bool grant_may_say_yes(const struct end *e)
     return serving && e->relation == REL_PAIRED && session_streaming(e) && e->st.pending == 0 &&
            !e->st.alone && !e->paused && !e->terminating && !e->frozen && !e->freezing &&
            e->config.automatic && e->config.has_waypoint && !(e->peer.flags & FRAME_FAILED) &&
-           !e->save_failed;
+           !e->save_failed && !e->data.unguarded;
 }
 
 void grant_said(struct end *e, enum frame_answer answer, uint64_t number)

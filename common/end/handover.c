@@ -60,8 +60,9 @@ static bool back_open(struct end *e)
         e->hand.stage = HAND_BACK_APPS;
         return true;
     }
-    if (e->exports != EXPORTS_CLOSED)
+    if (e->exports != EXPORTS_CLOSED || e->now < e->hand.retry_ns)
         return false;
+    e->hand.retry_ns = e->now + NS_PER_S;
     e->exports = EXPORTS_OPENING;
     struct end_action *a = end_act(e, ACT_OPEN);
     a->recover = true;
@@ -148,7 +149,7 @@ void hand_tick(struct end *e)
     enum frame_type type;
     if (e->state == END_HANDING_OVER && e->hand.stage == HAND_DRAIN)
         type = FRAME_DRAIN;
-    else if (e->state == END_HANDED_OVER && e->session.number == e->hand.session)
+    else if (e->state == END_HANDED_OVER && e->session.number == e->hand.session && e->address == ADDRESS_OFF)
         type = FRAME_HANDOVER;
     else
         return;
@@ -165,12 +166,19 @@ bool handed_rules(struct end *e)
     return false; // a meeting or the peer's refusal ends it
 }
 
+// This run still has its queue, closed or open.
+void hand_keep_queue(struct end *e)
+{
+    e->start.queue_found = e->start.same_boot = true;
+    e->start.queue_epoch = history_current(&e->st.history)->id;
+    e->start.queue_numbered = e->data.numbered;
+}
+
 void hand_take_back(struct end *e, const char *why)
 {
     end_note(e, "takes the role back: %s", why);
     e->st.intent = INTENT_NONE;
-    e->start.queue_found = e->start.same_boot = true; // this run still has its queue
-    e->start.queue_numbered = e->hand.seq;
+    hand_keep_queue(e);
     take_begin(e, EPOCH_SWITCH, false);
     if (e->operation.result == STEP_PENDING)
         end_operation(e, e->operation.name, STEP_FAILED, "serves as before: %s", why);

@@ -19,7 +19,7 @@ bool end_ready_to_meet(const struct end *e)
     case END_PASSIVE:
         return e->replica != REPLICA_FINISHING && e->exports == EXPORTS_CLOSED;
     case END_ACTIVE:
-        return e->relation == REL_PAIRED || e->relation == REL_ALONE ||
+        return e->paused ? false : e->relation == REL_PAIRED || e->relation == REL_ALONE ||
                (e->relation == REL_GOING_ALONE && e->alone_stage == ALONE_WAIT);
     case END_SUSPENDED:
     case END_HANDED_OVER:
@@ -109,7 +109,7 @@ static void yield_role(struct end *e)
     }
     e->gate = GATE_CLOSED;
     e->gate_pending = false;
-    e->frozen = e->freezing = e->thawing = false;
+    e->frozen = e->freezing = e->thawing = e->again_by_take = false;
     e->given.out = false;
     e->attached = 0;
     e->store_failed = false;
@@ -417,6 +417,8 @@ static bool leader_rules(struct end *e)
     case SESSION_STREAMING:
         if (e->st.pending && !s->resync_asked && !e->paused && end_saved(e, e->ticket_last)) {
             s->resync_asked = true;
+            e->resync_from = e->data.numbered;
+            memset(e->resynced_seq, 0, sizeof(e->resynced_seq));
             end_act(e, ACT_RESYNC)->objects = e->st.pending;
             return true;
         }
@@ -429,12 +431,19 @@ static bool leader_rules(struct end *e)
 static bool follower_rules(struct end *e)
 {
     struct session *s = &e->session;
+    bool tried = s->stage == SESSION_PREPARING || s->stage == SESSION_STREAMING;
+    if (e->state == END_PASSIVE && e->replica == REPLICA_DEAD && tried && e->replica_retry_ns &&
+        e->now >= e->replica_retry_ns) {
+        e->replica_retry_ns = 0;
+        session_end(e, "the replica is tried anew");
+        return true;
+    }
     if (s->stage != SESSION_PREPARING || e->state != END_PASSIVE)
         return false;
     if (!end_saved(e, s->ticket))
         return false;
     if (e->replica == REPLICA_OFF || e->replica == REPLICA_DONE ||
-        (e->replica == REPLICA_DEAD && s->restart)) {
+        (e->replica == REPLICA_DEAD && s->restart && !e->replica_retry_ns)) {
         struct end_action *a = end_act(e, ACT_FOLLOW);
         a->session = s->number;
         a->seq = s->seq;

@@ -29,6 +29,28 @@ static void take_stage(struct end *e, enum take_stage stage)
     e->take.step_ns = e->now;
 }
 
+// Whether the unsafe queue that was found is of the current epoch. One of a former reign has been left behind by a
+// crash before it was given up: to go on with it would write old updates again. *ret_open: the current epoch, opened by
+// going alone, is durable, and the crash came before its record was numbered.
+static bool queue_fits(const struct end *e, bool *ret_open)
+{
+    const struct epoch *at = history_current(&e->st.history);
+    *ret_open = false;
+    if (!e->start.same_boot || !e->start.queue_found || !at)
+        return false;
+    if (e->start.queue_epoch == at->id || e->start.queue_epoch == 0)
+        return true;
+    *ret_open = at->reason == EPOCH_ALONE && at->parents == 1 && at->parent[0].id == e->start.queue_epoch &&
+                at->first_seq == e->start.queue_numbered + 1 && !e->start.queue_pending;
+    return *ret_open;
+}
+
+bool take_may_recover(const struct end *e)
+{
+    bool open_epoch;
+    return e->st.role == ROLE_ACTIVE && e->st.intent == INTENT_NONE && queue_fits(e, &open_epoch);
+}
+
 void take_begin(struct end *e, enum epoch_reason reason, bool replay)
 {
     struct take t = {.reason = reason, .replay = replay, .began_ns = e->now, .step_ns = e->now};
@@ -38,9 +60,10 @@ void take_begin(struct end *e, enum epoch_reason reason, bool replay)
     e->take.forced = forced;
     grant_drop(e);
     session_end(e, "this end becomes active");
-    bool own = !replay && e->st.role == ROLE_ACTIVE;
-    e->take.recover =
-        own && e->start.same_boot && e->start.queue_found && e->st.intent == INTENT_NONE;
+    e->take.recover = !replay && take_may_recover(e);
+    if (e->take.recover)
+        (void)queue_fits(e, &e->take.open_epoch);
+    e->again_by_take = false;
     end_go(e, END_TAKING_OVER, "%s",
            e->take.recover ? "goes on with the queue of the former run"
                            : epoch_reason_name(reason));
@@ -48,6 +71,12 @@ void take_begin(struct end *e, enum epoch_reason reason, bool replay)
         e->frozen = false;
     if (e->take.recover) {
         e->take.stage = TAKE_ADDRESS;
+        // Seqs are given again: no position is exact, and nothing is handed over, any more.
+        if (e->st.clean) {
+            e->st.clean = false;
+            e->st.position = 0;
+            e->take.ticket = end_save(e);
+        }
     } else if (replay) {
         e->st.intent = INTENT_TAKEOVER;
         e->take.ticket = end_save(e);
@@ -137,6 +166,8 @@ static bool take_epoch(struct end *e)
 
 static void take_lost(struct end *e)
 {
+    if (e->take.recover)
+        return;
     if (e->take.reason == EPOCH_SWITCH)
         end_note(e, "nothing is lost: the old active end handed over position %llu",
                  (unsigned long long)e->take.fork);
@@ -183,10 +214,12 @@ static bool take_replay(struct end *e)
 
 static bool take_address(struct end *e)
 {
+    if (!end_saved(e, e->take.ticket))
+        return false;
     if (e->take.recover && e->frozen) {
         if (!e->thawing) {
             e->thawing = true;
-            end_act(e, ACT_THAW);
+            end_act(e, ACT_THAW)->time_ns = grant_lease(e);
         }
         return false;
     }
@@ -204,6 +237,11 @@ static bool take_open(struct end *e)
 {
     if (e->exports == EXPORTS_OPEN) {
         take_stage(e, TAKE_GATE);
+        if (e->take.open_epoch) {
+            end_act(e, ACT_EPOCH)->epoch = *history_current(&e->st.history);
+            e->start.queue_epoch = history_current(&e->st.history)->id;
+            e->take.open_epoch = false;
+        }
         e->bound_given = e->bound_asked = e->st.bound;
         end_act(e, ACT_BOUND)->seq = e->st.bound;
         active_enter(e);

@@ -2,6 +2,7 @@
 // common/end: two ends in a small world where every action succeeds at once and frames take no
 // time, unless a test says otherwise. What goes wrong in between any two steps is the simulator's
 // business; here the flow of each row of the design is shown once, by name.
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -35,6 +36,9 @@ struct host {
     unsigned frame_next;
     bool exited;
     bool hold_saves;
+    bool hold_opens, fail_opens, hold_handover;
+    unsigned opens, follow_asked;
+    bool fail_follows, resync_silent, hold_apps;
     uint64_t streams, follows; // session
     uint64_t ticket;           // of the newest save
     unsigned consents;
@@ -80,6 +84,14 @@ static void act(struct host *h, const struct end_action *a)
     struct end_event ev = {0};
     switch (a->type) {
     case ACT_SEND:
+        // The guard has its deadline before the peer has its permission.
+        if (a->frame.type == FRAME_BEAT && a->frame.beat.answer == ANSWER_YES)
+            assert_true(h->deadline != INT64_MAX);
+        if (a->frame.type == FRAME_HANDOVER) {
+            assert_false(h->address);
+            if (h->hold_handover)
+                return;
+        }
         send_frame(h, &a->frame);
         return;
     case ACT_SAVE: {
@@ -99,6 +111,14 @@ static void act(struct host *h, const struct end_action *a)
         ev.gate.numbered = h->data.numbered;
         break;
     case ACT_OPEN:
+        h->opens++;
+        if (h->hold_opens)
+            return;
+        if (h->fail_opens) {
+            ev.type = EV_EXPORTS;
+            ev.exports.status = -EIO;
+            break;
+        }
         h->exports = true;
         h->gate = GATE_HELD;
         if (!a->recover) {
@@ -142,6 +162,13 @@ static void act(struct host *h, const struct end_action *a)
         h->follows = a->session;
         if (!a->session)
             return;
+        h->follow_asked++;
+        if (h->fail_follows) {
+            ev.type = EV_REPLICA;
+            ev.replica.what = FOLLOW_FAILED;
+            ev.replica.text = "the disk is gone";
+            break;
+        }
         h->data.replica_durable = h->data.applied = a->seq - 1;
         ev.type = EV_REPLICA;
         ev.replica.what = FOLLOW_READY;
@@ -152,6 +179,8 @@ static void act(struct host *h, const struct end_action *a)
         ev.replica.seq = h->data.replica_durable;
         break;
     case ACT_RESYNC:
+        if (h->resync_silent)
+            return;
         for (unsigned i = 0; i < 2; i++) {
             if (!(a->objects >> i & 1))
                 continue;
@@ -181,6 +210,8 @@ static void act(struct host *h, const struct end_action *a)
     case ACT_APPS:
     case ACT_ADOPT:
         h->apps = a->type == ACT_ADOPT || a->on;
+        if (h->hold_apps)
+            return;
         ev.type = EV_APPS;
         ev.apps.running = h->apps;
         break;
@@ -287,6 +318,7 @@ static void boot(struct world *w, int i, struct end_start start)
     c.run = (uint64_t)w->now + 100 + (uint64_t)i;
     c.seed = c.run;
     h->end = end_new(&c);
+    h->deadline = INT64_MAX;
     h->up = true;
     h->exited = false;
     h->head = h->tail;
@@ -765,6 +797,344 @@ static void guard_that_acts_by_itself_holds_the_answers(void **state)
     assert_int_equal(w->host[0].gate, GATE_PAIRED);
 }
 
+// Everything that lasts is as it was before a switchover that came to nothing: a later crash must not find an exact
+// position, from which seqs would be given a second time.
+static void role_taken_back_is_durable(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    w->host[0].hold_handover = true;
+    command(w, 0, COMMAND_SWITCH, 0);
+    run(w, NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_HANDED_OVER);
+    crash(w, 1);
+    boot(w, 1, (struct end_start){0});
+    run(w, 5 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+    assert_int_equal(w->host[0].disk.intent, INTENT_NONE);
+    assert_false(w->host[0].disk.clean);
+    assert_true(w->host[0].apps && w->host[0].address && w->host[0].exports);
+    w->host[0].data.numbered += 100;
+    run(w, NS_PER_S);
+    uint64_t given = w->host[0].data.numbered;
+    crash(w, 0);
+    crash(w, 1);
+    boot(w, 0, (struct end_start){0});
+    boot(w, 1, (struct end_start){0});
+    run(w, 5 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+    assert_true(view(w, 0).epoch.first_seq > given);
+}
+
+static void guard_event(struct host *h)
+{
+    h->frozen = true;
+    h->address = false;
+    step(h, &(struct end_event){.type = EV_GUARD, .guard.frozen = true});
+}
+
+static void guard_in_the_middle_of_a_switchover_leads_back(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    w->cut[0] = w->cut[1] = true; // it cannot drain
+    w->probe = PROBE_ADDRESS;
+    w->host[0].data.numbered++;
+    command(w, 0, COMMAND_SWITCH, 0);
+    run(w, 100 * NS_PER_MS);
+    assert_int_equal(view(w, 0).state, END_HANDING_OVER);
+    assert_false(w->host[0].exports);
+    run(w, 1450 * NS_PER_MS);
+    guard_event(&w->host[0]);
+    assert_int_equal(view(w, 0).state, END_SUSPENDED);
+    w->cut[0] = w->cut[1] = false;
+    run(w, 5 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+    assert_true(w->host[0].apps && w->host[0].address && w->host[0].exports && !w->host[0].frozen);
+    assert_true(view(w, 1).promotable);
+}
+
+// A restart that goes on with its queue and is overtaken by the guard needs the same proof as any other end that has
+// been stepped down.
+static void guard_in_the_middle_of_a_restart_is_no_thaw(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    int64_t echo = w->now;
+    struct host *h = &w->host[0];
+    uint64_t numbered = h->data.numbered;
+    h->end = end_free(h->end);
+    h->up = false;
+    h->head = h->tail;
+    w->cut[0] = w->cut[1] = true;
+    w->probe = PROBE_ADDRESS;
+    h->hold_opens = true;
+    boot(w, 0,
+         (struct end_start){.same_boot = true,
+                            .echo_sent_ns = echo,
+                            .queue_found = true,
+                            .queue_numbered = numbered});
+    run(w, 100 * NS_PER_MS);
+    assert_int_equal(view(w, 0).state, END_TAKING_OVER);
+    guard_event(h);
+    run(w, NS_PER_S);
+    push(h, &(struct end_event){.type = EV_EXPORTS, .exports = {.open = true, .numbered = numbered}});
+    h->hold_opens = false;
+    h->exports = true;
+    run(w, 2 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_SUSPENDED);
+    assert_true(h->frozen);
+    assert_false(h->address);
+    w->cut[0] = w->cut[1] = false;
+    run(w, 5 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+    assert_true(h->address && h->apps && !h->frozen);
+}
+
+static void alone_start(struct world *w, struct end_start *ret_start)
+{
+    start_pair(w);
+    crash(w, 1);
+    run(w, 6 * NS_PER_S);
+    assert_true(w->host[0].disk.alone);
+    *ret_start = (struct end_start){
+        .same_boot = true,
+        .queue_found = true,
+        .queue_numbered = w->host[0].data.numbered,
+        .queue_epoch = w->host[0].epoch.id,
+    };
+    crash(w, 0);
+}
+
+static void queue_of_a_former_reign_is_not_gone_on_with(void **state)
+{
+    struct world *w = *state;
+    struct end_start start;
+    alone_start(w, &start);
+    start.queue_epoch = 4711;
+    boot(w, 0, start);
+    assert_int_equal(view(w, 0).state, END_WAITING);
+    run(w, 5 * NS_PER_S);
+    assert_int_equal(view(w, 0).epoch.reason, EPOCH_LOST_QUEUE);
+}
+
+static void queue_of_this_reign_is_gone_on_with(void **state)
+{
+    struct world *w = *state;
+    struct end_start start;
+    alone_start(w, &start);
+    boot(w, 0, start);
+    run(w, NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+    assert_int_equal(view(w, 0).epoch.reason, EPOCH_ALONE);
+}
+
+// Killed between the saving of the epoch and its record: the record is what tells the peer of it.
+static void epoch_of_going_alone_gets_its_record_after_a_crash(void **state)
+{
+    struct world *w = *state;
+    struct end_start start;
+    alone_start(w, &start);
+    const struct epoch *at = history_current(&w->host[0].disk.history);
+    start.queue_epoch = at->parent[0].id;
+    start.queue_numbered = w->host[0].data.numbered = at->first_seq - 1;
+    memset(&w->host[0].epoch, 0, sizeof(w->host[0].epoch));
+    start.queue_pending = true;
+    boot(w, 0, start);
+    assert_int_equal(view(w, 0).state, END_WAITING);
+    w->host[0].end = end_free(w->host[0].end);
+    start.queue_pending = false;
+    boot(w, 0, start);
+    run(w, NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+    assert_int_equal(w->host[0].epoch.id, at->id);
+    assert_int_equal(view(w, 0).epoch.id, at->id);
+}
+
+static void takeover_of_a_suspended_end_waits_for_the_grant_and_opens_anew(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    w->cut[0] = w->cut[1] = true;
+    w->waypoint[0] = false;
+    w->probe = PROBE_ADDRESS;
+    run(w, 2500 * NS_PER_MS);
+    assert_int_equal(view(w, 0).state, END_SUSPENDED);
+    command(w, 0, COMMAND_TAKEOVER, COMMAND_FORCE);
+    assert_true(w->host[0].reply_status < 0);
+    run(w, 5 * NS_PER_S);
+    unsigned opens = w->host[0].opens;
+    command(w, 0, COMMAND_TAKEOVER, COMMAND_FORCE);
+    assert_int_equal(w->host[0].reply_status, 0);
+    run(w, NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+    assert_int_equal(w->host[0].opens, opens + 1);
+    assert_int_equal(w->host[0].epoch.id, view(w, 0).epoch.id);
+}
+
+static void overflow_in_the_middle_of_a_switchover_gives_it_up(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    w->host[1].hold_saves = true;
+    w->host[0].hold_handover = true;
+    w->host[0].data.numbered++;
+    w->host[0].streams = 0; // nothing drains
+    command(w, 0, COMMAND_SWITCH, 0);
+    run(w, 100 * NS_PER_MS);
+    assert_int_equal(view(w, 0).state, END_HANDING_OVER);
+    step(&w->host[0], &(struct end_event){.type = EV_OVERFLOW, .failed.text = "overflow"});
+    w->host[1].hold_saves = false;
+    run(w, 500 * NS_PER_MS);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+    run(w, 6 * NS_PER_S);
+    assert_true(view(w, 1).promotable);
+}
+
+static void exports_that_do_not_come_back_are_tried_at_leisure(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    w->cut[1] = true;
+    w->probe = PROBE_ADDRESS;
+    w->host[0].data.numbered++;
+    w->host[0].streams = 0;
+    w->host[0].fail_opens = true;
+    command(w, 0, COMMAND_SWITCH, 0);
+    run(w, 6 * NS_PER_S); // the peer is lost, the switchover given up
+    assert_in_range(w->host[0].opens, 2, 10);
+    w->host[0].fail_opens = false;
+    w->cut[1] = false;
+    run(w, 6 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+}
+
+static void failed_replica_is_tried_anew_and_resynced(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    struct host *s = &w->host[1];
+    s->fail_follows = true;
+    push(s, &(struct end_event){.type = EV_REPLICA, .replica = {.what = FOLLOW_FAILED, .text = "a write failed"}});
+    run(w, 3 * NS_PER_S);
+    assert_true(view(w, 0).alone);
+    assert_false(view(w, 1).promotable || view(w, 1).granted);
+    run(w, 60 * NS_PER_S);
+    assert_in_range(s->follow_asked, 3, 8); // with pauses that grow
+    s->fail_follows = false;
+    run(w, 70 * NS_PER_S);
+    assert_false(view(w, 0).alone);
+    assert_true(view(w, 1).promotable);
+}
+
+// Marks of what is still replayed before the stream starts anew say nothing of the new stream.
+static void mark_of_the_old_stream_does_not_make_a_replica_consistent(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    struct host *s = &w->host[1];
+    uint64_t old = s->data.replica_durable;
+    w->host[0].data.numbered = old + 5;
+    w->host[0].data.held_from = 0;
+    step(&w->host[0], &(struct end_event){.type = EV_OVERFLOW, .failed.text = "overflow"});
+    w->host[0].resync_silent = true;
+    run(w, 3 * NS_PER_S);
+    assert_int_not_equal(view(w, 1).inconsistent, 0);
+    step(s, &(struct end_event){.type = EV_REPLICA, .replica = {.what = FOLLOW_END, .object = 0, .seq = old}});
+    assert_int_equal(view(w, 1).inconsistent, 3);
+}
+
+static void report_of_an_old_resync_does_not_count(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    struct host *p = &w->host[0];
+    p->resync_silent = true;
+    uint64_t old = p->data.numbered;
+    command(w, 0, COMMAND_RESYNC, 0);
+    run(w, 3 * NS_PER_S);
+    assert_int_equal(view(w, 0).pending, 3);
+    for (unsigned i = 0; i < 2; i++)
+        step(p, &(struct end_event){.type = EV_RESYNCED, .resynced = {.object = i, .seq = old}});
+    run(w, NS_PER_S);
+    assert_int_equal(view(w, 0).pending, 3);
+}
+
+static void paused_end_sends_nothing(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    command(w, 0, COMMAND_PAUSE, 0);
+    run(w, 2 * NS_PER_S);
+    assert_true(view(w, 0).alone);
+    assert_int_equal(w->host[0].streams, 0);
+    w->host[0].data.numbered += 7;
+    run(w, 5 * NS_PER_S);
+    assert_true(w->host[1].data.replica_durable < w->host[0].data.numbered);
+    command(w, 0, COMMAND_RESUME, 0);
+    run(w, 5 * NS_PER_S);
+    assert_int_equal(view(w, 0).met, MEET_RESUME);
+    assert_false(view(w, 0).alone);
+    assert_true(view(w, 1).promotable);
+}
+
+static void nothing_is_promised_without_a_guard(void **state)
+{
+    struct world *w = *state;
+    w->host[0].data.unguarded = true;
+    start_pair(w);
+    assert_false(view(w, 1).granted || view(w, 0).granted);
+    assert_false(view(w, 0).alone);
+    w->host[0].data.unguarded = false;
+    run(w, NS_PER_S);
+    assert_true(view(w, 1).granted);
+}
+
+// SIGTERM has taken the grant back: the guard waits for nothing, and however long the restart takes, it goes on.
+static void slow_restart_without_a_grant_goes_on(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    struct host *h = &w->host[0];
+    int64_t echo = w->now;
+    push(h, &(struct end_event){.type = EV_TERMINATE});
+    run(w, NS_PER_S);
+    assert_true(h->exited);
+    assert_int_equal(h->deadline, INT64_MAX);
+    h->end = end_free(h->end);
+    h->up = false;
+    h->head = h->tail;
+    run(w, 20 * NS_PER_S);
+    assert_int_equal(view(w, 1).state, END_PASSIVE);
+    boot(w, 0,
+         (struct end_start){.same_boot = true,
+                            .echo_sent_ns = echo,
+                            .unwatched = true,
+                            .queue_found = true,
+                            .queue_numbered = h->data.numbered});
+    run(w, 4 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+    assert_int_equal(view(w, 0).epoch.number, 1);
+    assert_true(view(w, 1).promotable);
+}
+
+static void late_word_of_the_applications_is_not_theirs(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    struct host *h = &w->host[0];
+    h->hold_apps = true;
+    command(w, 0, COMMAND_SWITCH, 0);
+    step(h, &(struct end_event){.type = EV_APPS, .apps.running = true}); // of their start
+    run(w, 200 * NS_PER_MS);
+    assert_int_equal(view(w, 0).state, END_HANDING_OVER);
+    assert_true(h->exports);
+    step(h, &(struct end_event){.type = EV_APPS});
+    h->hold_apps = false;
+    run(w, 3 * NS_PER_S);
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -793,6 +1163,22 @@ int main(void)
         T(two_gates_wait_at_a_time),
         T(failed_save_is_tried_again),
         T(guard_that_acts_by_itself_holds_the_answers),
+        T(role_taken_back_is_durable),
+        T(guard_in_the_middle_of_a_switchover_leads_back),
+        T(guard_in_the_middle_of_a_restart_is_no_thaw),
+        T(queue_of_a_former_reign_is_not_gone_on_with),
+        T(queue_of_this_reign_is_gone_on_with),
+        T(epoch_of_going_alone_gets_its_record_after_a_crash),
+        T(takeover_of_a_suspended_end_waits_for_the_grant_and_opens_anew),
+        T(overflow_in_the_middle_of_a_switchover_gives_it_up),
+        T(exports_that_do_not_come_back_are_tried_at_leisure),
+        T(failed_replica_is_tried_anew_and_resynced),
+        T(mark_of_the_old_stream_does_not_make_a_replica_consistent),
+        T(report_of_an_old_resync_does_not_count),
+        T(paused_end_sends_nothing),
+        T(nothing_is_promised_without_a_guard),
+        T(slow_restart_without_a_grant_goes_on),
+        T(late_word_of_the_applications_is_not_theirs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
