@@ -1,0 +1,217 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""primaryd as a service manager sees it: command line, exit status, readiness, watchdog, the control socket, its guard,
+and one daemon an end. In a network namespace and directories of its own; no peer."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+PRIMARYD = os.path.abspath("../../primaryd/primaryd")
+SECONDARYD = os.path.abspath("../../secondaryd/secondaryd")
+LIMIT_S = 60
+
+
+def pair(directory):
+    return {
+        "format": 1,
+        "pair": "alone",
+        "ends": {"primary": {"host": "alpha"}, "secondary": {"host": "beta"}},
+        "channel": {"paths": [{"primary": "127.0.0.1", "secondary": "127.0.0.2", "port": 7400}]},
+        "takeover": "manual",
+        "volumes": [{"name": "disk", "size": "1M", "primary": {"path": directory + "/disk.img"},
+                     "secondary": {"path": "/nowhere/disk.img"}}],
+    }
+
+
+def wait_for(what, condition):
+    end = time.monotonic() + LIMIT_S
+    while not (found := condition()):
+        if time.monotonic() > end:
+            raise AssertionError(f"in vain for {LIMIT_S} s: {what}")
+        time.sleep(0.02)
+    return found
+
+
+class Daemon:
+    def __init__(self, place, runtime="run", **environment):
+        self.log = os.path.join(place, f"log.{len(os.listdir(place))}")
+        arguments = [PRIMARYD, "--config", place + "/pair.json", "--state-dir", place + "/lib", "--runtime-dir",
+                     os.path.join(place, runtime), "--host", "alpha"]
+        with open(self.log, "w") as log:
+            self.process = subprocess.Popen(
+                ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *arguments],
+                env=dict(os.environ, **environment), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def said(self, pattern):
+        with open(self.log, errors="replace") as log:
+            return re.findall(pattern, log.read())
+
+    def says(self, pattern):
+        return wait_for(f"{pattern!r} in the log", lambda: self.said(pattern))[-1]
+
+    def stat(self):
+        with open(f"/proc/{self.process.pid}/stat") as file:
+            return file.read()
+
+    def end(self, how=signal.SIGTERM):
+        self.process.send_signal(how)
+        return self.process.wait(LIMIT_S)
+
+
+class CommandLine(unittest.TestCase):
+    def run_with(self, *arguments, program=PRIMARYD):
+        return subprocess.run([program, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, timeout=LIMIT_S, text=True)
+
+    def test_help_and_version(self):
+        for program, name in ((PRIMARYD, "primaryd"), (SECONDARYD, "secondaryd")):
+            self.assertEqual(self.run_with("--help", program=program).returncode, 0)
+            done = self.run_with("--version", program=program)
+            self.assertEqual(done.returncode, 0)
+            self.assertRegex(done.stdout, rf"^{name} \d+\.\d+")
+
+    def test_wrong_usage_is_2_and_says_what(self):
+        for arguments, said in ((("--nonsense",), "nonsense"), (("something",), "something"),
+                                (("--log-level", "loud"), "loud")):
+            done = self.run_with(*arguments)
+            self.assertEqual(done.returncode, 2, arguments)
+            self.assertIn(said, done.stderr)
+
+    def test_a_wrong_pair_file_is_1_and_names_the_field(self):
+        with tempfile.TemporaryDirectory() as place:
+            wrong = pair(place)
+            wrong["volumes"][0]["size"] = "much"
+            path = os.path.join(place, "pair.json")
+            for text, said in ((json.dumps(wrong), r"volumes\[0\]\.size"), ("{", r"pair\.json")):
+                with open(path, "w") as file:
+                    file.write(text)
+                done = self.run_with("--config", path, "--state-dir", place + "/lib", "--runtime-dir", place + "/run",
+                                     "--host", "alpha")
+                self.assertEqual(done.returncode, 1)
+                self.assertRegex(done.stderr, said)
+
+
+class Running(unittest.TestCase):
+    def setUp(self):
+        self.place = tempfile.mkdtemp(prefix="understudy-test-daemons-")
+        self.addCleanup(shutil.rmtree, self.place, ignore_errors=True)
+        self.addCleanup(self.end_all)
+        self.daemons = []
+        with open(self.place + "/pair.json", "w") as file:
+            json.dump(pair(self.place), file)
+        with open(self.place + "/disk.img", "wb") as file:
+            file.truncate(1 << 20)
+
+    def start(self, *arguments, **environment):
+        daemon = Daemon(self.place, *arguments, **environment)
+        self.daemons.append(daemon)
+        return daemon
+
+    def end_all(self):
+        for daemon in self.daemons:
+            if daemon.process.poll() is None:
+                daemon.end(signal.SIGKILL)
+        for pid in self.guards():
+            os.kill(pid, signal.SIGKILL)
+
+    def guards(self):
+        """Guards of this test: no other's command line has its directory."""
+        found = []
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                with open(f"/proc/{pid}/cmdline", "rb") as file:
+                    words = file.read().decode(errors="replace").split("\0")
+            except OSError:
+                continue
+            if "understudy-guard" in words[0] and any(word.startswith(self.place + "/") for word in words):
+                found.append(int(pid))
+        return found
+
+    def test_ready_watched_and_ended_in_order(self):
+        path = self.place + "/notify"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.bind(path)
+            notify.settimeout(LIMIT_S)
+            daemon = self.start(NOTIFY_SOCKET=path, WATCHDOG_USEC="1000000")
+            heard = []
+
+            def hear(word):
+                while word not in heard:
+                    heard.extend(notify.recv(4096).decode().splitlines())
+                heard.remove(word)
+
+            hear("READY=1")
+            mode = os.stat(self.place + "/run/primaryd.sock").st_mode
+            self.assertTrue(stat.S_ISSOCK(mode))
+            self.assertEqual(stat.S_IMODE(mode), 0o660)
+            for _ in range(3):
+                hear("WATCHDOG=1")
+            self.assertEqual(daemon.end(), 0)
+            hear("STOPPING=1")
+
+    def test_a_wedged_daemon_is_silent(self):
+        path = self.place + "/notify"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.bind(path)
+            notify.settimeout(LIMIT_S)
+            daemon = self.start(NOTIFY_SOCKET=path, WATCHDOG_USEC="400000")
+            while b"READY=1" not in notify.recv(4096):
+                pass
+            daemon.process.send_signal(signal.SIGSTOP)
+            wait_for("a stopped process", lambda: " (primaryd) T" in daemon.stat())
+            notify.settimeout(1)
+            with self.assertRaises(TimeoutError):
+                while True:  # what was sent before
+                    notify.recv(4096)
+            daemon.process.send_signal(signal.SIGCONT)
+            notify.settimeout(LIMIT_S)
+            while b"WATCHDOG=1" not in notify.recv(4096):
+                pass
+            self.assertEqual(daemon.end(), 0)
+
+    def test_the_next_daemon_finds_the_guard(self):
+        first = self.start()
+        pid = first.says(r"guard (\d+) started")
+        first.says("runs its primary end")
+        self.assertEqual(first.end(), 0)
+        self.assertEqual(self.guards(), [int(pid)])
+        second = self.start()
+        self.assertEqual(second.says(r"guard (\d+) found running"), pid)
+        self.assertEqual(second.end(), 0)
+
+    def test_a_dead_guard_is_replaced(self):
+        daemon = self.start()
+        pid = int(daemon.says(r"guard (\d+) started"))
+        daemon.says("runs its primary end")
+        os.kill(pid, signal.SIGKILL)
+        daemon.says("the guard has died")
+        wait_for("another guard", lambda: len(set(daemon.said(r"guard (\d+) started"))) == 2)
+        self.assertEqual(daemon.end(), 0)
+
+    def test_an_end_has_one_daemon(self):
+        first = self.start()
+        first.says("runs its primary end")
+        second = self.start("run2")
+        second.says("another daemon runs this end")
+        self.assertEqual(second.process.wait(LIMIT_S), 1)
+        self.assertEqual(first.end(), 0)
+
+
+if __name__ == "__main__":
+    if not all(os.access(program, os.X_OK) for program in (PRIMARYD, SECONDARYD)):
+        print("the daemons are not built beside this test", file=sys.stderr)
+        sys.exit(77)
+    if os.geteuid() != 0 or not shutil.which("unshare") or not shutil.which("ip"):
+        print("needs root, unshare and ip", file=sys.stderr)
+        sys.exit(77)
+    unittest.main()
