@@ -213,7 +213,7 @@ class Fio(unittest.TestCase):
                         ("--bs=1m", "--iodepth=8"), ("--bs=4k", "--iodepth=500")):
             with Server(size=32 * MIB) as server:
                 jobs = fio(server.uri, "--rw=randwrite", "--size=32m", "--verify=crc32c", "--do_verify=1",
-                           "--verify_fatal=1", "--fsync=500", *options)
+                           "--verify_fatal=1", "--verify_state_save=0", "--fsync=500", *options)
                 self.assertEqual(jobs[0]["error"], 0)
                 self.assertGreater(jobs[0]["read"]["total_ios"], 0)
                 stat = server.stat()
