@@ -265,6 +265,7 @@ void nbd_refuse(struct nbd *nbd, const char *why)
     }
     nbd->unsafe = NULL;
     nbd->updates = NULL;
+    nbd_wake(nbd);
 }
 
 bool nbd_quiet(const struct nbd *nbd)
@@ -396,6 +397,8 @@ static void timer_fired(struct nbd *nbd)
     nbd->timer_ns = INT64_MAX;
     if (nbd->retry_ns <= now) {
         nbd->retry_ns = INT64_MAX;
+        for (struct nbd_conn *conn = nbd->conns; conn && nbd->stalled > 0; conn = conn->next)
+            nbd_receive_aside(conn, now);
         stalled_again(nbd);
         for (size_t i = 0; i < nbd->count; i++) {
             if (nbd->listeners[i].paused)
@@ -438,6 +441,8 @@ void nbd_work(struct nbd *nbd)
     int count = epoll_wait(nbd->epoll, events, EVENTS_A_TURN, 0);
     for (int i = 0; i < count; i++)
         ready(nbd, &events[i]);
+    if (!nbd->unsafe)
+        nbd_flush(nbd); // whoever has no queue need not call it
     nbd_conn_reap(nbd);
 }
 

@@ -56,10 +56,10 @@ struct nbd *nbd_free(struct nbd *nbd);
 // until nbd_quiet().
 void nbd_serve(struct nbd *nbd, struct unsafe *unsafe, struct updates *updates);
 // From now on clients are refused with `why` (one sentence). Those that are connected are closed
-// once their requests under way have ended; nbd_quiet() is true when none is left. A request that
-// ends with -ESHUTDOWN (gate closed) or -ECANCELED closes its client without an answer, here and at
-// any other time: the application's fault it is not, and a client that reconnects sends it to
-// whoever serves then.
+// once their requests under way have ended, or when that takes longer than a few seconds;
+// nbd_quiet() is true when none of them and no request is left. A request that ends with -ESHUTDOWN
+// (gate closed) or -ECANCELED closes its client without an answer, here and at any other time: a
+// client that reconnects sends it again to whoever serves then.
 void nbd_refuse(struct nbd *nbd, const char *why);
 bool nbd_quiet(const struct nbd *nbd);
 
@@ -68,7 +68,7 @@ int nbd_fd(
 // Accepts, receives, submits; a bounded amount a call. The caller kicks updates afterwards.
 void nbd_work(struct nbd *nbd);
 // Sends the answers that have been given since; call after updates_kick(), updates_durable() and
-// updates_set_gate(), once a turn. Cheap when there are none.
+// updates_set_gate(), once a turn. Cheap when there are none; not needed while it refuses.
 void nbd_flush(struct nbd *nbd);
 // The unsafe queue has room again (UPDATES_EVENT_ROOM).
 void nbd_room(struct nbd *nbd);

@@ -11,17 +11,21 @@ static const struct {
     uint32_t bytes;
     unsigned count;
 } sizes[NBD_BUFFER_SIZES] = {
-    {NBD_BUFFER_SMALL, NBD_BUFFERS_MAX},
-    {512U << 10, 64},
-    {4U << 20, 16},
+    {16U << 10, NBD_BUFFERS_MAX}, {128U << 10, 128}, {1U << 20, 32}, {8U << 20, 8},
     {NBD_BUFFER_LARGE, 4},
 };
+
+// A page more, so that buffers do not all fall on the same lines of a cache.
+static size_t stride(unsigned i)
+{
+    return sizes[i].bytes + 4096;
+}
 
 static size_t total_bytes(void)
 {
     size_t total = 0;
     for (unsigned i = 0; i < NBD_BUFFER_SIZES; i++)
-        total += (size_t)sizes[i].bytes * sizes[i].count;
+        total += stride(i) * sizes[i].count;
     return total;
 }
 
@@ -34,7 +38,7 @@ int nbd_buffers_open(struct nbd_buffers *b)
     b->memory = at;
     for (unsigned i = 0; i < NBD_BUFFER_SIZES; i++) {
         b->sizes[i].first = at;
-        at += (size_t)sizes[i].bytes * sizes[i].count;
+        at += stride(i) * sizes[i].count;
         while (b->sizes[i].count < sizes[i].count) {
             unsigned number = sizes[i].count - 1 - b->sizes[i].count;
             b->sizes[i].free[b->sizes[i].count++] = (uint16_t)number;
@@ -62,7 +66,7 @@ struct nbd_buffer nbd_buffers_get(struct nbd_buffers *b, struct nbd_buffers_held
         return (struct nbd_buffer){0};
     held->count[i]++;
     unsigned number = b->sizes[i].free[--b->sizes[i].count];
-    return (struct nbd_buffer){b->sizes[i].first + (size_t)number * sizes[i].bytes, i};
+    return (struct nbd_buffer){b->sizes[i].first + number * stride(i), i};
 }
 
 void nbd_buffers_put(struct nbd_buffers *b, struct nbd_buffers_held *held, struct nbd_buffer buffer)
@@ -71,7 +75,7 @@ void nbd_buffers_put(struct nbd_buffers *b, struct nbd_buffers_held *held, struc
     ENSURE(held->count[i] > 0 && b->sizes[i].count < sizes[i].count);
     held->count[i]--;
     b->sizes[i].free[b->sizes[i].count++] =
-        (uint16_t)((size_t)(buffer.data - b->sizes[i].first) / sizes[i].bytes);
+        (uint16_t)((size_t)(buffer.data - b->sizes[i].first) / stride(i));
 }
 
 void nbd_buffers_rest(struct nbd_buffers *b)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Memory that volumes are read into: fixed buffers of four sizes in one mapping, which takes memory
+// Memory that volumes are read into: fixed buffers of five sizes in one mapping, which takes memory
 // only where it was used. Nobody holds more than a quarter of a size, so that a client which does
 // not take its answers leaves the others theirs. One thread; no allocation after opening.
 #ifndef INTERCEPT_NBD_BUFFERS_H
@@ -7,10 +7,9 @@
 
 #include <stdint.h>
 
-#define NBD_BUFFER_SIZES 4
-#define NBD_BUFFERS_MAX  256          // of one size
-#define NBD_BUFFER_SMALL (64U * 1024) // bytes of the smallest
-#define NBD_BUFFER_LARGE (32U << 20)  // and of the largest
+#define NBD_BUFFER_SIZES 5
+#define NBD_BUFFERS_MAX  256         // of one size
+#define NBD_BUFFER_LARGE (32U << 20) // and of the largest
 
 struct nbd_buffers {
     uint8_t *memory;

@@ -67,6 +67,7 @@ struct nbd_conn *nbd_conn_new(struct nbd *nbd, struct nbd_listener *l, int fd)
 
 void nbd_conn_free(struct nbd_conn *c)
 {
+    free(c->aside);
     if (c->fd >= 0)
         (void)close(c->fd);
     free(c);
@@ -119,6 +120,8 @@ void nbd_conn_mark(struct nbd_conn *c)
     c->dirty = true;
     c->next_dirty = c->nbd->dirty;
     c->nbd->dirty = c;
+    if (!c->nbd->unsafe)
+        nbd_wake(c->nbd);
 }
 
 // ---- Time ----
@@ -141,7 +144,7 @@ void nbd_conn_expire(struct nbd_conn *c, int64_t now_ns)
         nbd_conn_drop(c, "is dropped: no handshake within %d seconds",
                       (int)(NBD_HANDSHAKE_NS / NS_PER_S));
     else if (c->under_way > 0)
-        nbd_conn_deadline(c, NBD_LINGER_NS); // only what was answered may be given up
+        nbd_conn_drop(c, "is dropped: the storage does not answer");
     else
         nbd_conn_drop(c, "is dropped: it does not take its answers");
 }

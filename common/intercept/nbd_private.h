@@ -4,7 +4,8 @@
 //   nbd.c            sockets, the turn of the loop; accepts it
 //   nbd_conn.c       its life: made, watched, closed, freed
 //   nbd_handshake.c  options, until it has chosen the export
-//   nbd_receive.c    requests: received, checked, submitted
+//   nbd_receive.c    bytes from the socket, cut into requests
+//   nbd_request.c    requests: checked, submitted
 //   nbd_reply.c      answers: collected, sent
 //
 // Whoever ends a client calls nbd_conn_drop() or nbd_conn_finish() and returns; its memory stays
@@ -28,8 +29,9 @@
 #define NBD_OUT_BYTES        2048          // answers to one option
 #define NBD_EXTENTS_MAX      512           // told with one block status
 #define NBD_HANDSHAKE_NS     (10 * NS_PER_S)
-#define NBD_LINGER_NS        (2 * NS_PER_S)   // for a client that is to go to take its last answers
-#define NBD_RETRY_NS         (50 * NS_PER_MS) // after memory or descriptors ran out
+#define NBD_LINGER_NS        (5 * NS_PER_S) // for a client that is to go to take its last answers
+#define NBD_ASIDE_NS         (300 * NS_PER_MS) // a payload stands still
+#define NBD_RETRY_NS         (50 * NS_PER_MS)  // after memory or descriptors ran out
 
 enum nbd_watched { NBD_WATCHED_LISTENER, NBD_WATCHED_CONN, NBD_WATCHED_TIMER, NBD_WATCHED_WAKE };
 
@@ -91,15 +93,16 @@ struct nbd_conn {
     uint8_t out[NBD_OUT_BYTES];
 
     // Receiving. What the socket gave and could not be used yet is `carry`, then what is left of
-    // `stash`.
+    // `stash`. Memory is taken by a stash only where there ever was one.
     uint8_t carry[NBD_REQUEST_HEADER];
     uint32_t carry_bytes;
-    uint64_t stash; // chunk of the unsafe queue
-    uint32_t stash_at;
+    uint32_t stash_at, stash_end;
     struct nbd_request *receiving; // its payload has come up to `received`
     uint32_t received;
-    uint32_t discard; // bytes of a refused payload still to come
-    bool stalled;     // nothing is received until nbd_receive_again()
+    uint8_t *aside;      // where that payload is, when it is no longer in the ring
+    int64_t received_ns; // when something of it came last
+    uint32_t discard;    // bytes of a refused payload still to come
+    bool stalled;        // nothing is received until nbd_receive_again()
 
     // Requests.
     struct nbd_request *free;
@@ -111,6 +114,7 @@ struct nbd_conn {
     struct nbd_conn *next_dirty;
     struct nbd_buffers_held held;
     struct nbd_request requests[NBD_REQUESTS_MAX];
+    uint8_t stash[NBD_RECEIVE_BYTES];
 };
 
 struct nbd {
@@ -173,6 +177,8 @@ void nbd_handshake_send(struct nbd_conn *conn);
 // nbd_receive.c
 void nbd_receive(struct nbd_conn *conn);
 void nbd_receive_again(struct nbd_conn *conn); // a stalled one may go on
+// Takes a payload that does not get on out of the ring, where everybody behind it waits.
+void nbd_receive_aside(struct nbd_conn *conn, int64_t now_ns);
 void nbd_receive_forget(
     struct nbd_conn *conn); // gives back what came of requests that will not be complete
 
@@ -184,7 +190,27 @@ void nbd_reply_status(struct nbd_request *request, int status); // -errno
 void nbd_reply_data(struct nbd_request *request, uint32_t bytes);
 void nbd_reply_extents(struct nbd_request *request, unsigned count); // as `buffer` has them
 void nbd_reply_send(struct nbd_conn *conn);
-struct nbd_request *nbd_request_take(struct nbd_conn *conn); // NULL: all are in use
+
+// nbd_request.c
+struct nbd_header {
+    uint32_t magic;
+    uint16_t flags, command;
+    uint64_t cookie, offset;
+    uint32_t length;
+};
+
+enum nbd_taken {
+    NBD_TAKEN,         // it needs nothing more
+    NBD_TAKEN_PAYLOAD, // a write: its payload is to be placed, then it is to be submitted
+    NBD_TAKEN_REFUSED, // a write, but its payload is to be thrown away
+    NBD_TAKEN_NOT,     // nothing to take it with: try again when something was released
+    NBD_TAKEN_END,     // the client's last word
+};
+
+struct nbd_header nbd_request_decode(const uint8_t *at);
+enum nbd_taken nbd_request_take(struct nbd_conn *conn, const struct nbd_header *header,
+                                struct nbd_request **ret_request);
+void nbd_request_submit(struct nbd_request *request);
 void nbd_request_release(struct nbd_request *request);
 
 #endif

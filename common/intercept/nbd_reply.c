@@ -11,35 +11,6 @@
 
 #define PARTS_A_SEND 128 // two an answer
 
-// ---- Requests ----
-
-struct nbd_request *nbd_request_take(struct nbd_conn *c)
-{
-    struct nbd_request *request = c->free;
-    if (!request)
-        return NULL;
-    c->free = request->next;
-    c->busy++;
-    request->buffer.data = NULL;
-    return request;
-}
-
-void nbd_request_release(struct nbd_request *request)
-{
-    struct nbd_conn *c = request->conn;
-    if (request->buffer.data) {
-        nbd_buffers_put(&c->nbd->buffers, &c->held, request->buffer);
-        if (c->nbd->stalled > 0)
-            nbd_wake(c->nbd);
-    }
-    request->next = c->free;
-    c->free = request;
-    ENSURE(c->busy > 0);
-    c->busy--;
-    if (c->stalled && c->busy <= NBD_REQUESTS_MAX / 2)
-        nbd_wake(c->nbd);
-}
-
 // ---- Making ----
 
 static void queue(struct nbd_request *request)

@@ -38,6 +38,7 @@ struct server {
     struct nbd *nbd;
     bool peer_is_slow; // the reader releases nothing
     bool fast_zero;
+    bool refuses; // then nbd_work() has to be enough
     unsigned rooms;
 };
 
@@ -201,9 +202,12 @@ static void command(struct server *s, char *line)
         tell_stat(s);
         return;
     }
-    if (strcmp(line, "refuse") == 0)
+    bool refuse = strcmp(line, "refuse") == 0, serve = strcmp(line, "serve") == 0;
+    if (refuse || serve)
+        s->refuses = refuse;
+    if (refuse)
         nbd_refuse(s->nbd, value);
-    else if (strcmp(line, "serve") == 0)
+    else if (serve)
         nbd_serve(s->nbd, s->unsafe, s->updates);
     else if (strcmp(line, "gate") == 0)
         set_gate(s, value);
@@ -307,7 +311,8 @@ static void run(struct server *s)
         for (unsigned i = 0; i < s->count; i++)
             volume_kick(&s->volumes[i].block);
         updates_kick(s->updates);
-        nbd_flush(s->nbd);
+        if (!s->refuses)
+            nbd_flush(s->nbd);
     }
 }
 
@@ -328,7 +333,7 @@ int main(int argc, char **argv)
     uint32_t align = (uint32_t)option(&argc, &argv, "align", 1);
     uint64_t ring = option(&argc, &argv, "ring", UINT64_C(256) << 20);
     bool peer = option(&argc, &argv, "peer", 0);
-    bool refuse = option(&argc, &argv, "refuse", 0);
+    s->refuses = option(&argc, &argv, "refuse", 0);
     s->fast_zero = option(&argc, &argv, "fast_zero", 1);
     if (argc < 3 || argc - 2 > VOLUMES_MAX)
         return 2;
@@ -337,7 +342,7 @@ int main(int argc, char **argv)
         volume_open(&s->volumes[s->count], argv[2 + s->count], align);
     open_queue(s, ring, peer);
     open_nbd(s, argv[1], argv + 2, align);
-    if (!refuse)
+    if (!s->refuses)
         nbd_serve(s->nbd, s->unsafe, s->updates);
     (void)printf("= ready\n");
     run(s);

@@ -3,6 +3,8 @@
 """The NBD server, byte by byte: handshake, errors, limits, clients that misbehave or vanish, refusals."""
 
 import os
+import random
+import select
 import socket
 import stat as st
 import struct
@@ -299,6 +301,30 @@ class Data(unittest.TestCase):
                 for i in range(200):
                     self.assertEqual(f.read(MIB), bytes([i]) * MIB)
 
+    def test_a_payload_that_stands_still_does_not_hold_up_the_others(self):
+        """It is in the ring, which is given back in its order: 260 MiB behind it do not fit."""
+        for align in (1, 4096):
+            with Server(size=8 * MIB, ring=130 * MIB, align=align) as server, Raw(server) as slow, Raw(server) as other:
+                payload = os.urandom(4 * MIB)
+                slow.ask(WRITE, 1, 4 * MIB, 4 * MIB, payload=payload[:100000])
+                server.until(lambda stat: stat["queue_bytes"] > 0)
+                for i in range(65):
+                    other.ask(WRITE, i, 0, 4 * MIB, payload=bytes([i]) * 4 * MIB)
+                    self.assertEqual(other.simple(), (i, 0))
+                slow.send(payload[100000:200000])
+                other.ask(FLUSH, 5)
+                self.assertEqual(other.simple(), (5, 0))
+                slow.send(payload[200000:] + Raw.request(READ, 2, 4 * MIB, 4 * MIB))
+                answers = {}
+                for _ in range(2):
+                    cookie, error = slow.simple()
+                    self.assertEqual(error, 0)
+                    answers[cookie] = slow.take(4 * MIB) if cookie == 2 else b""
+                self.assertEqual(sorted(answers), [1, 2])
+                with open(server.file, "rb") as f:
+                    self.assertEqual(f.read(), bytes([64]) * 4 * MIB + payload)
+                server.until(lambda stat: stat["queue_bytes"] == 0)
+
     def test_a_client_that_takes_no_answers_leaves_the_others_theirs(self):
         with Server() as server, Raw(server) as deaf, Raw(server) as other:
             deaf.send(b"".join(Raw.request(READ, i, 0, 64 * 1024) for i in range(400)))
@@ -332,6 +358,45 @@ class Misbehaviour(unittest.TestCase):
                 self.assertEqual(raw.simple(), (7, 0))
             server.stat()
             self.assertEqual(len([n for n in server.notes if "is dropped" in n]), 6)
+
+    def test_anything_at_all(self):
+        """Clients that send what comes to mind, and hang up anywhere."""
+        seed = int(os.environ.get("SEED", "0")) or struct.unpack("<I", os.urandom(4))[0]
+        print(f"SEED={seed}", end=" ", flush=True)
+        draw = random.Random(seed)
+        for align in (1, 512):
+            with Server(size=MIB, align=align, refuse=0) as server:
+                for _ in range(150):
+                    with Raw(server, structured=draw.random() < 0.5, meta=False) as raw:
+                        self.babble(draw, raw)
+                server.until(lambda stat: stat["clients"] == 0 and stat["queue_bytes"] == 0)
+                with Raw(server) as raw:
+                    raw.ask(FLUSH, 7)
+                    self.assertEqual(raw.simple(), (7, 0))
+
+    @staticmethod
+    def babble(draw, raw):
+        stream = b""
+        for _ in range(draw.randrange(1, 60)):
+            command = draw.choice((READ, WRITE, WRITE, WRITE, FLUSH, TRIM, ZEROES, BLOCK_STATUS, draw.randrange(65536)))
+            length = draw.choice((0, 1, 512, 4096, draw.randrange(300000), draw.randrange(1 << 20)))
+            offset = draw.choice((0, 512, draw.randrange(1 << 21), draw.randrange(1 << 64)))
+            flags = draw.choice((0, 0, 0, 1, draw.randrange(65536)))
+            magic = draw.choice((REQUEST,) * 40 + (draw.randrange(1 << 32),))
+            stream += raw.request(command, 1, offset, length, flags, magic)
+            if command == WRITE and draw.random() < 0.98:
+                stream += bytes(length)
+        stream = stream[:draw.randrange(len(stream))] if draw.random() < 0.5 else stream
+        raw.socket.setblocking(False)
+        try:
+            while stream:
+                readable, writable, _ = select.select([raw.socket], [raw.socket], [], LIMIT_S)
+                if writable:
+                    stream = stream[raw.socket.send(stream[:draw.randrange(1, 200000)]):]
+                if readable and (not writable or draw.random() < 0.5) and not raw.socket.recv(100000):
+                    return
+        except OSError:
+            pass
 
     def test_a_client_that_vanishes_leaves_nothing_behind(self):
         with Server() as server:
@@ -447,6 +512,17 @@ class Refusal(unittest.TestCase):
             with Raw(server) as raw:
                 raw.ask(WRITE, 1, 0, 4, payload=b"data")
                 self.assertEqual(raw.simple(), (1, 0))
+
+    def test_storage_that_does_not_answer_does_not_keep_a_refused_client(self):
+        with Server() as server, Raw(server) as raw:
+            server("hold")
+            raw.ask(WRITE, 1, 0, 4, payload=b"data")
+            server.until(lambda stat: stat["at_store"] == 1)
+            server("refuse " + self.WHY)
+            self.assertTrue(raw.at_end())
+            self.assertEqual(server.stat()["quiet"], 0)
+            server("go")
+            server.until(lambda stat: stat["quiet"] == 1)
 
     def test_a_client_that_takes_no_answers_does_not_hold_up_a_refusal(self):
         with Server() as server, Raw(server) as deaf:
