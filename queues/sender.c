@@ -351,7 +351,8 @@ int sender_ack(struct sender *s, const void *message, size_t size, int64_t now_n
         return r < 0 ? r : 0;
     unsigned flags = le16_get(ack.flags);
     take_positions(s, &ack, now_ns);
-    s->full = flags & ACK_FULL;
+    // While it is full it asks for what was refused when there may be room: that is a reason to try at once.
+    s->full = (flags & ACK_FULL) && !(flags & ACK_RESEND);
     if (flags & ACK_FAILED) {
         s->failed = true;
         return error_sys(err, -EIO, "the peer cannot go on (its error %u)", le32_get(ack.error));

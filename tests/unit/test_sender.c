@@ -255,6 +255,13 @@ static void test_peer_full(void **state)
     assert_false(next(f));
     assert_int_equal(give(f, ack_of(f, ACK_RESEND)), 0);
     assert_true(next(f));
+    sender_sent(f->sender, f->now);
+    // It is still full, and asks again and again, each time a moment before it would be tried.
+    assert_int_equal(give(f, ack_of(f, ACK_FULL)), 0);
+    assert_false(next(f));
+    f->now += SENDER_SILENCE_NS - 1;
+    assert_int_equal(give(f, ack_of(f, ACK_FULL | ACK_RESEND)), 0);
+    assert_true(next(f));
     destroy(f);
 }
 
