@@ -60,6 +60,7 @@ struct front {
     enum end_gate gate; // asked for by the end
     bool lease_over;    // the gate is HELD for the time being, whatever the end asked for
     bool attached;
+    bool dropping, drop_report; // the queue goes as soon as the NBD server has let go of it
     bool opening; // stores are to be opened, again and again until they are
     bool open_recover;
     struct epoch open_epoch;
@@ -415,7 +416,8 @@ static void opened(void *user)
 static void try_open(struct front *f)
 {
     struct error err = {0};
-    int r = stores_open(&f->stores, f->config.pair, f->config.side, &err);
+    // The queue of a former reign may still be in the hands of a client that is being closed.
+    int r = f->dropping ? -EAGAIN : stores_open(&f->stores, f->config.pair, f->config.side, &err);
     if (r == 0)
         r = make_queue(f, &err);
     if (r == -EAGAIN) {
@@ -488,6 +490,22 @@ static void take_close(struct front *f)
     drain(f);
 }
 
+// The queue goes when no client's request lies in it any more.
+static void drop_when_quiet(struct front *f)
+{
+    if (!f->dropping)
+        return;
+    if (f->updates)
+        nbd_flush(f->nbd);
+    if (!nbd_quiet(f->nbd))
+        return;
+    bool report_it = f->drop_report;
+    f->dropping = f->drop_report = false;
+    drop_queue(f);
+    if (report_it)
+        exports_report(f, false, 0);
+}
+
 // Ends whatever this end served: no flush, no drain; what is at a store ends by itself before the
 // store is closed.
 static void take_abandon(struct front *f, bool report_it)
@@ -499,10 +517,13 @@ static void take_abandon(struct front *f, bool report_it)
     if (f->updates)
         (void)updates_set_gate(f->updates, UPDATES_CLOSED);
     stores_close(&f->stores, f->epoll);
-    drop_queue(f);
+    // What the stores completed just now is answered (refused), too: then the NBD server lets go of the queue.
+    if (f->updates)
+        (void)updates_set_gate(f->updates, UPDATES_CLOSED);
     (void)unlink(f->config.queue_path);
-    if (report_it)
-        exports_report(f, false, 0);
+    f->dropping = true;
+    f->drop_report |= report_it;
+    drop_when_quiet(f);
 }
 
 static void take_open(struct front *f, const struct front_letter *l)
@@ -728,6 +749,7 @@ static void turn(struct front *f)
     if (f->opening && now >= f->open_retry_ns)
         try_open(f);
     close_when_flushed(f);
+    drop_when_quiet(f);
     if (f->updates) {
         updates_durable(f->updates, atomic_load(&f->config.figures->durable));
         resync_turn(f, now);
