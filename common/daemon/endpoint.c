@@ -152,7 +152,6 @@ static void take_opened(struct endpoint *ep, const struct stream_report *r)
         return;
     ep->start.replica_durable = r->seq;
     ep->start.replica_failed = !r->ok;
-    atomic_store(&ep->figures.replica_durable, r->seq);
     begin(ep);
 }
 

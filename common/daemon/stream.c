@@ -230,6 +230,22 @@ static void say_recovery(struct stream *s, const struct safe_recovery *rec)
              rec->reason);
 }
 
+static void publish(struct stream *s)
+{
+    struct figures *g = s->config.figures;
+    if (!s->replica)
+        return;
+    struct replica_stats stats;
+    replica_stats(s->replica, &stats);
+    atomic_store(&g->replica_durable, stats.durable);
+    atomic_store(&g->replica_applied, stats.applied);
+    atomic_store(&g->safe_records, stats.queued_records);
+    atomic_store(&g->safe_bytes, stats.queued_bytes);
+    atomic_store(&g->safe_limit, stats.safe.bytes_limit);
+    atomic_store(&g->safe_oldest_real_ns, (int64_t)stats.oldest_time);
+    atomic_store(&g->replay_rate, stats.replay_bytes_per_s);
+}
+
 static void try_open(struct stream *s)
 {
     struct error err = {0};
@@ -256,7 +272,8 @@ static void try_open(struct stream *s)
     replica_stats(s->replica, &stats);
     r = report_new(STREAM_OPENED);
     r->ok = rec.verdict != SAFE_DAMAGED;
-    r->seq = rec.verdict == SAFE_EMPTY ? 0 : stats.durable;
+    r->seq = stats.received;
+    publish(s); // the report's reader looks at both
     if (!r->ok)
         (void)snprintf(r->text, sizeof(r->text), "the safe queue is damaged: %s", rec.reason);
     mailbox_post(s->config.reports, r);
@@ -418,22 +435,6 @@ static void poll_send(struct stream *s)
     struct epoll_event ev = {.events = EPOLLIN, .data.fd = fd};
     if (epoll_ctl(s->epoll, blocked ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, fd, &ev) == 0)
         s->send_polled = blocked;
-}
-
-static void publish(struct stream *s)
-{
-    struct figures *g = s->config.figures;
-    if (!s->replica)
-        return;
-    struct replica_stats stats;
-    replica_stats(s->replica, &stats);
-    atomic_store(&g->replica_durable, stats.durable);
-    atomic_store(&g->replica_applied, stats.applied);
-    atomic_store(&g->safe_records, stats.queued_records);
-    atomic_store(&g->safe_bytes, stats.queued_bytes);
-    atomic_store(&g->safe_limit, stats.safe.bytes_limit);
-    atomic_store(&g->safe_oldest_real_ns, (int64_t)stats.oldest_time);
-    atomic_store(&g->replay_rate, stats.replay_bytes_per_s);
 }
 
 #define MESSAGES_A_TURN 64

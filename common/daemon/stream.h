@@ -48,7 +48,7 @@ void stream_replay(struct stream *stream, bool on);
 enum stream_report_kind {
     STREAM_EVENT = 100, // for the end
     STREAM_NOTE,        // for the log
-    STREAM_OPENED,      // `ok`: the replica is open, at `seq`; else `text`
+    STREAM_OPENED,      // `ok`: the replica is open, holds up to `seq`; else `text`
     STREAM_CLOSED,      // `ok`; else `text`
 };
 struct stream_report {

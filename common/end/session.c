@@ -17,6 +17,8 @@ bool end_ready_to_meet(const struct end *e)
     switch (e->state) {
     case END_WAITING:
     case END_PASSIVE:
+        if (e->replica != REPLICA_DEAD && e->data.replica_durable < e->start.replica_durable)
+            return false; // it would tell a position below what it has confirmed
         return e->replica != REPLICA_FINISHING && e->exports == EXPORTS_CLOSED;
     case END_ACTIVE:
         return e->paused ? false : e->relation == REL_PAIRED || e->relation == REL_ALONE ||
@@ -450,6 +452,7 @@ static bool follower_rules(struct end *e)
         a->restart = s->restart || e->data.replica_durable + 1 != s->seq;
         a->epoch = *history_current(&e->st.history);
         e->replica = REPLICA_PREPARING;
+        e->start.replica_durable = 0;
         return true;
     }
     if (e->replica != REPLICA_FOLLOWING)

@@ -103,7 +103,6 @@ static void prepare_start(struct host *h)
         uint64_t seq = 0;
         st->replica_failed = !stream_open(h, &seq, why, sizeof(why));
         st->replica_durable = seq;
-        h->figures.replica_durable = seq;
         if (st->replica_failed)
             trace(h->sim, h, "its replica does not open: %s", why);
     }

@@ -128,7 +128,8 @@ bool stream_open(struct host *h, uint64_t *ret_seq, char *why, size_t size)
         return false;
     }
     replica_stats(h->replica, &stats);
-    *ret_seq = rec.verdict == SAFE_EMPTY ? 0 : stats.durable;
+    *ret_seq = stats.received;
+    h->figures.replica_durable = stats.durable;
     trace(h->sim, h, "safe queue opened: %s, %llu to %llu", safe_verdict_name(rec.verdict),
           (unsigned long long)rec.first, (unsigned long long)rec.last);
     if (rec.verdict == SAFE_DAMAGED)
