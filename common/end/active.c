@@ -220,18 +220,37 @@ static bool resynced_rules(struct end *e)
     return true;
 }
 
+static void step_down(struct end *e, const char *why)
+{
+    e->freezing = true;
+    end_act(e, ACT_FREEZE);
+    if (e->exports == EXPORTS_OPEN && e->gate != GATE_CLOSED && e->gate != GATE_HELD)
+        end_gate(e, GATE_HELD);
+    e->address = ADDRESS_OFF;
+    e->again_by_take = e->state != END_ACTIVE;
+    if (e->state == END_HANDING_OVER)
+        hand_keep_queue(e);
+    end_go(e, END_SUSPENDED, "%s", why);
+}
+
 static bool step_down_rule(struct end *e)
 {
     bool taken = peer_heard(e) && (e->peer.flags & FRAME_TAKING_OVER);
     if (e->freezing || (!taken && e->now < grant_lease(e)))
         return false;
-    e->freezing = true;
-    end_act(e, ACT_FREEZE);
-    end_gate(e, GATE_HELD);
-    e->address = ADDRESS_OFF;
-    end_go(e, END_SUSPENDED, "%s", taken ? "the peer says that it is taking over"
-                                         : "neither the peer nor a waypoint is seen, and the peer may take over");
+    step_down(e, taken ? "the peer says that it is taking over"
+                       : "neither the peer nor a waypoint is seen, and the peer may take over");
     return true;
+}
+
+// Before the event is taken in: what it says is of now, and the peer may have taken over, and even be gone again, since
+// this end was scheduled last.
+void active_lapse(struct end *e)
+{
+    bool serving = e->state == END_ACTIVE || (e->state == END_HANDING_OVER && e->hand.stage != HAND_SAVE) ||
+                   (e->state == END_TAKING_OVER && e->take.recover);
+    if (serving && !e->freezing && e->now >= grant_lease(e))
+        step_down(e, "the time in which the peer could not have taken over has run out");
 }
 
 static bool address_rule(struct end *e)
@@ -274,7 +293,7 @@ bool suspended_rules(struct end *e)
     // word that it holds no grant. That time has passed proves nothing.
     bool fresh = peer_heard(e) &&
                  e->now - e->peer.echo_sent_ns < e->config.timeout_ns - e->config.margin_ns;
-    bool idle = !(e->peer.flags & (FRAME_ACTIVE | FRAME_TAKING_OVER));
+    bool idle = !(e->peer.flags & (FRAME_ACTIVE | FRAME_TAKING_OVER | FRAME_SERVED));
     if (!(fresh && idle) && e->given.out)
         return false;
     if (fresh && !idle)

@@ -46,6 +46,8 @@ static uint16_t own_flags(const struct end *e)
         flags |= FRAME_FAILED;
     if (e->paused)
         flags |= FRAME_PAUSED;
+    if (e->st.role == ROLE_ACTIVE)
+        flags |= FRAME_SERVED;
     return flags;
 }
 
@@ -94,7 +96,9 @@ static void new_run(struct end *e, uint64_t run)
     if (e->peer.run) {
         end_note(e, "the peer's end was restarted");
         session_end(e, "the peer's end was restarted");
-        grant_confirmed(e);
+        // It holds no grant. Whether the former run has used one, a suspended end does not know.
+        if (e->state != END_SUSPENDED)
+            grant_confirmed(e);
     }
     uint64_t last = e->peer.last_session;
     // At the first contact of this run: what the former run of this end kept of its last echo still counts.

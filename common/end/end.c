@@ -592,6 +592,7 @@ void end_step(struct end *e, int64_t now, const struct end_data *data,
     e->now = now;
     e->data = *data;
     e->action_count = e->action_next = 0;
+    active_lapse(e);
     take_event(e, event);
     bool again;
     unsigned rounds = 0;

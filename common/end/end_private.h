@@ -303,6 +303,7 @@ bool active_rules(struct end *e);
 bool suspended_rules(struct end *e);
 void active_go_alone(struct end *e, const char *why, ...) __attribute__((format(printf, 2, 3)));
 void active_enter(struct end *e);
+void active_lapse(struct end *e); // before an event is looked at: steps down if the lease has run out
 void active_resynced(struct end *e, unsigned object, uint64_t seq);
 
 // takeover.c

@@ -134,8 +134,10 @@ static void follow(struct end *e)
 static void lead(struct end *e)
 {
     switch (e->state) {
-    case END_ACTIVE:
     case END_SUSPENDED:
+        grant_confirmed(e);
+        return;
+    case END_ACTIVE:
         return;
     case END_HANDED_OVER:
         hand_take_back(e, "the peer opened no epoch: the handing over is void");
@@ -190,8 +192,9 @@ static void decide(struct end *e)
     describe(&s->peer, peer, sizeof(peer));
     end_note(e, "session %llu: %s (here: %s; peer: %s)", (unsigned long long)s->number,
              meet_row_text(s->meeting.row), own, peer);
-    // The peer dropped its grant before it told its facts.
-    grant_confirmed(e);
+    // The peer dropped its grant before it told its facts. A suspended end must know, too, that it was not used.
+    if (e->state != END_SUSPENDED)
+        grant_confirmed(e);
     switch (s->meeting.row) {
     case MEET_SPLIT:
     case MEET_UNREADABLE:

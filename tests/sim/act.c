@@ -262,20 +262,24 @@ static void act_destroy(struct host *h)
     h->frozen = h->flag = h->frozen_told = false;
 }
 
-static void thaw(struct host *h, void *arg, uint64_t n)
+static void thaw(struct host *h, void *arg, uint64_t deadline)
 {
     (void)arg;
-    (void)n;
     h->frozen = h->flag = false;
-    h->guard_ns = INT64_MAX;
-    guard_look(h);
+    guard_deadline(h, (int64_t)deadline);
+    if (local_now(h) < (int64_t)deadline) {
+        guard_look(h);
+        return;
+    }
+    h->thawing = h->frozen_told = false; // too late: it acts again
+    guard_act(h);
 }
 
-static void act_thaw(struct host *h)
+static void act_thaw(struct host *h, int64_t deadline)
 {
     if (h->frozen) {
         h->thawing = true;
-        plan_daemon(h, mailbox_time(h, BOX_CONTROL), thaw, NULL, 0);
+        plan_daemon(h, mailbox_time(h, BOX_CONTROL), thaw, NULL, (uint64_t)deadline);
         return;
     }
     h->frozen_told = false;
@@ -370,7 +374,7 @@ void act(struct host *h, const struct end_action *a)
         act_freeze(h);
         break;
     case ACT_THAW:
-        act_thaw(h);
+        act_thaw(h, a->time_ns);
         break;
     case ACT_DEADLINE:
         guard_deadline(h, a->time_ns);

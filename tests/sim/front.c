@@ -97,7 +97,7 @@ static struct unsafe_config queue_config(const struct host *h)
     };
 }
 
-bool front_find_queue(struct host *h, uint64_t *ret_numbered)
+bool front_find_queue(struct host *h, struct end_start *start)
 {
     struct unsafe_config config = queue_config(h);
     struct unsafe *queue = NULL;
@@ -109,7 +109,11 @@ bool front_find_queue(struct host *h, uint64_t *ret_numbered)
         fail(h->sim, "%c: the unsafe queue of the former run is void: %s", h->letter, err.text);
         return false;
     }
-    *ret_numbered = unsafe_numbered(queue);
+    struct unsafe_pending pending;
+    unsigned cursor = 0;
+    start->queue_numbered = unsafe_numbered(queue);
+    start->queue_epoch = unsafe_epoch(queue);
+    start->queue_pending = unsafe_pending(queue, &cursor, &pending);
     unsafe_free(queue);
     return true;
 }

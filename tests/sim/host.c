@@ -92,11 +92,12 @@ static void prepare_start(struct host *h)
         .same_boot = h->ran,
         .guard_acted = h->flag,
         .echo_sent_ns = h->ran ? h->echo_ns : 0,
+        .unwatched = h->ran && !h->flag && h->guard_ns == INT64_MAX,
     };
     h->ran = true;
     h->frozen_told = st->guard_acted;
     if (h->state.role == ROLE_ACTIVE) {
-        st->queue_found = front_find_queue(h, &st->queue_numbered);
+        st->queue_found = front_find_queue(h, st);
         h->figures.numbered = st->queue_numbered;
         h->serving = true;
     } else if (h->state.role == ROLE_PASSIVE) {

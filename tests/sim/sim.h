@@ -305,7 +305,7 @@ void front_lane_stop(struct host *h);
 void front_ack(struct host *h, const void *message, size_t size);
 void front_rewind(struct host *h);
 void front_turn(struct host *h);
-bool front_find_queue(struct host *h, uint64_t *ret_numbered);
+bool front_find_queue(struct host *h, struct end_start *start);
 void front_show(struct host *h); // to the ledger: what was numbered
 bool front_serves(const struct host *h); // an answer could be given now
 void volumes_poll(struct host *h);
