@@ -142,7 +142,9 @@ static void overflow(struct host *h)
     f->attached = false;
     cover_count("overflows");
     trace(h->sim, h, "the unsafe queue is full: it lets go of the peer");
-    report_event(h, &(struct end_event){.type = EV_OVERFLOW});
+    struct end_event ev = {.type = EV_OVERFLOW};
+    ev.failed.text = "the unsafe queue overflowed";
+    report_event(h, &ev);
 }
 
 static void updates_event(void *user, const struct updates_event *ev)

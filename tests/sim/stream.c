@@ -92,6 +92,7 @@ static void hook_event(void *arg, const struct replica_event *ev)
         break;
     case REPLICA_FULL:
         cover_count("safe queue full");
+        trace(h->sim, h, "the safe queue is full");
         break;
     case REPLICA_ROOM:
         break;
