@@ -292,7 +292,7 @@ bool suspended_rules(struct end *e)
     // Undone only by a fresh echo in which the peer is neither active nor taking over, or by its
     // word that it holds no grant. That time has passed proves nothing.
     bool fresh = peer_heard(e) &&
-                 e->now - e->peer.echo_sent_ns < e->config.timeout_ns - e->config.margin_ns;
+                 e->now - e->peer.proven_ns < e->config.timeout_ns - e->config.margin_ns;
     bool idle = !(e->peer.flags & (FRAME_ACTIVE | FRAME_TAKING_OVER | FRAME_SERVED));
     if (!(fresh && idle) && e->given.out)
         return false;

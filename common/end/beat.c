@@ -4,6 +4,8 @@
 // than T ago (DESIGN §6).
 #include "common/end/end_private.h"
 
+#include <string.h>
+
 struct frame frame_new(const struct end *e, enum frame_type type)
 {
     struct frame f;
@@ -70,6 +72,8 @@ static void send_beat(struct end *e, bool wants_echo)
     };
     if (serving && e->session.number && e->session.lead)
         f.beat.answer = grant_may_say_yes(e) ? ANSWER_YES : ANSWER_NO;
+    e->sent[f.beat.number % SENT_KEPT].number = f.beat.number;
+    e->sent[f.beat.number % SENT_KEPT].echo_sent_ns = e->peer.echo_sent_ns;
     grant_said(e, f.beat.answer, f.beat.number);
     end_deadline(e); // the guard knows of a yes before the peer does
     frame_send(e, &f);
@@ -104,7 +108,11 @@ static void new_run(struct end *e, uint64_t run)
     // At the first contact of this run: what the former run of this end kept of its last echo still counts.
     int64_t echo_sent_ns = e->peer.run ? 0 : e->peer.echo_sent_ns;
     e->former_runs[e->former_next++ % FORMER_RUNS] = e->peer.run;
-    e->peer = (struct peer){.run = run, .last_session = last, .echo_sent_ns = echo_sent_ns};
+    e->peer = (struct peer){.run = run,
+                            .last_session = last,
+                            .echo_sent_ns = echo_sent_ns,
+                            .proven_ns = echo_sent_ns};
+    memset(e->sent, 0, sizeof(e->sent));
 }
 
 static bool former_run(const struct end *e, uint64_t run)
@@ -160,6 +168,9 @@ void beat_take(struct end *e, const struct frame *f)
         b->echo_number <= e->beat_number && b->echo_sent_ns <= e->now) {
         e->peer.echo_number = b->echo_number;
         e->peer.echo_sent_ns = MAX(e->peer.echo_sent_ns, b->echo_sent_ns);
+        if (e->sent[b->echo_number % SENT_KEPT].number == b->echo_number)
+            e->peer.proven_ns =
+                MAX(e->peer.proven_ns, e->sent[b->echo_number % SENT_KEPT].echo_sent_ns);
         if (peer_heard(e))
             e->peer.heard_ns = e->now;
     }

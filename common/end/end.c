@@ -435,7 +435,7 @@ static void take_start(struct end *e, const struct end_event *ev)
     if (was_active && !stopped && take_may_recover(e) && !s->guard_acted && in_time) {
         // A yes may have been given up to this moment.
         e->given = (struct given_grant){.out = !no_grant, .yes_ns = e->now};
-        e->peer.echo_sent_ns = s->echo_sent_ns;
+        e->peer.echo_sent_ns = e->peer.proven_ns = s->echo_sent_ns;
         e->relation = e->st.alone ? REL_ALONE : REL_PAIRED;
         e->address = ADDRESS_ON;
         take_begin(e, EPOCH_FIRST_START, false);
@@ -554,7 +554,7 @@ void end_deadline(struct end *e)
     else if (e->exports == EXPORTS_CLOSING)
         deadline = e->deadline_ns; // likewise
     bool watch = e->state == END_ACTIVE && grant_out(e) &&
-                 e->now - e->peer.echo_sent_ns > e->config.timeout_ns / 2;
+                 e->now - e->peer.proven_ns > e->config.timeout_ns / 2;
     watch |= e->state == END_SUSPENDED || e->state == END_PROBING || e->probe.asked;
     watch |= e->state == END_ACTIVE && e->relation == REL_GOING_ALONE;
     if (watch != e->watching) {
@@ -652,7 +652,7 @@ void end_view(struct end *e, int64_t now, struct end_view *view)
         .pending = e->st.pending,
         .inconsistent = e->st.inconsistent,
         .heard_ns = e->peer.heard_ns,
-        .echo_sent_ns = e->peer.echo_sent_ns,
+        .echo_sent_ns = e->peer.proven_ns,
         .met = e->session.meeting.row,
         .peer_run = e->peer.run,
         .peer_position = e->peer.durable,

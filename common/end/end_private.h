@@ -65,8 +65,12 @@ struct peer {
                       // that time
     uint64_t echo_number; // my newest heartbeat that it has echoed
     int64_t echo_sent_ns; // and when I had sent that one
+    // The peer's silence is not older than this moment: it has echoed a heartbeat of mine that echoed one of its own,
+    // which it had sent after it had got what I sent then. What it counts its timeout from is what counts for my lease.
+    int64_t proven_ns;
     bool gone;            // said goodbye, or its guard did
 };
+#define SENT_KEPT   64 // of my heartbeats: what they proved to the peer is known
 #define FORMER_RUNS 8 // of the peer: a late frame of one of them counts for nothing
 
 // The grant as the passive end holds it.
@@ -187,6 +191,10 @@ struct end {
     struct session session;
     uint64_t beat_number;
     int64_t next_beat_ns;
+    struct {
+        uint64_t number;
+        int64_t echo_sent_ns; // what peer.echo_sent_ns was when it was sent
+    } sent[SENT_KEPT]; // by number, the newest ones
     struct held_grant held;
     struct given_grant given;
     bool strict_hand; // this end hands its role to the passive one at the first meeting

@@ -15,7 +15,9 @@ bool grant_may_say_yes(const struct end *e)
     // peer takes over.
     bool serving = e->state == END_ACTIVE ||
                    (e->state == END_HANDING_OVER && !e->hand.stop && e->hand.stage < HAND_SAVE);
-    return serving && e->relation == REL_PAIRED && session_streaming(e) && e->st.pending == 0 &&
+    // It would have to be given up at once.
+    bool lasts = e->now < e->peer.proven_ns + e->config.timeout_ns - e->config.margin_ns;
+    return lasts && serving && e->relation == REL_PAIRED && session_streaming(e) && e->st.pending == 0 &&
            !e->st.alone && !e->paused && !e->terminating && !e->frozen && !e->freezing &&
            e->config.automatic && e->config.has_waypoint && !(e->peer.flags & FRAME_FAILED) &&
            !e->save_failed && !e->data.unguarded;
@@ -54,7 +56,7 @@ int64_t grant_lease(const struct end *e)
 {
     if (!e->given.out)
         return INT64_MAX;
-    int64_t peer = e->peer.echo_sent_ns + e->config.timeout_ns - e->config.margin_ns;
+    int64_t peer = e->peer.proven_ns + e->config.timeout_ns - e->config.margin_ns;
     int64_t waypoint = 0;
     if (e->data.waypoint_ns)
         waypoint = e->data.waypoint_ns + END_ASK_NS + END_GAP_NS;

@@ -113,7 +113,8 @@ static void look(struct host *h, void *arg, uint64_t began)
     (void)arg;
     judge_replica(&s->host[0]);
     judge_replica(&s->host[1]);
-    if (is_synchronized(s)) {
+    bool paused = s->host[0].replay_paused || s->host[1].replay_paused;
+    if (is_synchronized(s) && !paused) {
         if (!s->quiet)
             trace(s, NULL, "synchronized");
         s->quiet = true;
