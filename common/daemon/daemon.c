@@ -39,7 +39,8 @@ struct daemon {
     struct watched *watched;
     size_t count;
     struct guard *guard;
-    sd_event_source *guard_source;
+    sd_event_source *guard_source, *guard_timer;
+    uint64_t guard_pause_us; // before another try to start it
     struct control_server *control;
     bool ending;
 };
@@ -138,20 +139,47 @@ static int start_endpoints(struct daemon *d)
 
 // ---- guard ----
 
-static int on_guard(sd_event_source *source, int fd, uint32_t events, void *user);
+#define GUARD_PAUSE_MIN_US UINT64_C(5000000)
+#define GUARD_PAUSE_MAX_US UINT64_C(60000000)
 
+static int on_guard(sd_event_source *source, int fd, uint32_t events, void *user);
+static int on_guard_timer(sd_event_source *source, uint64_t usec, void *user);
+
+// Without a guard the pairs promise nothing to their peers; it is tried again, with pauses that grow.
 static void start_guard(struct daemon *d)
 {
     struct error err = {0};
     bool found = false;
+    d->guard_timer = sd_event_source_disable_unref(d->guard_timer);
     if (guard_start(d->options.guard, d->options.runtime_dir, d->options.program, &d->guard, &found,
                     &err) < 0) {
-        log_error("no guard: %s; what a dead daemon leaves running is not stopped", err.text);
+        log_error("no guard, and so no takeover by the peer: %s", err.text);
         d->guard = NULL;
+        d->guard_pause_us = MIN(MAX(2 * d->guard_pause_us, GUARD_PAUSE_MIN_US), GUARD_PAUSE_MAX_US);
+        (void)sd_event_add_time_relative(d->loop, &d->guard_timer, CLOCK_BOOTTIME, d->guard_pause_us, 0,
+                                         on_guard_timer, d);
         return;
     }
+    d->guard_pause_us = 0;
     log_info("guard %d %s", (int)guard_pid(d->guard), found ? "found running" : "started");
     (void)sd_event_add_io(d->loop, &d->guard_source, guard_fd(d->guard), EPOLLIN, on_guard, d);
+}
+
+static void tell_endpoints(struct daemon *d)
+{
+    for (size_t i = 0; i < d->count; i++) {
+        endpoint_guard(d->watched[i].endpoint, d->guard);
+        rearm(&d->watched[i]);
+    }
+}
+
+static int on_guard_timer(sd_event_source *source, uint64_t usec, void *user)
+{
+    struct daemon *d = user;
+    (void)source, (void)usec;
+    start_guard(d);
+    tell_endpoints(d);
+    return 0;
 }
 
 static int on_guard(sd_event_source *source, int fd, uint32_t events, void *user)
@@ -163,15 +191,11 @@ static int on_guard(sd_event_source *source, int fd, uint32_t events, void *user
         d->guard_source = sd_event_source_disable_unref(d->guard_source);
         struct guard *old = d->guard;
         d->guard = NULL;
-        for (size_t i = 0; i < d->count; i++)
-            endpoint_guard(d->watched[i].endpoint, NULL);
+        tell_endpoints(d);
         guard_free(old);
         start_guard(d);
     }
-    for (size_t i = 0; i < d->count; i++) {
-        endpoint_guard(d->watched[i].endpoint, d->guard);
-        rearm(&d->watched[i]);
-    }
+    tell_endpoints(d);
     return 0;
 }
 
@@ -396,6 +420,7 @@ static void stop(struct daemon *d)
     }
     free(d->watched);
     (void)sd_event_source_disable_unref(d->guard_source);
+    (void)sd_event_source_disable_unref(d->guard_timer);
     guard_free(d->guard);
     control_server_free(d->control);
     pair_config_list_done(&d->pairs);

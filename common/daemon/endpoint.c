@@ -78,6 +78,7 @@ static void sample(struct endpoint *ep, int64_t now, struct end_data *d)
         .stream_ns = atomic_load(&g->stream_up) ? now : atomic_load(&g->stream_ns),
         .backlog = atomic_load(&g->queue_bytes),
         .wedged = is_wedged(ep, now),
+        .unguarded = !ep->guard || ep->plan_stale,
         .lagging = age > (int64_t)ep->pair->timing.timeout_ms * NS_PER_MS,
     };
     if (ep->waypoints) {
@@ -102,10 +103,20 @@ static void say_role(struct endpoint *ep, const struct end_view *view)
         guard_pair_role(ep->guard, role);
 }
 
+// A guard without a plan guards nothing: until it has one, nothing is promised to the peer (end_data.unguarded).
+static void keep_plan(struct endpoint *ep, int64_t now)
+{
+    if (!ep->guard || !ep->serving || !ep->plan_stale || now < ep->plan_retry_ns)
+        return;
+    ep->plan_retry_ns = now + NS_PER_S;
+    endpoint_plan(ep);
+}
+
 static void step_one(struct endpoint *ep, const struct end_event *event)
 {
     struct end_data data;
     int64_t now = clock_boot_ns();
+    keep_plan(ep, now);
     sample(ep, now, &data);
     end_step(ep->end, now, &data, event);
     const struct end_action *a;
@@ -340,8 +351,12 @@ void endpoint_guard(struct endpoint *ep, struct guard *guard)
         ep->config.guard = guard;
         ep->destroying = false; // what it had frozen is dead, or killed with the applications
         attach_guard(ep);
+        if (ep->guard && ep->thawing)
+            guard_step_down(ep->guard); // what the former one froze
     }
     if (!ep->guard || !ep->started || still_destroying(ep))
+        return;
+    if (guard_pair_pending(ep->guard))
         return;
     enum guard_state state = guard_pair_state(ep->guard);
     if (state == GUARD_STEPPED_DOWN && !ep->frozen_told && !ep->thawing && ep->serving) {
@@ -353,6 +368,13 @@ void endpoint_guard(struct endpoint *ep, struct guard *guard)
         ep->thawing = ep->frozen_told = false;
         apps_set_frozen(ep->apps, false);
         endpoint_feed(ep, &(struct end_event){.type = EV_GUARD, .guard.frozen = false});
+    } else if (state == GUARD_STEPPED_DOWN && ep->thawing) {
+        if (ep->thaw_deadline_ns > clock_boot_ns()) {
+            guard_thaw(ep->guard, ep->thaw_deadline_ns);
+            return;
+        }
+        ep->thawing = false; // too late: the end sees whether it may still
+        endpoint_feed(ep, &(struct end_event){.type = EV_GUARD, .guard.frozen = true});
     }
 }
 
@@ -743,12 +765,17 @@ static void prepare_start(struct endpoint *ep)
     s->same_boot = ep->same_boot;
     s->guard_acted = acted || (ep->guard && guard_acted(ep->guard));
     s->echo_sent_ns = ep->same_boot ? ep->vitals->echo_sent_ns : 0;
+    s->unwatched = ep->same_boot && ep->vitals->lease_ns == INT64_MAX;
     ep->frozen_told = s->guard_acted;
     if (s->guard_acted)
         apps_set_frozen(ep->apps, true);
     if (ep->state.role == ROLE_ACTIVE) {
         why[0] = '\0';
-        s->queue_found = front_find_queue(ep->front, &s->queue_numbered, why, sizeof(why));
+        struct front_queue queue = {0};
+        s->queue_found = front_find_queue(ep->front, &queue, why, sizeof(why));
+        s->queue_numbered = queue.numbered;
+        s->queue_epoch = queue.epoch;
+        s->queue_pending = queue.pending;
         if (why[0])
             endpoint_note(ep, -1, why);
         atomic_store(&ep->figures.numbered, s->queue_numbered);

@@ -18,6 +18,7 @@ static void act_send(struct endpoint *ep, const struct end_action *a)
 static void act_open(struct endpoint *ep, const struct end_action *a)
 {
     ep->serving = true;
+    __atomic_store_n(&ep->vitals->lease_ns, atomic_load(&ep->figures.lease_ns), __ATOMIC_RELAXED);
     ep->open_action = *a;
     ep->open_after_close = true;
     stream_close(ep->stream, a->recover ? NULL : &a->epoch, a->seq); // -> endpoint_closed()
@@ -36,7 +37,8 @@ void endpoint_closed(struct endpoint *ep, const char *failure)
         return;
     }
     const struct end_action *a = &ep->open_action;
-    atomic_store(&ep->figures.durable, 0);
+    if (!a->recover) // a queue that is taken back still has its stream
+        atomic_store(&ep->figures.durable, 0);
     front_open(ep->front, a->recover, &a->epoch, a->seq);
 }
 
@@ -44,6 +46,7 @@ static void act_follow(struct endpoint *ep, const struct end_action *a)
 {
     if (a->session) {
         ep->serving = false;
+        ep->open_after_close = false;
         front_abandon(ep->front, false); // a queue of a former reign, if there is one
     }
     stream_follow(ep->stream, a->session, a->restart, a->seq, a->restart ? &a->epoch : NULL);
@@ -146,6 +149,7 @@ void endpoint_plan(struct endpoint *ep)
 static void act_deadline(struct endpoint *ep, int64_t deadline_ns)
 {
     atomic_store(&ep->figures.lease_ns, deadline_ns);
+    __atomic_store_n(&ep->vitals->lease_ns, deadline_ns, __ATOMIC_RELAXED);
     mailbox_ring(front_mailbox(ep->front)); // it may be waiting for a new lease
     if (!ep->guard)
         return;
@@ -169,16 +173,20 @@ static void act_freeze(struct endpoint *ep)
     endpoint_feed(ep, &(struct end_event){.type = EV_GUARD, .guard.frozen = true});
 }
 
-static void act_thaw(struct endpoint *ep)
+static void act_thaw(struct endpoint *ep, int64_t deadline_ns)
 {
-    if (ep->guard && guard_pair_state(ep->guard) == GUARD_STEPPED_DOWN) {
-        ep->thawing = true;
-        guard_thaw(ep->guard, GUARD_NO_DEADLINE);
+    if (!ep->guard || !ep->frozen_told) {
+        apps_set_frozen(ep->apps, false);
+        ep->frozen_told = false;
+        endpoint_feed(ep, &(struct end_event){.type = EV_GUARD, .guard.frozen = false});
         return;
     }
-    apps_set_frozen(ep->apps, false);
-    ep->frozen_told = false;
-    endpoint_feed(ep, &(struct end_event){.type = EV_GUARD, .guard.frozen = false});
+    ep->thawing = true;
+    ep->thaw_deadline_ns = deadline_ns;
+    if (guard_pair_state(ep->guard) == GUARD_STEPPED_DOWN)
+        guard_thaw(ep->guard, deadline_ns);
+    else
+        guard_step_down(ep->guard); // it is not the one that froze: it has to take that over first
 }
 
 static void act_destroy(struct endpoint *ep)
@@ -246,6 +254,7 @@ void endpoint_act(struct endpoint *ep, const struct end_action *a)
         front_close(ep->front);
         break;
     case ACT_ABANDON:
+        ep->open_after_close = false;
         front_abandon(ep->front, true);
         break;
     case ACT_EPOCH:
@@ -301,7 +310,7 @@ void endpoint_act(struct endpoint *ep, const struct end_action *a)
         act_freeze(ep);
         break;
     case ACT_THAW:
-        act_thaw(ep);
+        act_thaw(ep, a->time_ns);
         break;
     case ACT_DEADLINE:
         act_deadline(ep, a->time_ns);

@@ -28,6 +28,7 @@
 struct vitals {
     uint64_t boot;        // random token of this boot
     int64_t echo_sent_ns; // sending time of the last echoed heartbeat, CLOCK_BOOTTIME
+    int64_t lease_ns;     // the deadline that the guard has at most; INT64_MAX: none, no grant is out; 0: not known
 };
 
 struct endpoint {
@@ -79,8 +80,10 @@ struct endpoint {
     struct guard_pair *guard;
     struct guard_plan plan;
     bool plan_stale;
+    int64_t plan_retry_ns;
     bool frozen_told; // the end knows that the guard has acted
-    bool thawing;
+    bool thawing;     // -> endpoint_guard()
+    int64_t thaw_deadline_ns;
     bool destroying; // asked the guard to kill what it froze; its slot is renewed when that is done
     // Events for the end, oldest first.
     struct end_event events[EVENTS_MAX];

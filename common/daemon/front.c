@@ -416,6 +416,7 @@ static void opened(void *user)
 static void try_open(struct front *f)
 {
     struct error err = {0};
+    atomic_store(&f->config.figures->front_busy, true); // opening may take its time
     // The queue of a former reign may still be in the hands of a client that is being closed.
     int r = f->dropping ? -EAGAIN : stores_open(&f->stores, f->config.pair, f->config.side, &err);
     if (r == 0)
@@ -511,6 +512,7 @@ static void drop_when_quiet(struct front *f)
 static void take_abandon(struct front *f, bool report_it)
 {
     f->opening = f->closing = false;
+    atomic_store(&f->config.figures->front_busy, true); // and so may what is under way
     nbd_refuse(f->nbd, "this end is passive: the volume is served by its peer");
     resync_start(f->resync, 0, 0);
     f->gate = GATE_CLOSED;
@@ -676,7 +678,8 @@ static bool resync_has_rate(struct front *f, int64_t now)
 
 static void resync_turn(struct front *f, int64_t now)
 {
-    if (!f->updates || !resync_running(f->resync) || !f->attached)
+    // Nothing is numbered while the gate is held: an epoch's opening has its seq already.
+    if (!f->updates || !resync_running(f->resync) || !f->attached || f->gate == GATE_HELD)
         return;
     resync_applied(f->resync, atomic_load(&f->config.figures->applied), now);
     struct resync_step step;
@@ -922,7 +925,7 @@ struct front *front_free(struct front *f)
     return NULL;
 }
 
-bool front_find_queue(struct front *f, uint64_t *ret_numbered, char *why, size_t why_size)
+bool front_find_queue(struct front *f, struct front_queue *ret_queue, char *why, size_t why_size)
 {
     struct unsafe_config config = queue_config(f);
     struct unsafe *queue = NULL;
@@ -932,7 +935,13 @@ bool front_find_queue(struct front *f, uint64_t *ret_numbered, char *why, size_t
         (void)snprintf(why, why_size, "%s", r == -ENOENT ? "" : err.text);
         return false;
     }
-    *ret_numbered = unsafe_numbered(queue);
+    unsigned cursor = 0;
+    struct unsafe_pending pending;
+    *ret_queue = (struct front_queue){
+        .numbered = unsafe_numbered(queue),
+        .epoch = unsafe_epoch(queue),
+        .pending = unsafe_pending(queue, &cursor, &pending),
+    };
     unsafe_free(queue);
     return true;
 }

@@ -34,7 +34,11 @@ struct front *front_free(struct front *front);
 
 // Before the thread is asked for anything: is there a queue that a former run of this boot left
 // whole?
-bool front_find_queue(struct front *front, uint64_t *ret_numbered, char *why, size_t why_size);
+struct front_queue {
+    uint64_t numbered, epoch; // the last seq that it gave, and in which epoch it goes on
+    bool pending;             // it holds updates that were not numbered
+};
+bool front_find_queue(struct front *front, struct front_queue *ret_queue, char *why, size_t why_size);
 
 // Letters to the front thread.
 void front_open(struct front *front, bool recover, const struct epoch *epoch, uint64_t seq);

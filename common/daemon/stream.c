@@ -251,6 +251,7 @@ static void try_open(struct stream *s)
     struct error err = {0};
     struct safe_recovery rec = {0};
     struct stream_report *r;
+    atomic_store(&s->config.figures->stream_busy, true); // opening may take its time
     if (!s->replica) {
         int status = open_replica_now(s, &rec, &err);
         if (status < 0) {
@@ -478,7 +479,9 @@ static void sleep_until(struct stream *s, int64_t at)
     struct epoll_event events[16];
     int64_t ns = MAX(at - clock_boot_ns(), 0);
     struct timespec wait = {.tv_sec = ns / NS_PER_S, .tv_nsec = ns % NS_PER_S};
-    atomic_store(&s->config.figures->stream_busy, stores_busy(&s->stores));
+    // A replica's queue and stores are written in the page cache, which may wait for the disk. A thread that is wedged
+    // there confirms nothing: the active end sees that by itself.
+    atomic_store(&s->config.figures->stream_busy, s->replica || stores_busy(&s->stores));
     atomic_store(&s->config.figures->stream_awake_ns, 0);
     (void)epoll_pwait2(s->epoll, events, ARRAY_LEN(events), at == INT64_MAX ? NULL : &wait, NULL);
     atomic_store(&s->config.figures->stream_awake_ns, clock_boot_ns());
@@ -492,6 +495,7 @@ static void *run(void *arg)
         mailbox_clear(s->config.box);
         struct stream_letter *l;
         while ((l = mailbox_take(s->config.box))) {
+            atomic_store(&s->config.figures->stream_busy, true); // it may open and close stores and queue
             take_letter(s, l);
             free(l);
         }
