@@ -21,6 +21,8 @@
 #include "queues/unsafe.h"
 #include "queues/updates.h"
 
+#define FIGURES_NS (50 * NS_PER_MS) // how old the queue's figures may be
+
 enum front_letter_kind {
     FRONT_OPEN,
     FRONT_BOUND,
@@ -776,6 +778,9 @@ static void turn(struct front *f)
 static int64_t next_deadline(struct front *f, int64_t now)
 {
     int64_t at = stores_deadline_ns(&f->stores);
+    // What the peer has released is seen here: an idle front would show its queue as it was, and the end that it lags.
+    if (f->updates && atomic_load(&f->config.figures->queue_records) > 0)
+        at = MIN(at, now + FIGURES_NS);
     if (f->opening)
         at = MIN(at, f->open_retry_ns);
     if (f->updates && resync_running(f->resync))

@@ -437,7 +437,7 @@ static void take_start(struct end *e, const struct end_event *ev)
         e->given = (struct given_grant){.out = !no_grant, .yes_ns = e->now};
         e->peer.echo_sent_ns = e->peer.proven_ns = s->echo_sent_ns;
         e->relation = e->st.alone ? REL_ALONE : REL_PAIRED;
-        e->address = ADDRESS_ON;
+        // Asked on again: the former run may have been cut off before it was.
         take_begin(e, EPOCH_FIRST_START, false);
         return;
     }
