@@ -109,15 +109,17 @@ static struct answer do_pause(struct end *e, unsigned flags)
     return a;
 }
 
-static struct answer do_resume(struct end *e)
+static struct answer do_resume(struct end *e, unsigned flags)
 {
-    if (e->state == END_STOPPED) {
+    if (flags & COMMAND_REPLAY) {
+        if (!e->replay_stopped)
+            return refuse("the replay is not paused");
+        e->replay_stopped = false;
+        end_act(e, ACT_REPLAY)->on = true;
+    } else if (e->state == END_STOPPED) {
         e->st.stopped = false;
         end_save(e);
         end_go(e, END_WAITING, "resumed by the operator");
-    } else if (e->replay_stopped) {
-        e->replay_stopped = false;
-        end_act(e, ACT_REPLAY)->on = true;
     } else if (e->paused) {
         e->paused = false;
         session_end(e, "resumed");
@@ -165,7 +167,7 @@ static struct answer execute(struct end *e, enum end_command command, unsigned f
     case COMMAND_PAUSE:
         return do_pause(e, flags);
     case COMMAND_RESUME:
-        return do_resume(e);
+        return do_resume(e, flags);
     case COMMAND_RESYNC:
         return do_resync(e);
     case COMMAND_STOP:
@@ -189,10 +191,8 @@ static bool belongs_to_peer(const struct end *e, enum end_command command, unsig
         return false;
     bool passive = e->state == END_PASSIVE || e->state == END_WAITING;
     bool peer_active = e->peer.flags & FRAME_ACTIVE;
-    if (command == COMMAND_PAUSE && (flags & COMMAND_REPLAY))
+    if (flags & COMMAND_REPLAY)
         return !passive;
-    if (command == COMMAND_RESUME)
-        return passive && peer_active && !e->replay_stopped;
     return passive && peer_active;
 }
 
