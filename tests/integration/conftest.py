@@ -23,7 +23,7 @@ from lablib import pairfile  # noqa: E402
 BUILD = os.path.abspath(os.environ.get("UNDERSTUDY_BUILD") or os.path.join(TOP, "build"))
 PEER = {"primary": "secondary", "secondary": "primary"}
 PUBLIC_ADDRESS = "192.0.2.10"
-WAIT_SECONDS = 90.0
+WAIT_SECONDS = float(os.environ.get("LAB_WAIT") or 90)
 LOG_LINES = 120
 
 _numbers = itertools.count(1)
@@ -116,6 +116,17 @@ class Lab:
     def history(self, host):
         return self.pairctl(host, "history", check=False).stdout
 
+    def events(self, host):
+        """The same as a list of {time_ms, step, ms, text, loss}."""
+        return json.loads(self.pairctl(host, "history", "--json").stdout)
+
+    def same_content(self, volume="disk"):
+        """Both stores hold the same, once the pair, which has to be quiet, is settled."""
+        self.wait_settled("primary" if self.role("primary") == "active" else "secondary")
+        done = subprocess.run(["cmp", *(self.store(host, volume) for host in PEER)], text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        assert done.returncode == 0, done.stdout
+
     def store(self, host, volume="disk"):
         """The host's backing file, as this machine sees it, while the host's disk is mounted."""
         return os.path.join(self.base, host, *(["disk"] if self.powerfs else []), "volumes", volume + ".img")
@@ -173,6 +184,22 @@ class Lab:
                 and status["safe_queue"]["records"] == 0
         self.wait_until(good, "both queues to be empty", seconds)
 
+    def left(self):
+        """What is on this machine of the lab, by its name."""
+        with open("/proc/self/mounts") as mounts:
+            found = [line for line in mounts if f"understudy-lab-{self.name}/" in line]
+        found += [name for name in os.listdir("/run/netns") if name.startswith(f"understudy-{self.name}-")]
+        found += [name for name in os.listdir("/var/tmp") if f"understudy-lab-{self.name}" in name]
+        for process in os.listdir("/proc"):
+            try:
+                with open(f"/proc/{process}/cgroup") as file, open(f"/proc/{process}/stat") as stat:
+                    dead = stat.read().rpartition(")")[2].split()[0] in "ZX"  # and not yet taken in by anybody
+                    if not dead and f"understudy-lab-{self.name}/" in file.read():
+                        found.append(f"process {process}")
+            except OSError:
+                pass
+        return found
+
     # What is said when a test failed.
     def report(self):
         text = []
@@ -205,9 +232,8 @@ def write_pair(path, mode="sync", size="64MiB", **changes):
 _labs = pytest.StashKey()
 
 
-@pytest.fixture
-def make_lab(request):
-    """make_lab(mode="sync", powerfs=False, config=None): a lab that is up; taken down after the test."""
+def _labs_of(request):
+    """What makes the labs of a test, or of all tests of a module, and takes them down behind it."""
     if os.geteuid() != 0:
         pytest.skip("the lab needs root")
     for name in ("primaryd", "secondaryd", "pairctl"):
@@ -229,6 +255,18 @@ def make_lab(request):
 
 
 @pytest.fixture
+def make_lab(request):
+    """make_lab(mode="sync", powerfs=False, config=None): a lab that is up; taken down after the test."""
+    yield from _labs_of(request)
+
+
+@pytest.fixture(scope="module")
+def make_shared_lab(request):
+    """The same for a lab that all tests of a module use, one after the other."""
+    yield from _labs_of(request)
+
+
+@pytest.fixture
 def lab(make_lab, tmp_path):
     """The lab's own pair, with a small volume, in `sync`, mirrored once and promotable."""
     lab = make_lab(config=write_pair(tmp_path / "lab.json"))
@@ -244,6 +282,7 @@ def pytest_runtest_makereport(item, call):
     outcome = yield
     report = outcome.get_result()
     if report.failed and report.when in ("setup", "call"):
-        item.stash[_failed] = True
-        for lab in item.stash.get(_labs, []):
-            report.sections.append((f"lab {lab.name}", lab.report()))
+        for node in item.listchain():
+            node.stash[_failed] = True
+            for lab in node.stash.get(_labs, []):
+                report.sections.append((f"lab {lab.name}", lab.report()))

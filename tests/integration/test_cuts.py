@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks that fail: cut, cut in one direction, blinking. Who goes alone, who steps down, who takes over, and that
+never two ends answer on the public address.
+"""
+
+import os
+import time
+
+import pytest
+
+from conftest import HERE, PEER, PUBLIC_ADDRESS, write_pair
+from lablib import network
+
+APP_GROUP = "/sys/fs/cgroup/understudy/lab/{host}/http"
+TIMEOUT_S, MARGIN_S = 2.0, 0.3  # of the lab's pair
+
+
+def mac(host):
+    return network._mac("public", host)
+
+
+def steps(lab, host, since):
+    """The texts of the host's history behind that time of day."""
+    return [event["text"] for event in lab.events(host) if event["time_ms"] >= since * 1000]
+
+
+@pytest.fixture(scope="module")
+def shared(make_shared_lab, tmp_path_factory):
+    return make_shared_lab(config=write_pair(tmp_path_factory.mktemp("pair") / "lab.json"))
+
+
+@pytest.fixture
+def lab(shared):
+    """Whole, and the primary active, whatever the test before has done."""
+    shared.heal()
+    shared.wait_for("primary", "heard", peer=lambda peer: peer["connected"])
+    active = shared.wait_until(lambda: next((host for host in PEER if shared.role(host) == "active"), None),
+                               "one end to be active")
+    shared.wait_promotable(active)
+    if active == "secondary":
+        shared.pairctl("secondary", "switch")
+        shared.wait_promotable("primary")
+    return shared
+
+
+class Watch:
+    """What is to be seen of the public address: at the client, and inside both hosts."""
+
+    def __init__(self, lab, directory):
+        self.files = {host: str(directory / host) for host in ("client", "primary", "secondary")}
+        lab.popen("client", os.path.join(HERE, "watch_public.py"), "public", PUBLIC_ADDRESS, self.files["client"])
+        for host in PEER:
+            lab.popen(host, os.path.join(HERE, "watch_end.py"), PUBLIC_ADDRESS, APP_GROUP.format(host=host),
+                      self.files[host])
+        lab.wait_until(lambda: self.answers() and self.lines("primary") and self.lines("secondary"),
+                       "the watchers to see something")
+
+    def lines(self, name):
+        try:
+            with open(self.files[name]) as file:
+                return [(float(line.split()[0]), line.split()[1:]) for line in file if line.endswith("\n")]
+        except FileNotFoundError:
+            return []
+
+    def answers(self, host=None):
+        """The times at which the public address answered the client (with that host's MAC)."""
+        return [at for at, words in self.lines("client") if words[0] == "answer" and host in (None, self.owner(words))]
+
+    @staticmethod
+    def owner(words):
+        return {mac(host): host for host in PEER}[words[-1]]
+
+    def changes(self, host, what, to):
+        return [at for at, words in self.lines(host) if words == [what, to]]
+
+    def announced(self, host, since):
+        return {words[1] for at, words in self.lines("client")
+                if words[0] == "announce" and at > since and self.owner(words) == host}
+
+    def never_both(self, crashed=None):
+        """At no time did both hosts have the address. Returns who answered the client, one after the other.
+
+        `crashed` is when a host that had it died (with its watcher)."""
+        spans = {}
+        for host in PEER:
+            on = self.changes(host, "address", "on")
+            off = self.changes(host, "address", "off") + [crashed or float("inf"), float("inf")]
+            spans[host] = [(begin, min(end for end in off if end > begin)) for begin in on]
+        for begin, end in spans["primary"]:
+            for other_begin, other_end in spans["secondary"]:
+                assert end <= other_begin or other_end <= begin, spans
+        order = [self.owner(words) for _, words in self.lines("client") if words[0] == "answer"]
+        turns = [host for i, host in enumerate(order) if i == 0 or order[i - 1] != host]
+        return turns
+
+
+def test_cut_channel_primary_goes_alone_passive_is_stale(lab, tmp_path):
+    watch = Watch(lab, tmp_path)
+    since = time.time()
+    lab.cut("channel")
+    lab.wait_for("primary", "alone", role="active", alone=True)
+    stale = lab.wait_for("secondary", "stale", role="passive", stale_ms=lambda ms: ms is not None)
+    assert not stale["granted"] and "stale" in stale["why"]
+    # The public network stands: the peer is heard over it all the time.
+    assert lab.status("primary")["peer"]["connected"]
+    lab.exec("primary", "qemu-io", "-f", "raw", "-c", "write -P 0x11 0 1M", "-c", "flush", lab.uri("primary"))
+    later = lab.wait_for("secondary", "stale for longer",
+                         stale_ms=lambda ms: ms is not None and ms > stale["stale_ms"])
+    assert later["role"] == "passive"
+    lab.heal()
+    lab.wait_promotable("primary")
+    assert lab.status("secondary")["stale_ms"] is None
+    said = steps(lab, "primary", since)
+    assert not [text for text in said if "full resync" in text], said
+    assert [text for text in said if text.startswith("alone: ")], said
+    assert not [text for text in steps(lab, "secondary", since) if "taking over" in text or "probing" in text]
+    assert watch.never_both() == ["primary"]
+    lab.same_content()
+
+
+@pytest.mark.parametrize("sender", ["primary", "secondary"])
+def test_channel_cut_one_way(lab, sender):
+    since = time.time()
+    lab.cut("channel", "--one-way", sender)
+    lab.wait_for("primary", "alone", role="active", alone=True)
+    lab.wait_for("secondary", "stale", role="passive", stale_ms=lambda ms: ms is not None)
+    lab.heal()
+    lab.wait_promotable("primary")
+    assert not [text for text in steps(lab, "primary", since) if "full resync" in text]
+
+
+def test_nothing_that_the_secondary_sends_arrives(lab):
+    """It is the isolated one: no waypoint answers it, so it does not take over. The primary goes alone."""
+    since = time.time()
+    lab.cut("channel", "--one-way", "secondary")
+    lab.cut("public", "--one-way", "secondary")
+    lab.wait_for("primary", "alone", role="active", alone=True)
+    lab.wait_for("secondary", "stale", role="passive", stale_ms=lambda ms: ms is not None)
+    lab.heal()
+    lab.wait_promotable("primary")
+    said = steps(lab, "secondary", since)
+    assert [text for text in said if "no waypoint answers" in text], said
+    assert not [text for text in said if "-> taking over" in text], said
+
+
+def test_nothing_that_the_primary_sends_arrives(lab, tmp_path):
+    """It is cut off from peer and waypoint alike: it steps down before the secondary takes over."""
+    watch = Watch(lab, tmp_path)
+    began = time.monotonic()
+    lab.cut("channel", "--one-way", "primary")
+    lab.cut("public", "--one-way", "primary")
+    lab.wait_active("secondary")
+    lab.wait_until(lambda: watch.answers("secondary"), "the secondary to answer at the public address")
+    off = min(at for at in watch.changes("primary", "address", "off") if at > began)
+    on = min(at for at in watch.changes("secondary", "address", "on") if at > began)
+    assert off < on
+    lab.heal()
+    lab.wait_promotable("secondary")
+    assert watch.never_both() == ["primary", "secondary"]
+    lab.same_content()
+
+
+def test_isolated_primary_is_suspended_before_the_secondary_takes_over(lab, tmp_path):
+    watch = Watch(lab, tmp_path)
+    since, began = time.time(), time.monotonic()
+    lab.cut("channel")
+    lab.cut("public", "primary")
+    lab.wait_active("secondary")
+    assert lab.wait_for("primary", "suspended", state="suspended")["public_address"]["enabled"] is False
+    lab.wait_until(lambda: watch.answers("secondary"), "the secondary to answer at the public address")
+    off = min(at for at in watch.changes("primary", "address", "off") if at > began)
+    frozen = min(at for at in watch.changes("primary", "frozen", "on") if at > began)
+    on = min(at for at in watch.changes("secondary", "address", "on") if at > began)
+    assert off < on and frozen < on, (off, frozen, on)
+    assert frozen - began > TIMEOUT_S / 2, "it need not step down at once"
+    assert not [text for text in steps(lab, "primary", since) if "alone: " in text]
+    # Its applications are suspended, not destroyed.
+    lab.exec("primary", "sh", "-c", "kill -0 $(cat /run/http-application/pid)")
+    # Whatever the new active end writes is what counts.
+    lab.exec("secondary", "qemu-io", "-f", "raw", "-c", "write -P 0x22 0 1M", "-c", "flush", lab.uri("secondary"))
+    healed = time.monotonic()
+    lab.heal()
+    lab.wait_promotable("secondary")
+    assert lab.status("primary")["state"] == "passive"
+    # What was frozen is gone.
+    assert lab.exec("primary", "sh", "-c", "kill -0 $(cat /run/http-application/pid)", check=False).returncode != 0
+    assert not [at for at in watch.changes("primary", "address", "on") if at > began]
+    assert watch.never_both() == ["primary", "secondary"]
+    assert not [at for at in watch.answers("primary") if at > healed]
+    lab.same_content()
+    assert lab.exec("client", "curl", "-sf", "-m", "10", f"http://{PUBLIC_ADDRESS}/").stdout == "secondary\n"
+
+
+def test_addresses_of_both_families_answer_after_a_takeover(lab, tmp_path):
+    """The client has the old owner in its neighbour cache, and learns from the announcements."""
+    watch = Watch(lab, tmp_path)
+    for url in (f"http://{PUBLIC_ADDRESS}/", "http://[fd00:2::10]/"):
+        assert lab.exec("client", "curl", "-sf", "-m", "10", url).stdout == "primary\n"
+    began = lab.crash("primary")
+    dead = time.monotonic()
+    lab.wait_active("secondary")
+    for url in (f"http://{PUBLIC_ADDRESS}/", "http://[fd00:2::10]/"):
+        lab.wait_until(lambda: lab.exec("client", "curl", "-sf", "-m", "2", url, check=False).stdout == "secondary\n",
+                       f"{url} to be answered by the secondary")
+    # Both forms of ARP, and the neighbour advertisement, all the time in the first seconds.
+    lab.wait_until(lambda: watch.announced("secondary", began) == {"request", "reply", "neighbour"}, "announcements")
+    first = [at for at, words in watch.lines("client") if words[0] == "announce" and at > began]
+    lab.wait_until(lambda: [at for at, words in watch.lines("client")
+                            if words[0] == "announce" and at > first[0] + 3], "announcements to be repeated")
+    assert watch.never_both(crashed=dead) == ["primary", "secondary"]
+    lab.start("primary")
+    lab.wait_promotable("secondary")
+
+
+def as_before(lab, since, watch):
+    lab.wait_promotable("primary")
+    lab.wait_until(lambda: lab.exec("client", "curl", "-sf", "-m", "2", f"http://{PUBLIC_ADDRESS}/",
+                                    check=False).stdout == "primary\n", "the application to answer")
+    assert not [text for text in steps(lab, "secondary", since) if "-> taking over" in text]
+    assert not [text for text in steps(lab, "primary", since) if "full resync" in text or "yields" in text]
+    assert watch.never_both() == ["primary"]
+
+
+@pytest.mark.parametrize("cut", [("public", "primary"), ("public", "secondary"), ("public",)],
+                         ids=["of-primary", "of-secondary", "of-both"])
+def test_public_network_blinks(lab, tmp_path, cut):
+    """For longer than the timeout, shorter than for ever: nobody takes over, and everything is as before."""
+    watch = Watch(lab, tmp_path)
+    pid = lab.exec("primary", "cat", "/run/http-application/pid").stdout
+    since = time.time()
+    lab.cut(*cut)
+    time.sleep(3)
+    lab.heal()
+    as_before(lab, since, watch)
+    assert lab.exec("primary", "cat", "/run/http-application/pid").stdout == pid, "suspended at most"
+    lab.exec("primary", "sh", "-c", "kill -0 $(cat /run/http-application/pid)")
+
+
+def test_everything_blinks(lab, tmp_path):
+    """All networks are silent for longer than the timeout. The primary steps down; whoever sees the waypoint first may
+    go on, but only one of them.
+    """
+    watch = Watch(lab, tmp_path)
+    began = time.monotonic()
+    lab.cut("channel")
+    lab.cut("public")
+    time.sleep(3)
+    assert [at for at in watch.changes("primary", "address", "off") if at > began]
+    lab.heal()
+    active = lab.wait_until(lambda: next((host for host in PEER if lab.status(host).get("state") == "active"), None),
+                            "one end to be active")
+    lab.wait_promotable(active)
+    lab.wait_until(lambda: lab.exec("client", "curl", "-sf", "-m", "2", f"http://{PUBLIC_ADDRESS}/",
+                                    check=False).stdout == active + "\n", "the application to answer")
+    assert watch.never_both() in (["primary"], ["primary", "secondary"])
+    lab.same_content()
