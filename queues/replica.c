@@ -138,6 +138,10 @@ int replica_open(const struct replica_config *config, int64_t now, struct replic
         replica_free(r);
         return rc;
     }
+    // Who wrote to the volumes before may not have flushed them: an active end that follows now, or a
+    // killed run. A check finds such content equal, so the first settling has to make it last.
+    for (unsigned i = 0; i < RECORD_OBJECTS_MAX; i++)
+        r->dirty[i] = config->volumes[i] != NULL;
     // What the end has no history of is not durable yet in the sense of the invariants: the first
     // turn raises the gates.
     r->durable = r->epoch_gates ? MIN(r->synced, r->epoch_gates->seq - 1) : r->synced;
