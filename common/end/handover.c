@@ -122,7 +122,7 @@ bool hand_rules(struct end *e)
             return false;
         hand_stage(e, HAND_SAVE, "drained, the peer has applied everything");
         e->st.position = h->seq;
-        e->st.clean = true;
+        e->st.clean = e->exports_status >= 0;
         if (h->stop)
             e->st.stopped = true;
         else

@@ -36,14 +36,12 @@ static uint64_t own_position(const struct end *e)
 {
     if (e->replica == REPLICA_DEAD && e->st.role != ROLE_ACTIVE)
         return POSITION_UNKNOWN; // what it holds cannot be relied on: only a resync helps
-    if (e->state == END_ACTIVE || (e->state == END_SUSPENDED && e->exports == EXPORTS_OPEN))
+    if (e->state == END_ACTIVE)
         return e->data.numbered;
-    if (e->st.role == ROLE_ACTIVE) {
-        if (e->st.clean || e->st.intent == INTENT_HANDED_OVER)
-            return e->st.position;
-        return e->start.queue_found && e->start.same_boot ? e->start.queue_numbered
-                                                          : POSITION_UNKNOWN;
-    }
+    // Of an end that was active only a flushed store is worth a position: what it numbered may still be in its page
+    // cache, and a replica that loses it with the power would believe that it is whole.
+    if (e->st.role == ROLE_ACTIVE)
+        return e->st.clean ? e->st.position : POSITION_UNKNOWN;
     return MAX(e->st.position, e->data.replica_durable);
 }
 

@@ -72,6 +72,8 @@ void take_begin(struct end *e, enum epoch_reason reason, bool replay)
         e->frozen = false;
     if (e->take.recover) {
         e->take.stage = TAKE_ADDRESS;
+        if (e->relation == REL_PAIRED && e->st.alone)
+            e->relation = REL_ALONE; // a later start than the one that goes on at once
         // Seqs are given again: no position is exact, and nothing is handed over, any more.
         if (e->st.clean) {
             e->st.clean = false;
