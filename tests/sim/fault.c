@@ -123,11 +123,12 @@ static void stall(struct host *h, bool machine)
     struct sim *s = h->sim;
     int64_t until = s->now + some_time(s);
     waypoint_advance(h);
-    h->ask_next_ns = until - h->boot_at; // nothing is asked meanwhile
     if (machine)
         h->paused_until = MAX(h->paused_until, until);
     else
         h->stalled_until = MAX(h->stalled_until, until);
+    // Nothing is asked meanwhile.
+    h->ask_next_ns = MAX(h->paused_until, h->stalled_until) - h->boot_at;
 }
 
 // ---- disks ------------------------------------------------------------------------------------------------------

@@ -127,9 +127,9 @@ static void look(struct host *h, void *arg, uint64_t began)
         help(s);
     }
     if (s->now - (int64_t)began > LIMIT_NS)
-        fail(s, "the faults have stopped for %lld s, and the pair is not synchronized: P %s, S %s",
+        fail(s, "not synchronized %lld s after the last fault: P %s: %s; S %s: %s",
              (long long)(LIMIT_NS / NS_PER_S), end_state_name(s->host[0].view.state),
-             end_state_name(s->host[1].view.state));
+             s->host[0].view.why, end_state_name(s->host[1].view.state), s->host[1].view.why);
     plan_world(s, s->now + LOOK_NS, h, look, began);
 }
 
