@@ -3,3 +3,7 @@
 check_PROGRAMS += test_history
 test_history_SOURCES = test_history.c
 test_history_LDADD = $(top_builddir)/common/daemon/libdaemon.a $(BASE_LIBS)
+
+check_PROGRAMS += test_front
+test_front_SOURCES = test_front.c
+test_front_LDADD = $(DAEMON_LIBS) $(CMOCKA_LIBS)
