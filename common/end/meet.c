@@ -16,7 +16,7 @@ const char *meet_row_text(enum meet_row row)
         [MEET_BY_MAP] = "the passive end is on the active's line, but what follows is no longer "
                         "queued: full resync",
         [MEET_YIELD] = "the old active end yields to the one that took over: full resync",
-        [MEET_SPLIT] = "split: both ends have acknowledged on their own; use pairctl resolve",
+        [MEET_SPLIT] = "split: both ends have acknowledged on their own; the operator decides which one is kept",
         [MEET_HANDED] =
             "the end that was active stopped uncleanly and hands its role to the passive one",
         [MEET_NO_LEADER] = "neither end was active: waits for the operator (pairctl takeover)",
