@@ -213,6 +213,18 @@ def judge(ledger, before, after, promised=(), limit=10):
     return verdict
 
 
+def judge_disk(ledger, before, after, promised):
+    """Of a disk that lost its power under the active end: whatever else it kept, what was `promised` is there, and
+    nothing that was never written."""
+    verdict = Verdict()
+    seen = last_writers(ledger, before, after, verdict.errors)
+    for write in promised:
+        for block in write.range():
+            if block not in seen or seen[block].answered < write.sent:
+                verdict.errors.append(f"{write!r} was promised, but block {block} holds {seen.get(block, 'what was before')!r}")
+    return verdict
+
+
 def _missing(ledger, seen, kept):
     """Answered writes that have certainly not happened: a block of theirs shows an older one; and all after such."""
     def overwritten_by_nothing(write):

@@ -7,11 +7,13 @@ sets the number of rounds a test (default 3), $LEDGER_SEED the seed of everythin
 
 import os
 import random
+import time
 
 import pytest
 
-from conftest import PEER, write_pair
-from crashloop import HttpWatch, crash_round
+from blockledger import judge, judge_disk
+from conftest import write_pair
+from crashloop import HttpWatch, Writing, assert_equal_stores, crash_round, read_volume
 
 ROUNDS = int(os.environ.get("LEDGER_ROUNDS") or 3)
 SEED = os.environ.get("LEDGER_SEED") or "1"
@@ -29,8 +31,7 @@ def rounds(make_lab, tmp_path, request):
         http.wait_answer("primary")
         active = "primary"
         for number in range(count):
-            power = powerfs and number % 2 == 0
-            active = crash_round(lab, mode, active, tmp_path / f"round{number}", http, rng, power, **options)
+            active = crash_round(lab, mode, active, tmp_path / f"round{number}", http, rng, powerfs, **options)
     return run
 
 
@@ -53,3 +54,34 @@ def test_async_loses_a_suffix_that_was_forecast(rounds):
 def test_async_over_a_slow_channel_loses_what_was_forecast(rounds):
     """The link is slower than the writer, so the queue holds seconds."""
     rounds("async", count=max(2, ROUNDS // 2), poll=True, slow="40mbit", rate=8 << 20)
+
+
+@pytest.mark.parametrize("mode", ["sync", "strict"])
+def test_both_hosts_lose_power(make_lab, tmp_path, mode):
+    """In `sync` the active end comes back as such, with what its disk has kept: everything flushed. In `strict` it hands
+    its role to the passive one, which has everything that was acknowledged in its safe queue."""
+    rng = random.Random(f"{SEED} {mode}")
+    lab = make_lab(config=write_pair(tmp_path / "lab.json", mode), powerfs=True)
+    lab.wait_promotable("primary")
+    active = "primary"
+    for number in range(max(1, ROUNDS // 3)):
+        before = read_volume(lab, active)
+        writing = Writing(lab, active, tmp_path / f"writer{number}", rng.randrange(1 << 30))
+        writing.wait_answers()
+        time.sleep(rng.uniform(0.2, 1.5))
+        hosts = ["primary", "secondary"]
+        rng.shuffle(hosts)
+        for host in hosts:
+            lab.crash(host, power=True)
+        ledger = writing.ledger()
+        for host in hosts:
+            lab.start(host)
+        active = lab.wait_until(lambda: next((host for host in hosts if lab.role(host) == "active"), None), "an active end")
+        lab.wait_active(active)
+        after = read_volume(lab, active)
+        if mode == "sync":
+            verdict = judge_disk(ledger, before, after, ledger.promised(mode))
+        else:
+            verdict = judge(ledger, before, after, ledger.promised(mode))
+        assert verdict, "\n".join(verdict.errors[:10])
+        assert_equal_stores(lab, active)
