@@ -85,6 +85,15 @@ static struct answer do_takeover(struct end *e, unsigned flags)
     if (e->replica == REPLICA_DEAD && !(flags & COMMAND_FORCE))
         return refuse("the replica or its queue failed: --force serves what is there");
     e->take.forced = flags & (COMMAND_FORCE | COMMAND_INCONSISTENT);
+    if (!e->take.forced && !peer_heard(e)) {
+        // No veto was named: they are asked as for a takeover by itself.
+        if (e->state != END_PASSIVE && e->state != END_PROBING)
+            return refuse("the active end is not heard, and it was not followed: only with --force");
+        struct answer asks = begun(e, "takeover", "asking whether the active end lives");
+        if (e->state != END_PROBING)
+            end_go(e, END_PROBING, "the operator asks for a takeover");
+        return asks;
+    }
     struct answer a = begun(e, "takeover", "replaying the safe queue");
     take_begin(e, EPOCH_TAKEOVER, true);
     return a;

@@ -371,15 +371,22 @@ static bool probes_clear(struct end *e, int64_t pause_ns)
     return false;
 }
 
+static void no_takeover(struct end *e, const char *why)
+{
+    if (e->operation.name && e->operation.result == STEP_PENDING)
+        end_operation(e, e->operation.name, STEP_FAILED, "no takeover: %s", why);
+    end_go(e, END_PASSIVE, "no takeover: %s", why);
+}
+
 bool probing_rules(struct end *e)
 {
     if (peer_heard(e)) {
-        end_go(e, END_PASSIVE, "the active end is heard again");
+        no_takeover(e, "the active end is heard again");
         return true;
     }
     if (!grant_held(e) || !end_promotable(e)) {
-        end_go(e, END_PASSIVE, "no takeover: %s",
-               e->probe.text[0] ? e->probe.text : "the grant ran out before the vetoes were asked");
+        no_takeover(e, e->probe.text[0] ? e->probe.text
+                                        : "the grant ran out before the vetoes were asked");
         return true;
     }
     if (!probes_clear(e, 2 * END_ASK_NS))

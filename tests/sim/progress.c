@@ -76,7 +76,7 @@ static void help(struct sim *s)
     for (int i = 0; i < 2; i++) {
         struct host *h = &s->host[i];
         if (h->view.state == END_STOPPED || h->view.paused || h->replay_paused) {
-            command(h, COMMAND_RESUME, 0);
+            command(h, COMMAND_RESUME, h->replay_paused ? COMMAND_REPLAY : 0);
             return;
         }
         if (h->running && replica_failed(h)) {

@@ -1135,6 +1135,82 @@ static void late_word_of_the_applications_is_not_theirs(void **state)
     assert_int_equal(view(w, 1).state, END_ACTIVE);
 }
 
+// Whether the peer's former run has used its grant, only a meeting tells.
+static void restarted_peer_that_took_over_keeps_a_suspended_end_down(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    w->cut[0] = w->cut[1] = true;
+    w->waypoint[0] = false;
+    run(w, 10 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_SUSPENDED);
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+    crash(w, 1);
+    w->cut[0] = w->cut[1] = false;
+    w->waypoint[0] = true;
+    boot(w, 1, (struct end_start){0});
+    run(w, 10 * NS_PER_S); // act() asserts that the address is never on at both
+    assert_int_equal(view(w, 0).state, END_PASSIVE);
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+}
+
+// Its lease ran out while it was not scheduled: that the time of the grant is over, too, proves nothing.
+static void end_that_was_not_scheduled_steps_down(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    w->probe = PROBE_ADDRESS; // nobody takes over here: it could have
+    w->host[0].up = w->waypoint[0] = false;
+    run(w, 10 * NS_PER_S);
+    w->host[0].up = true;
+    step(&w->host[0], &(struct end_event){.type = EV_TICK});
+    assert_int_equal(view(w, 0).state, END_SUSPENDED);
+}
+
+// The peer counts its silence from what came back to it, not from what it has sent.
+static void lease_ends_before_the_peer_takes_over_after_a_one_way_cut(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    w->cut[1] = true;
+    run(w, NS_PER_S);
+    w->cut[0] = true;
+    w->cut[1] = false;
+    run(w, w->config.beat_ns + NS_PER_MS); // an echo of a young heartbeat
+    w->cut[1] = true;
+    w->waypoint[0] = false;
+    run(w, 10 * NS_PER_S); // act() asserts that the address is never on at both
+    assert_int_equal(view(w, 0).state, END_SUSPENDED);
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+}
+
+static void takeover_without_force_asks_the_vetoes(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    w->probe = PROBE_ADDRESS;
+    w->cut[0] = w->cut[1] = true;
+    run(w, w->config.timeout_ns + w->config.beat_ns);
+    command(w, 1, COMMAND_TAKEOVER, 0);
+    assert_int_equal(w->host[1].reply_status, 0);
+    run(w, 5 * NS_PER_S);
+    assert_int_equal(view(w, 1).state, END_PASSIVE);
+    assert_int_equal(view(w, 1).operation_result, STEP_FAILED);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+}
+
+// It would be drained for ever, with its applications stopped.
+static void switchover_to_a_peer_whose_replay_is_paused_is_given_up(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    command(w, 1, COMMAND_PAUSE, COMMAND_REPLAY);
+    command(w, 0, COMMAND_SWITCH, 0);
+    run(w, 5 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+    assert_true(w->host[0].apps);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -1179,6 +1255,11 @@ int main(void)
         T(nothing_is_promised_without_a_guard),
         T(slow_restart_without_a_grant_goes_on),
         T(late_word_of_the_applications_is_not_theirs),
+        T(restarted_peer_that_took_over_keeps_a_suspended_end_down),
+        T(end_that_was_not_scheduled_steps_down),
+        T(lease_ends_before_the_peer_takes_over_after_a_one_way_cut),
+        T(takeover_without_force_asks_the_vetoes),
+        T(switchover_to_a_peer_whose_replay_is_paused_is_given_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
