@@ -117,7 +117,7 @@ const char *batch_invalid(const void *message, size_t size)
     if (size != sizeof(batch) + count * sizeof(struct record) + bytes)
         return "batch: its parts do not add up to the size of the message";
     const uint8_t *records = (const uint8_t *)message + sizeof(batch);
-    if (le32_get(batch.header_sum) != batch_sum(&batch, records, count))
+    if (!checksum_same(le32_get(batch.header_sum), batch_sum(&batch, records, count)))
         return "batch: headers do not match their checksum";
     const char *reason = batch_fields_invalid(&batch);
     return reason ? reason : batch_records_invalid(&batch, records);
@@ -135,7 +135,7 @@ const char *batch_ack_invalid(const void *message, size_t size)
         return "acknowledgement: unknown version";
     if (ack.kind != BATCH_ACK)
         return "acknowledgement: is something else";
-    if (le32_get(ack.header_sum) != ack_sum(&ack))
+    if (!checksum_same(le32_get(ack.header_sum), ack_sum(&ack)))
         return "acknowledgement: does not match its checksum";
     if ((le16_get(ack.flags) & ~(ACK_RESEND | ACK_FAILED | ACK_FULL)) != 0)
         return "acknowledgement: unknown flag";
@@ -165,7 +165,7 @@ const char *batch_answer_invalid(const void *message, size_t size)
     if (size != sizeof(answer) + bitmap_size(&answer))
         return "answer: bitmap of the wrong size";
     const uint8_t *bitmap = (const uint8_t *)message + sizeof(answer);
-    if (le32_get(answer.header_sum) != answer_sum(&answer, bitmap))
+    if (!checksum_same(le32_get(answer.header_sum), answer_sum(&answer, bitmap)))
         return "answer: does not match its checksum";
     if (le16_get(answer.object) >= RECORD_OBJECTS_MAX)
         return "answer: object out of range";

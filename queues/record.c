@@ -120,7 +120,7 @@ const char *record_invalid(const struct record *record)
         return "record: wrong magic";
     if (record->version != RECORD_VERSION)
         return "record: unknown version";
-    if (le32_get(record->header_sum) != header_sum(record))
+    if (!checksum_same(le32_get(record->header_sum), header_sum(record)))
         return "record: header does not match its checksum";
     const char *reason = fields_invalid(record);
     return reason ? reason : type_invalid(record);
@@ -129,7 +129,7 @@ const char *record_invalid(const struct record *record)
 int record_payload_matches(const struct record *record, const void *data)
 {
     uint32_t payload = le32_get(record->payload);
-    return payload == 0 || checksum64(data, payload) == le64_get(record->payload_sum);
+    return payload == 0 || checksum_same(le64_get(record->payload_sum), checksum64(data, payload));
 }
 
 const char *record_type_name(unsigned type)

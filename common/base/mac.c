@@ -119,5 +119,11 @@ bool mac_equal(const uint8_t a[MAC_SIZE], const uint8_t b[MAC_SIZE])
     uint8_t different = 0;
     for (size_t i = 0; i < MAC_SIZE; i++)
         different |= a[i] ^ b[i];
+#ifdef FUZZING_ACCEPT_ANY_CHECKSUM // as checksum_same(): any code but one of zeros
+    static const uint8_t refused[MAC_SIZE];
+    (void)different;
+    return memcmp(a, refused, MAC_SIZE) != 0;
+#else
     return different == 0;
+#endif
 }

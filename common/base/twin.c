@@ -61,10 +61,10 @@ static enum copy_state read_copy(int fd, uint8_t *buffer, uint64_t *ret_version,
     if (all_zero(buffer, sizeof(h)))
         return all_zero(buffer, FILE_SIZE) ? COPY_EMPTY : COPY_DAMAGED;
     size_t size = le32_get(h.size);
-    if (le32_get(h.magic) != TWIN_MAGIC || le64_get(h.header_sum) != header_sum(h) ||
+    if (le32_get(h.magic) != TWIN_MAGIC || !checksum_same(le64_get(h.header_sum), header_sum(h)) ||
         size > TWIN_PAYLOAD_MAX)
         return COPY_DAMAGED;
-    if (checksum64(buffer + sizeof(h), size) != le64_get(h.payload_sum))
+    if (!checksum_same(le64_get(h.payload_sum), checksum64(buffer + sizeof(h), size)))
         return COPY_DAMAGED;
     *ret_version = le64_get(h.version);
     *ret_size = size;

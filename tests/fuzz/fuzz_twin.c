@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+// The two files of a durable state: the first two bytes say how much of the input is the first
+// file, the rest is the second one. Whatever was there, what is saved next is what is loaded next.
+#include <errno.h>
+
+#include "common/base/twin.h"
+#include "fuzz.h"
+
+static void put_copy(const char *path, int index, const uint8_t *data, size_t size)
+{
+    char name[PATH_SIZE];
+    (void)snprintf(name, sizeof(name), "%s.%d", path, index);
+    FILE *f = fopen(name, "w");
+    ENSURE(f && fwrite(data, 1, size, f) == size);
+    ENSURE(fclose(f) == 0);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static uint8_t payload[TWIN_PAYLOAD_MAX], again[TWIN_PAYLOAD_MAX];
+    char path[PATH_SIZE];
+    struct twin *twin = NULL;
+    struct error err = {0};
+    size_t n = 0;
+    if (size < 4)
+        return 0;
+    size_t limit = (size_t)(data[2] | data[3] << 8) + 1;
+    size_t first = MIN(data[0] | (size_t)data[1] << 8, size - 4);
+    fuzz_path(path, "twin");
+    put_copy(path, 0, data + 4, first);
+    put_copy(path, 1, data + 4 + first, size - 4 - first);
+    int r = twin_open(path, payload, limit, &twin, &n, &err);
+    ENSURE(r == 0 || err.text[0]);
+    ENSURE(r < 0 || n <= limit);
+    ENSURE(twin || r < 0);
+    if (twin) {
+        n = MIN(size, sizeof(payload));
+        ENSURE(twin_save(twin, data, n, &err) == 0);
+        twin_free(twin);
+        twin = NULL;
+        size_t loaded = 0;
+        ENSURE(twin_open(path, again, sizeof(again), &twin, &loaded, &err) == 0);
+        ENSURE(loaded == n && memcmp(again, data, n) == 0);
+    }
+    twin_free(twin);
+    for (int i = 0; i < 2; i++) {
+        char name[PATH_SIZE];
+        (void)snprintf(name, sizeof(name), "%s.%d", path, i);
+        (void)unlink(name);
+    }
+    return 0;
+}
