@@ -39,12 +39,15 @@ static enum safe_header_state header_state(const struct safe_header *h, uint32_t
 {
     if (all_zero(h, sizeof(*h)))
         return HEADER_BLANK;
-    if (le32_get(h->magic) != SAFE_HEADER_MAGIC || le32_get(h->header_sum) != header_sum(h))
+    if (le32_get(h->magic) != SAFE_HEADER_MAGIC ||
+        !checksum_same(le32_get(h->header_sum), header_sum(h)))
         return HEADER_BAD;
     if (h->version != SAFE_VERSION || le64_get(h->pair) != pair)
         return HEADER_FOREIGN;
-    if (le32_get(h->slot) != slot || le64_get(h->number) == 0 || le64_get(h->first_seq) == 0 ||
-        le64_get(h->floor) > le64_get(h->number) || le64_get(h->previous) >= le64_get(h->number))
+    // Numbers and seqs only rise: one that leaves no room above it was not given by us.
+    if (le32_get(h->slot) != slot || le64_get(h->number) == 0 || le64_get(h->number) > INT64_MAX ||
+        le64_get(h->first_seq) == 0 || le64_get(h->floor) > le64_get(h->number) ||
+        le64_get(h->previous) >= le64_get(h->number))
         return HEADER_BAD;
     return HEADER_GOOD;
 }
@@ -234,7 +237,7 @@ const char *safe_segment_peek(const struct safe_segment *s, uint64_t offset,
     }
     if (!is_ours(s, &e, offset))
         return "there is no entry here";
-    if (le32_get(e.header_sum) != entry_sum(&e))
+    if (!checksum_same(le32_get(e.header_sum), entry_sum(&e)))
         return "the entry's header does not match its checksum";
     if (le32_get(e.size) > BATCH_MESSAGE_MAX ||
         safe_entry_span(le32_get(e.size)) > s->size - offset)

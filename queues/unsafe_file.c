@@ -140,9 +140,14 @@ int unsafe_file_back(struct unsafe_file *file, uint64_t bytes)
 
 // ---- Creating ----
 
+static uint64_t least_ring(uint32_t payload_max)
+{
+    return UNSAFE_RING_MIN + 4 * ((uint64_t)payload_max + UNSAFE_RECEIVE_MAX);
+}
+
 static int config_invalid(const struct unsafe_config *config, struct error *err)
 {
-    uint64_t least = UNSAFE_RING_MIN + 4 * ((uint64_t)config->payload_max + UNSAFE_RECEIVE_MAX);
+    uint64_t least = least_ring(config->payload_max);
     if (config->payload_max == 0 || config->payload_max > RECORD_PAYLOAD_MAX)
         return error_set(err, -EINVAL, "unsafe queue: payloads of %u bytes are not possible",
                          config->payload_max);
@@ -241,7 +246,7 @@ static const char *super_invalid(const struct unsafe_super *super, uint64_t pair
         return "wrong magic";
     if (super->version != UNSAFE_VERSION)
         return "unknown version";
-    if (super->sum != super_sum(super))
+    if (!checksum_same(super->sum, super_sum(super)))
         return "its first page does not match its checksum";
     if (super->pair != pair)
         return "it is of another pair";
@@ -252,6 +257,8 @@ static const char *super_invalid(const struct unsafe_super *super, uint64_t pair
         return "impossible size of its tables";
     if (super->payload_max == 0 || super->payload_max > RECORD_PAYLOAD_MAX)
         return "impossible limit of payloads";
+    if (super->ring_bytes < least_ring(super->payload_max))
+        return "its ring is too small for its payloads";
     lay_out(&file, NULL);
     if (size != file.ring_at + super->ring_bytes)
         return "its parts do not add up to the size of the file";
@@ -317,6 +324,8 @@ static const char *state_invalid(const struct unsafe_file *file)
 {
     const struct unsafe_state *state = file->state;
     uint64_t numbered = atomic_load(&state->numbered);
+    if (state->bound > INT64_MAX)
+        return "impossible bound of its seqs";
     if (numbered < file->super->start || numbered > state->bound)
         return "its last seq lies outside of its bounds";
     for (int i = 0; i < UNSAFE_READERS_MAX; i++) {
@@ -369,10 +378,12 @@ static const char *record_wrong(const struct unsafe_file *file, uint64_t seq, bo
 
 static const char *slot_invalid(const struct unsafe_file *file, const struct unsafe_slot *slot)
 {
-    if (slot->sum != unsafe_slot_sum(slot))
+    if (!checksum_same(slot->sum, unsafe_slot_sum(slot)))
         return "an update in flight does not match its checksum";
     if (slot->type != RECORD_WRITE && slot->type != RECORD_ZERO && slot->type != RECORD_DISCARD)
         return "an update in flight is of an unknown type";
+    if ((slot->flags & ~RECORD_NO_HOLE) != 0 || (slot->flags != 0 && slot->type != RECORD_ZERO))
+        return "an update in flight has an unknown flag";
     if (slot->object >= RECORD_OBJECTS_MAX || slot->length == 0 || slot->offset > INT64_MAX ||
         slot->length > INT64_MAX - slot->offset)
         return "an update in flight has an impossible range";

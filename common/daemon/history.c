@@ -51,7 +51,8 @@ static void load(struct history *h)
     for (unsigned i = 0; i < HISTORY_MAX; i++) {
         if (file_pread(h->fd, &slot, sizeof(slot), (uint64_t)i * sizeof(slot)) < 0)
             break;
-        if (slot.number == 0 || slot.number % HISTORY_MAX != i || slot.sum != slot_sum(&slot))
+        if (slot.number == 0 || slot.number > INT64_MAX || slot.number % HISTORY_MAX != i ||
+            !checksum_same(slot.sum, slot_sum(&slot)))
             continue;
         slot.event.step[sizeof(slot.event.step) - 1] = '\0';
         slot.event.text[sizeof(slot.event.text) - 1] = '\0';

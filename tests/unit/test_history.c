@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// common/daemon/history: the newest steps, in order, also after a restart; a damaged slot is left out.
+// common/daemon/history: the newest steps, in order, also after a restart; a damaged slot is left
+// out.
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,6 +11,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "common/base/checksum.h"
 #include "common/daemon/history.h"
 
 static char path[] = "/tmp/test_history_XXXXXX";
@@ -64,6 +66,27 @@ static void damaged_slot_is_left_out(void **state)
     history_free(h);
 }
 
+// A number above which nothing can be counted is not believed, whatever its checksum.
+static void impossible_number_is_left_out(void **state)
+{
+    struct {
+        uint64_t number, sum;
+        struct status_event event;
+    } slot = {.number = UINT64_MAX, .event = {.real_ms = 1}};
+    slot.sum = checksum64(&slot, sizeof(slot));
+    int fd = open(path, O_RDWR | O_TRUNC);
+    assert_int_equal(ftruncate(fd, HISTORY_MAX * sizeof(slot)), 0);
+    assert_int_equal(pwrite(fd, &slot, sizeof(slot), (HISTORY_MAX - 1) * sizeof(slot)),
+                     sizeof(slot));
+    close(fd);
+    struct history *h = history_open(path);
+    assert_null(history_newest(h));
+    assert_int_equal(history_list(h, events, HISTORY_MAX), 0);
+    add(h, 0, 2);
+    assert_int_equal(history_list(h, events, HISTORY_MAX), 2);
+    history_free(h);
+}
+
 static void file_that_cannot_be_made_is_done_without(void **state)
 {
     struct history *h = history_open("/nowhere/at/all");
@@ -90,6 +113,7 @@ int main(void)
         cmocka_unit_test(newest_are_kept_in_order),
         cmocka_unit_test(restart_knows_them),
         cmocka_unit_test(damaged_slot_is_left_out),
+        cmocka_unit_test(impossible_number_is_left_out),
         cmocka_unit_test(file_that_cannot_be_made_is_done_without),
     };
     return cmocka_run_group_tests(tests, make_path, drop_path);

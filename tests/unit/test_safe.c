@@ -10,6 +10,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "common/base/checksum.h"
 #include "common/base/cleanup.h"
 #include "fake_disk.h"
 #include "passive_help.h"
@@ -362,6 +363,28 @@ static void another_pairs_queue_is_refused(void **state)
 
 // An unconfirmed last entry of several sectors, of which only what stands before some cut has
 // reached the disk.
+// A number above which no other can be given is not believed, whatever its checksum.
+static void a_header_with_an_impossible_number_is_damage(void **state)
+{
+    struct fake_disk *disk = fake_disk_new(1 << 20, 1);
+    struct safe_recovery recovery;
+    struct safe *safe = open_safe(disk, &recovery);
+    assert_int_equal(safe_restart(safe, 5, 1, NULL), 0);
+    safe_free(safe);
+    fake_disk_kill(disk);
+    for (unsigned i = 0; i < 2; i++) {
+        struct safe_header *h =
+            (struct safe_header *)(fake_disk_bytes(disk, 0, NULL) + i * SAFE_HEADER_STEP);
+        h->number = le64_make(UINT64_MAX);
+        h->header_sum = le32_make(0);
+        h->header_sum = le32_make(checksum32(h, sizeof(*h)));
+    }
+    safe = open_safe(disk, &recovery);
+    assert_int_equal(recovery.verdict, SAFE_DAMAGED);
+    safe_free(safe);
+    fake_disk_free(disk);
+}
+
 static void a_torn_tail_is_cut_at_every_sector(void **state)
 {
     for (unsigned cut = 0; cut <= SEGMENT / 512; cut++) {
@@ -738,6 +761,7 @@ int main(void)
         cmocka_unit_test(damage_ends_with_a_restart),
         cmocka_unit_test(a_missing_segment_is_damage),
         cmocka_unit_test(another_pairs_queue_is_refused),
+        cmocka_unit_test(a_header_with_an_impossible_number_is_damage),
         cmocka_unit_test(a_torn_tail_is_cut_at_every_sector),
         cmocka_unit_test(segments_are_used_again),
         cmocka_unit_test(full_is_no_failure),

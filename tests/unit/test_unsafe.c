@@ -18,6 +18,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "common/base/checksum.h"
 #include "queues/unsafe.h"
 #include "queues/unsafe_file.h"
 
@@ -731,6 +732,47 @@ static void test_killed_after_each_store(void **state)
     unsafe_free(u);
 }
 
+static void assert_damaged(int fd, const char *rule)
+{
+    struct unsafe *u;
+    struct error err = {0};
+    assert_int_equal(unsafe_open_fd(fd, &config, &u, &err), -EUCLEAN);
+    if (!strstr(err.text, rule))
+        fail_msg("expected '%s', got '%s'", rule, err.text);
+}
+
+// What a right checksum says nothing about.
+static void test_sealed_nonsense(void **state)
+{
+    struct unsafe *u = make();
+    struct unsafe_file file;
+    struct error err;
+    (void)commit(u, 8192, 300, 3);
+    int fd = copy_of(unsafe_fd(u));
+    assert_int_equal(unsafe_file_map(dup(fd), &config, &file, &err), 0);
+
+    struct unsafe_slot *slot = &file.slot[0];
+    while (atomic_load(&slot->state) == SLOT_EMPTY)
+        slot++;
+    slot->flags = RECORD_NO_HOLE; // of a write
+    slot->sum = unsafe_slot_sum(slot);
+    assert_damaged(fd, "an unknown flag");
+    slot->flags = 0;
+    slot->sum = unsafe_slot_sum(slot);
+
+    uint64_t bound = file.state->bound;
+    file.state->bound = UINT64_MAX;
+    assert_damaged(fd, "impossible bound");
+    file.state->bound = bound;
+
+    file.super->payload_max *= 2; // payloads that reach past the second mapping of the ring
+    file.super->sum = checksum64(file.super, offsetof(struct unsafe_super, sum));
+    assert_damaged(fd, "too small for its payloads");
+    unsafe_file_unmap(&file);
+    close(fd);
+    unsafe_free(u);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -746,6 +788,7 @@ int main(void)
         cmocka_unit_test(test_open_outcomes),
         cmocka_unit_test(test_path),
         cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_sealed_nonsense),
         cmocka_unit_test(test_killed_after_each_store),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
