@@ -44,6 +44,14 @@ static uint64_t slot_sum(struct slot *slot)
     return sum;
 }
 
+// Whatever its checksum says: a number above which nothing could be counted, or a bool that is none, is not ours.
+static bool slot_sound(const struct slot *slot, unsigned at)
+{
+    uint8_t known;
+    memcpy(&known, &slot->event.loss.known, sizeof(known));
+    return slot->number > 0 && slot->number <= INT64_MAX && slot->number % HISTORY_MAX == at && known <= 1;
+}
+
 static void load(struct history *h)
 {
     struct slot slot;
@@ -51,8 +59,7 @@ static void load(struct history *h)
     for (unsigned i = 0; i < HISTORY_MAX; i++) {
         if (file_pread(h->fd, &slot, sizeof(slot), (uint64_t)i * sizeof(slot)) < 0)
             break;
-        if (slot.number == 0 || slot.number > INT64_MAX || slot.number % HISTORY_MAX != i ||
-            !checksum_same(slot.sum, slot_sum(&slot)))
+        if (!slot_sound(&slot, i) || !checksum_same(slot.sum, slot_sum(&slot)))
             continue;
         slot.event.step[sizeof(slot.event.step) - 1] = '\0';
         slot.event.text[sizeof(slot.event.text) - 1] = '\0';

@@ -66,18 +66,25 @@ static void damaged_slot_is_left_out(void **state)
     history_free(h);
 }
 
-// A number above which nothing can be counted is not believed, whatever its checksum.
-static void impossible_number_is_left_out(void **state)
+struct slot {
+    uint64_t number, sum;
+    struct status_event event;
+};
+
+// A number above which nothing can be counted, or a bool that is none, is not believed, whatever
+// its checksum.
+static void impossible_slots_are_left_out(void **state)
 {
-    struct {
-        uint64_t number, sum;
-        struct status_event event;
-    } slot = {.number = UINT64_MAX, .event = {.real_ms = 1}};
+    struct slot slot = {.number = UINT64_MAX, .event = {.real_ms = 1}};
+    struct slot other = {.number = 2, .event = {.real_ms = 1}};
+    memset(&other.event.loss.known, 2, 1);
+    other.sum = checksum64(&other, sizeof(other));
     slot.sum = checksum64(&slot, sizeof(slot));
     int fd = open(path, O_RDWR | O_TRUNC);
     assert_int_equal(ftruncate(fd, HISTORY_MAX * sizeof(slot)), 0);
     assert_int_equal(pwrite(fd, &slot, sizeof(slot), (HISTORY_MAX - 1) * sizeof(slot)),
                      sizeof(slot));
+    assert_int_equal(pwrite(fd, &other, sizeof(other), 2 * sizeof(other)), sizeof(other));
     close(fd);
     struct history *h = history_open(path);
     assert_null(history_newest(h));
@@ -113,7 +120,7 @@ int main(void)
         cmocka_unit_test(newest_are_kept_in_order),
         cmocka_unit_test(restart_knows_them),
         cmocka_unit_test(damaged_slot_is_left_out),
-        cmocka_unit_test(impossible_number_is_left_out),
+        cmocka_unit_test(impossible_slots_are_left_out),
         cmocka_unit_test(file_that_cannot_be_made_is_done_without),
     };
     return cmocka_run_group_tests(tests, make_path, drop_path);
