@@ -39,28 +39,26 @@ static int address_of(const char *path, char *buffer, size_t size)
     return n < 0 || (size_t)n >= size ? -ENAMETOOLONG : 0;
 }
 
-// A socket of the protocol `kind`, bound or connected; -1 for timeouts that do not matter.
-static int open_link(const char *path, int kind, int timeout_ms, int *ret_link)
+static int open_link(const char *path, int timeout_ms, int *ret_link)
 {
     char address[NN_SOCKADDR_MAX];
     int r = address_of(path, address, sizeof(address));
     if (r < 0)
         return r;
-    int link = nn_socket(AF_SP, kind);
+    int link = nn_socket(AF_SP, NN_REQ);
     if (link < 0)
         return -nn_errno();
     r = set_int(link, NN_SOL_SOCKET, NN_RCVMAXSIZE, CONTROL_MESSAGE_MAX);
-    if (r == 0 && kind == NN_REQ) {
-        // A request must never reach another run of the daemon than the one it was meant for.
+    // A request must never reach another run of the daemon than the one it was meant for.
+    if (r == 0)
         r = set_int(link, NN_SOL_SOCKET, NN_RECONNECT_IVL, NEVER_MS);
-        if (r == 0)
-            r = set_int(link, NN_REQ, NN_REQ_RESEND_IVL, NEVER_MS);
-        if (r == 0)
-            r = set_int(link, NN_SOL_SOCKET, NN_RCVTIMEO, timeout_ms);
-        if (r == 0)
-            r = set_int(link, NN_SOL_SOCKET, NN_SNDTIMEO, timeout_ms);
-    }
-    if (r == 0 && (kind == NN_REP ? nn_bind(link, address) : nn_connect(link, address)) < 0)
+    if (r == 0)
+        r = set_int(link, NN_REQ, NN_REQ_RESEND_IVL, NEVER_MS);
+    if (r == 0)
+        r = set_int(link, NN_SOL_SOCKET, NN_RCVTIMEO, timeout_ms);
+    if (r == 0)
+        r = set_int(link, NN_SOL_SOCKET, NN_SNDTIMEO, timeout_ms);
+    if (r == 0 && nn_connect(link, address) < 0)
         r = -nn_errno();
     if (r < 0) {
         (void)nn_close(link);
@@ -70,37 +68,16 @@ static int open_link(const char *path, int kind, int timeout_ms, int *ret_link)
     return 0;
 }
 
-int control_link_listen(const char *path, int *ret_link, struct error *err)
-{
-    int r = open_link(path, NN_REP, -1, ret_link);
-    return r < 0 ? error_sys(err, r, "%s: cannot listen", path) : 0;
-}
-
 int control_link_connect(const char *path, int timeout_ms, int *ret_link, struct error *err)
 {
-    int r = open_link(path, NN_REQ, timeout_ms, ret_link);
+    int r = open_link(path, timeout_ms, ret_link);
     return r < 0 ? error_sys(err, r, "%s: cannot connect", path) : 0;
-}
-
-int control_link_fd(int link)
-{
-    int fd = -1;
-    size_t size = sizeof(fd);
-    ENSURE(nn_getsockopt(link, NN_SOL_SOCKET, NN_RCVFD, &fd, &size) == 0);
-    return fd;
-}
-
-static bool is_server(int link)
-{
-    int kind = 0;
-    size_t size = sizeof(kind);
-    return nn_getsockopt(link, NN_SOL_SOCKET, NN_PROTOCOL, &kind, &size) == 0 && kind == NN_REP;
 }
 
 int control_link_receive(int link, char **ret_message, size_t *ret_size)
 {
     void *message = NULL;
-    int size = nn_recv(link, &message, NN_MSG, is_server(link) ? NN_DONTWAIT : 0);
+    int size = nn_recv(link, &message, NN_MSG, 0);
     if (size < 0)
         return -nn_errno();
     *ret_message = message;
@@ -118,7 +95,7 @@ int control_link_send(int link, const char *message, size_t size)
 {
     if (size > CONTROL_MESSAGE_MAX)
         return -EMSGSIZE;
-    return nn_send(link, message, size, is_server(link) ? NN_DONTWAIT : 0) < 0 ? -nn_errno() : 0;
+    return nn_send(link, message, size, 0) < 0 ? -nn_errno() : 0;
 }
 
 void control_link_close(int link)

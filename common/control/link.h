@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The sockets of the control protocol; the only file of this room that knows nanomsg is link.c.
+// pairctl's end of the control sockets; the only file of this room that knows nanomsg is link.c.
 // Private to common/control. Messages are whole or not there; none is larger than
 // CONTROL_MESSAGE_MAX.
 #ifndef CONTROL_LINK_H
@@ -12,11 +12,8 @@
 // Whether somebody listens at the unix socket `path`: 0, -ENOENT, -ECONNREFUSED, -EACCES, ...
 int control_link_probe(const char *path);
 
-int control_link_listen(const char *path, int *ret_link, struct error *err);
 int control_link_connect(const char *path, int timeout_ms, int *ret_link, struct error *err);
-int control_link_fd(int link);
-// One message, freed with control_link_release(). A listening link gives -EAGAIN at once when there is
-// none; a connected one waits for its timeout and gives -ETIMEDOUT.
+// One message, freed with control_link_release(). Waits for the link's timeout: -ETIMEDOUT.
 int control_link_receive(int link, char **ret_message, size_t *ret_size);
 void control_link_release(char *message);
 int control_link_send(int link, const char *message, size_t size);

@@ -11,12 +11,11 @@
 #include "common/base/file.h"
 #include "common/control/control.h"
 #include "common/control/link.h"
+#include "common/control/listen.h"
 #include "common/control/message.h"
 
-#define WORK_MESSAGES_MAX 64 // in one call, so that a talkative client cannot hold the control loop
-
 struct control_server {
-    int link;
+    struct control_listener *listener;
     char *path;
     dev_t device; // of the socket we made, so that only that one is removed
     ino_t inode;
@@ -43,7 +42,7 @@ static int clear_stale(const char *path, struct error *err)
     return 0;
 }
 
-// Asked before nanomsg is, which loses memory when it cannot bind.
+// So that the error names the directory.
 static int check_directory(const char *path, struct error *err)
 {
     char directory[PATH_SIZE];
@@ -55,11 +54,17 @@ static int check_directory(const char *path, struct error *err)
     return r < 0 ? error_sys(err, r, "%s: cannot make the socket in %s", path, directory) : 0;
 }
 
+static void take_message(void *user, const char *message, size_t size);
+static void take_drop(void *user, const char *why);
+
+static const struct control_listener_ops listener_ops = {.message = take_message,
+                                                         .dropped = take_drop};
+
 // The file must at no moment be open to more than it is meant for.
 static int listen_privately(struct control_server *server, struct error *err)
 {
     mode_t old = umask(0117);
-    int r = control_link_listen(server->path, &server->link, err);
+    int r = control_listener_open(server->path, &listener_ops, server, &server->listener, err);
     (void)umask(old);
     if (r < 0)
         return r;
@@ -83,7 +88,7 @@ int control_server_open(const char *path, control_handler handler, control_repor
     if (!server)
         return error_set(err, -ENOMEM, "%s: out of memory", path);
     *server = (struct control_server){
-        .link = -1, .path = strdup(path), .handler = handler, .report = report, .user = user};
+        .path = strdup(path), .handler = handler, .report = report, .user = user};
     r = server->path ? listen_privately(server, err)
                      : error_set(err, -ENOMEM, "%s: out of memory", path);
     if (r < 0) {
@@ -96,7 +101,7 @@ int control_server_open(const char *path, control_handler handler, control_repor
 
 int control_server_fd(const struct control_server *server)
 {
-    return control_link_fd(server->link);
+    return control_listener_fd(server->listener);
 }
 
 static void report(struct control_server *server, const char *format, ...)
@@ -116,7 +121,7 @@ static void report(struct control_server *server, const char *format, ...)
 static void send_reply(struct control_server *server, const struct control_reply *reply)
 {
     CLEANUP_FREE char *text = message_from_reply(reply);
-    int r = text ? control_link_send(server->link, text, strlen(text)) : -ENOMEM;
+    int r = text ? control_listener_reply(server->listener, text, strlen(text)) : -ENOMEM;
     if (r < 0)
         report(server, "%s: a reply could not be sent: %s", server->path, strerror(-r));
     if (r != -EMSGSIZE)
@@ -126,11 +131,12 @@ static void send_reply(struct control_server *server, const struct control_reply
                                CONTROL_MESSAGE_MAX);
     CLEANUP_FREE char *refusal = message_from_reply(&small);
     if (refusal)
-        (void)control_link_send(server->link, refusal, strlen(refusal));
+        (void)control_listener_reply(server->listener, refusal, strlen(refusal));
 }
 
-static void answer(struct control_server *server, const char *message, size_t size)
+static void take_message(void *user, const char *message, size_t size)
 {
+    struct control_server *server = user;
     struct control_request request;
     struct control_reply reply = {0};
     struct error err = {0};
@@ -145,21 +151,15 @@ static void answer(struct control_server *server, const char *message, size_t si
     control_reply_done(&reply);
 }
 
+static void take_drop(void *user, const char *why)
+{
+    struct control_server *server = user;
+    report(server, "%s: a client was dropped: %s", server->path, why);
+}
+
 void control_server_work(struct control_server *server)
 {
-    for (int i = 0; i < WORK_MESSAGES_MAX; i++) {
-        char *message = NULL;
-        size_t size = 0;
-        int r = control_link_receive(server->link, &message, &size);
-        if (r == -EAGAIN || r == -EINTR)
-            return;
-        if (r < 0) {
-            report(server, "%s: cannot receive: %s", server->path, strerror(-r));
-            return;
-        }
-        answer(server, message, size);
-        control_link_release(message);
-    }
+    control_listener_work(server->listener);
 }
 
 struct control_server *control_server_free(struct control_server *server)
@@ -167,8 +167,8 @@ struct control_server *control_server_free(struct control_server *server)
     if (!server)
         return NULL;
     struct stat st;
-    if (server->link >= 0) {
-        control_link_close(server->link);
+    if (server->listener) {
+        control_listener_free(server->listener);
         if (server->inode && lstat(server->path, &st) == 0 && st.st_ino == server->inode &&
             st.st_dev == server->device)
             (void)unlink(server->path);

@@ -208,16 +208,34 @@ static int raw_connection(void)
     return fd;
 }
 
-// Bytes that are not even messages: other protocols, silence, a frame that claims 2^62 bytes.
+// Bytes that are not even messages: other protocols, silence, a frame that claims 2^62 bytes, more
+// clients than there is room for.
 static void garbage_on_the_socket_does_not_stop_it(void **state)
 {
     static const char http[] = "GET / HTTP/1.0\r\n\r\n";
     static const unsigned char frame[] = {
         0, 'S',  'P', 0, 0, 0x30, 0, 0, // a client of our protocol says hello
         1, 0x40, 0,   0, 0, 0,    0, 0, 0, 1, 2, 3, 4};
+    // Each of these breaks the mapping in another way; the first has ended the process once.
+    static const unsigned char broken[][17] = {
+        {0, 'S', 'P', 0, 0, 0x30, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 4},
+        {0, 'S', 'P', 0, 0, 0x30, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 3},
+        {0, 'S', 'P', 0, 0, 0x30, 0, 0, 1, 0, 0, 0, 0, 0, 0x10, 0, 5},
+        {0, 'S', 'P', 1, 0, 0x30, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 4},
+        {0, 'S', 'P', 0, 0, 0x50, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 4}};
     struct daemon d;
     start(&d);
+    for (size_t i = 0; i < ARRAY_LEN(broken); i++) {
+        char rest;
+        int fd = raw_connection();
+        assert_int_equal(write(fd, broken[i], sizeof(broken[i])), sizeof(broken[i]));
+        while (read(fd, &rest, 1) > 0) // until it is dropped
+            ;
+        close(fd);
+    }
     int silent = raw_connection();
+    for (int i = 0; i < 100; i++)
+        close(raw_connection());
     int rude = raw_connection();
     (void)!write(rude, http, strlen(http));
     int greedy = raw_connection();
