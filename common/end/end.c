@@ -229,7 +229,11 @@ static void take_address(struct end *e, const struct end_event *ev)
 // `durable` back, a resync's mark `applied`.
 static void await_consent(struct end *e, uint64_t seq)
 {
-    ENSURE(e->consent_count < CONSENTS_MAX);
+    // A replica that was opened anew asks again, and the saves may still be failing: the oldest one is of its predecessor.
+    if (e->consent_count == CONSENTS_MAX) {
+        e->consent_count--;
+        memmove(&e->consent[0], &e->consent[1], e->consent_count * sizeof(e->consent[0]));
+    }
     e->consent[e->consent_count].seq = seq;
     e->consent[e->consent_count++].ticket = end_save(e);
 }

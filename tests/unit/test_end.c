@@ -1211,6 +1211,21 @@ static void switchover_to_a_peer_whose_replay_is_paused_is_given_up(void **state
     assert_true(w->host[0].apps);
 }
 
+// A replica that is opened again and again raises its gates each time, also while no save succeeds.
+static void gates_of_replicas_that_were_closed_do_not_pile_up(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    struct host *s = &w->host[1];
+    s->hold_saves = true;
+    for (unsigned i = 0; i < 20; i++)
+        step(s, &(struct end_event){
+                    .type = EV_REPLICA,
+                    .replica = {.what = FOLLOW_BEGIN, .object = 0, .seq = s->data.replica_durable + 1 + i % 2}});
+    s->hold_saves = false;
+    assert_int_equal(view(w, 1).inconsistent & 1, 1);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -1260,6 +1275,7 @@ int main(void)
         T(lease_ends_before_the_peer_takes_over_after_a_one_way_cut),
         T(takeover_without_force_asks_the_vetoes),
         T(switchover_to_a_peer_whose_replay_is_paused_is_given_up),
+        T(gates_of_replicas_that_were_closed_do_not_pile_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
