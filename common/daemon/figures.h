@@ -29,6 +29,7 @@ struct figures {
     _Atomic int64_t stream_ns; // when it was seen up last, while it does not
     _Atomic int64_t stream_awake_ns;
     _Atomic bool stream_busy;
+    _Atomic bool replica_full;     // the safe queue takes nothing for now
     _Atomic uint64_t replica_durable, replica_applied;
     _Atomic uint64_t safe_records, safe_bytes, safe_limit;
     _Atomic int64_t safe_oldest_real_ns;

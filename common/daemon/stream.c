@@ -237,6 +237,7 @@ static void publish(struct stream *s)
         return;
     struct replica_stats stats;
     replica_stats(s->replica, &stats);
+    atomic_store(&g->replica_full, stats.full);
     atomic_store(&g->replica_durable, stats.durable);
     atomic_store(&g->replica_applied, stats.applied);
     atomic_store(&g->safe_records, stats.queued_records);

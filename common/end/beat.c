@@ -44,7 +44,7 @@ static uint16_t own_flags(const struct end *e)
         flags |= FRAME_GRANTED;
     if (end_ready_to_meet(e))
         flags |= FRAME_READY_TO_MEET;
-    if (e->replica == REPLICA_DEAD)
+    if (e->replica == REPLICA_DEAD || e->data.full)
         flags |= FRAME_FAILED;
     if (e->paused)
         flags |= FRAME_PAUSED;

@@ -84,6 +84,7 @@ struct end_data {
     int64_t stream_ns; // when the data link was up last (its time of now while it is); 0: never
     int64_t waypoint_ns; // when the newest ask that a waypoint has answered was sent; 0: never
     uint64_t backlog;    // active: bytes in the unsafe queue that the peer has not confirmed
+    bool full;            // passive: its safe queue takes nothing for now
     bool wedged;         // a data thread of this pair does not turn: no heartbeat may go out
     bool unguarded;      // no guard watches this end: nothing may be promised to the peer
     bool lagging;        // what is queued would need longer than T at the present rate

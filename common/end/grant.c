@@ -82,7 +82,7 @@ void grant_take(struct end *e, const struct frame_beat *beat)
         e->held.honoured = beat->number;
         return;
     }
-    bool usable = e->state == END_PASSIVE && end_promotable(e) && !e->terminating &&
+    bool usable = e->state == END_PASSIVE && end_promotable(e) && !e->terminating && !e->data.full &&
                   beat->echo_sent_ns <= e->now;
     if (!usable)
         return;

@@ -328,6 +328,12 @@ bool take_rules(struct end *e)
 
 bool passive_rules(struct end *e)
 {
+    // Nothing more is kept for the active end, which goes on alone: what this one has falls behind.
+    if (e->data.full && grant_held(e)) {
+        grant_drop(e);
+        end_note(e, "the safe queue is full: no takeover by itself until it has room again");
+        return true;
+    }
     if (e->held.until_ns && !grant_held(e)) {
         grant_drop(e);
         end_note(e, "stale: the grant has run out without a takeover");

@@ -1226,6 +1226,21 @@ static void gates_of_replicas_that_were_closed_do_not_pile_up(void **state)
     assert_int_equal(view(w, 1).inconsistent & 1, 1);
 }
 
+// DESIGN §4: a full safe queue ends the grant, and the active end goes on alone until there is room again.
+static void full_safe_queue_ends_the_grant(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    w->host[1].data.full = true;
+    run(w, 6 * NS_PER_S);
+    assert_false(view(w, 1).granted);
+    assert_int_equal(w->host[0].gate, GATE_ALONE);
+    w->host[1].data.full = false;
+    run(w, 6 * NS_PER_S);
+    assert_true(view(w, 1).promotable);
+    assert_false(view(w, 0).alone);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -1253,6 +1268,7 @@ int main(void)
         T(stopped_end_does_not_go_on_by_itself),
         T(two_gates_wait_at_a_time),
         T(failed_save_is_tried_again),
+        T(full_safe_queue_ends_the_grant),
         T(guard_that_acts_by_itself_holds_the_answers),
         T(role_taken_back_is_durable),
         T(guard_in_the_middle_of_a_switchover_leads_back),
