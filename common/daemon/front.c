@@ -812,7 +812,6 @@ static void *run(void *arg)
     (void)pthread_setname_np(pthread_self(), "front");
     atomic_store(&f->config.figures->front_awake_ns, clock_boot_ns());
     while (!f->ending) {
-        mailbox_clear(f->box);
         struct front_letter *l;
         while ((l = mailbox_take(f->box))) {
             take_letter(f, l);
@@ -831,9 +830,9 @@ static void *run(void *arg)
 
 // ---- from outside ----
 
-static int poll_add(int epoll, int fd)
+static int poll_add(int epoll, int fd, unsigned edge)
 {
-    struct epoll_event ev = {.events = EPOLLIN, .data.fd = fd};
+    struct epoll_event ev = {.events = EPOLLIN | edge, .data.fd = fd};
     return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &ev) < 0 ? -errno : 0;
 }
 
@@ -896,10 +895,10 @@ int front_new(const struct front_config *config, struct front **ret_front, struc
     f->resync = resync_new(sizes, (unsigned)config->pair->volume_count);
     int r = f->epoll < 0 || !f->box || !f->resync ? error_sys(err, -ENOMEM, "front thread")
                                                   : open_nbd(f, err);
+    if (r == 0) // every turn empties the box, so each ring need only be seen once: no read a turn
+        r = poll_add(f->epoll, mailbox_fd(f->box), EPOLLET);
     if (r == 0)
-        r = poll_add(f->epoll, mailbox_fd(f->box));
-    if (r == 0)
-        r = poll_add(f->epoll, nbd_fd(f->nbd));
+        r = poll_add(f->epoll, nbd_fd(f->nbd), 0);
     if (r == 0)
         nbd_refuse(f->nbd, "this end is passive: the volume is served by its peer");
     if (r == 0 && pthread_create(&f->thread, NULL, run, f) != 0)

@@ -493,7 +493,6 @@ static void *run(void *arg)
     struct stream *s = arg;
     (void)pthread_setname_np(pthread_self(), "stream");
     while (!s->ending) {
-        mailbox_clear(s->config.box);
         struct stream_letter *l;
         while ((l = mailbox_take(s->config.box))) {
             atomic_store(&s->config.figures->stream_busy, true); // it may open and close stores and queue
@@ -517,9 +516,10 @@ int stream_new(const struct stream_config *config, struct stream **ret_stream, s
         return error_sys(err, -ENOMEM, "stream thread");
     s->config = *config;
     s->epoll = epoll_create1(EPOLL_CLOEXEC);
-    struct epoll_event ev = {.events = EPOLLIN};
+    // Every turn empties the box, so each ring need only be seen once: no read a turn.
+    struct epoll_event edge = {.events = EPOLLIN | EPOLLET}, ev = {.events = EPOLLIN};
     int r = s->epoll < 0 ? error_sys(err, -errno, "stream thread") : 0;
-    if (r == 0 && (epoll_ctl(s->epoll, EPOLL_CTL_ADD, mailbox_fd(config->box), &ev) < 0 ||
+    if (r == 0 && (epoll_ctl(s->epoll, EPOLL_CTL_ADD, mailbox_fd(config->box), &edge) < 0 ||
                    epoll_ctl(s->epoll, EPOLL_CTL_ADD, channel_data_fd(config->channel), &ev) < 0))
         r = error_sys(err, -errno, "stream thread");
     if (r == 0 && pthread_create(&s->thread, NULL, run, s) != 0)
