@@ -64,6 +64,9 @@ static enum copy_state read_copy(int fd, uint8_t *buffer, uint64_t *ret_version,
     if (le32_get(h.magic) != TWIN_MAGIC || !checksum_same(le64_get(h.header_sum), header_sum(h)) ||
         size > TWIN_PAYLOAD_MAX)
         return COPY_DAMAGED;
+    // Versions only rise: after one that leaves no room above it, what is saved next would count as older.
+    if (le64_get(h.version) > INT64_MAX)
+        return COPY_DAMAGED;
     if (!checksum_same(le64_get(h.payload_sum), checksum64(buffer + sizeof(h), size)))
         return COPY_DAMAGED;
     *ret_version = le64_get(h.version);

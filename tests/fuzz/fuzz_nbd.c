@@ -49,7 +49,7 @@ static void extent(void *user, uint16_t object, uint64_t offset, uint64_t length
 
 static bool zero_is_fast(void *user, uint16_t object)
 {
-    return true;
+    return volume[VOLUME_BYTES - 1] == 0;
 }
 
 static void note(void *user, uint16_t object, const char *text)
@@ -97,6 +97,16 @@ static void open_server(void)
     ENSURE(nbd_open(&export, 1, &ops, NULL, &server, &err) == 0);
 }
 
+// Requests that were held end with `status`, the others as they come.
+static void complete(int status)
+{
+    fake_kick(&block.block);
+    while (block.count > 0) {
+        block.kicked = block.count;
+        fake_complete(&block, 0, status);
+    }
+}
+
 static void turn(void)
 {
     nbd_work(server);
@@ -134,8 +144,10 @@ static void talk(int fd, const uint8_t *data, size_t size, size_t piece)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+    static const int statuses[] = {0,       -ENOSPC, -EDQUOT,     -EROFS, -EPERM,
+                                   -ENOMEM, -EINVAL, -EOPNOTSUPP, -EIO,   -ESHUTDOWN};
     struct nbd_stat stat;
-    if (size < 1 || size > 65536)
+    if (size < 2 || size > 65536)
         return 0;
     if (!server)
         open_server();
@@ -147,7 +159,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     size_t piece = how & 2 ? 1 + how / 4 : how & 4 ? 4096 : 65536;
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     ENSURE(fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0);
-    talk(fd, data + 1, size - 1, piece);
+    updates_set_volume(updates, 0, &block.block, 1); // whatever the last run made of it
+    block.immediate = !(how & 8);
+    talk(fd, data + 2, size - 2, piece);
+    if (how & 8) {
+        complete(statuses[data[1] % ARRAY_LEN(statuses)]);
+        turn();
+        (void)drain(fd);
+        complete(0);
+        turn();
+        block.immediate = true;
+        talk(fd, data + 2, how & 16 ? size - 2 : 0, piece);
+    }
     (void)close(fd);
     nbd_stat(server, &stat);
     for (unsigned i = 0; i < TURNS_MAX && stat.clients > 0; i++) {

@@ -81,6 +81,32 @@ static void damage_byte(const char *path, int copy, off_t offset)
     close(fd);
 }
 
+// What is saved is what is loaded, also after a version above which there is no other.
+static void twin_with_an_impossible_version_is_damaged(void **state)
+{
+    struct {
+        uint32_t magic, size;
+        uint64_t version, payload_sum, header_sum;
+    } header = {.magic = htole32(0x4e495754), .version = UINT64_MAX};
+    char path[256], name[300], got[64];
+    struct error err = {0};
+    struct twin *twin = NULL;
+    size_t size;
+    snprintf(path, sizeof(path), "%s/version", dir);
+    snprintf(name, sizeof(name), "%s.1", path);
+    header.payload_sum = htole64(checksum64("", 0));
+    header.header_sum = htole64(checksum64(&header, sizeof(header)));
+    int fd = open(name, O_WRONLY | O_CREAT, 0600);
+    assert_int_equal(write(fd, &header, sizeof(header)), sizeof(header));
+    close(fd);
+    assert_int_equal(twin_open(path, got, sizeof(got), &twin, &size, &err), -EUCLEAN);
+    assert_int_equal(twin_save(twin, "saved", 5, &err), 0);
+    twin = twin_free(twin);
+    assert_int_equal(twin_open(path, got, sizeof(got), &twin, &size, &err), 0);
+    assert_int_equal(size, 5);
+    twin_free(twin);
+}
+
 // Invariant of twin.h: whatever single copy is damaged, the other one counts; damage is never "empty".
 static void twin_survives_a_torn_copy(void **state)
 {
@@ -134,6 +160,7 @@ int main(void)
         cmocka_unit_test(checksum_is_xxh3_at_every_size),
         cmocka_unit_test(file_replace_gives_old_or_new),
         cmocka_unit_test(twin_survives_a_torn_copy),
+        cmocka_unit_test(twin_with_an_impossible_version_is_damaged),
     };
     return cmocka_run_group_tests(tests, make_dir, drop_dir);
 }
