@@ -113,6 +113,7 @@ static int settings_fill(struct channel *ch, const struct channel_config *config
     ENSURE(config->identity == CHANNEL_PRIMARY || config->identity == CHANNEL_SECONDARY);
     memcpy(ch->settings.pair, config->pair, length);
     memcpy(ch->settings.digest, config->digest, sizeof(config->digest));
+    ch->settings.digest_difference = config->digest_difference;
     ch->settings.identity = config->identity;
     ch->settings.run = config->run;
     ch->settings.key = config->key;
@@ -364,8 +365,8 @@ void channel_message_free(struct channel_message *message)
     *message = (struct channel_message){0};
 }
 
-// The clear header in front of the data (at least half of it, whatever the alignment took) is of no use any more: the
-// address of the buffer is kept there.
+// The clear header in front of the data (at least half of it, whatever the alignment took) is of no
+// use any more: the address of the buffer is kept there.
 _Static_assert(sizeof(struct frame_header) >= 16 + sizeof(void *), "room for the buffer's address");
 
 void *channel_message_take(struct channel_message *message)

@@ -86,6 +86,9 @@ struct channel_config {
     const char *pair; // its name
     enum channel_identity identity;
     uint8_t digest[CHANNEL_DIGEST_SIZE]; // of the configuration that both ends have to share
+    // The name of what differs between two digests; may be NULL.
+    const char *(*digest_difference)(const uint8_t ours[CHANNEL_DIGEST_SIZE],
+                                     const uint8_t theirs[CHANNEL_DIGEST_SIZE]);
     uint64_t run;                        // this end's run; not zero
     const struct channel_key
         *key; // NULL: unsealed, loopback addresses only. Not owned, must outlive the channel

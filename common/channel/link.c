@@ -297,6 +297,12 @@ void link_established(struct link *l, int64_t now)
     l->hello_at_ns = now + jitter(HELLO_NS);
 }
 
+// NULL when it is not known.
+static const char *differing_section(const struct link_settings *s, const struct hello *h)
+{
+    return s->digest_difference ? s->digest_difference(s->digest, h->digest) : NULL;
+}
+
 // Returns whether both ends fit together; if not, `text` says which field differs.
 static bool hello_agrees(const struct link *l, const struct hello *h, char text[SAID_TEXT])
 {
@@ -316,12 +322,12 @@ static bool hello_agrees(const struct link *l, const struct hello *h, char text[
         (void)snprintf(text, SAID_TEXT, "identity is the same: both ends say that they are the %s",
                        s->identity == CHANNEL_PRIMARY ? "Primary" : "Secondary");
     else if (memcmp(h->digest, s->digest, sizeof(h->digest)) != 0)
-        (void)snprintf(text, SAID_TEXT,
-                       "configuration differs: make the pair file the same on both machines and "
-                       "restart (the peer's digest "
-                       "begins with %02x%02x%02x%02x, this end's with %02x%02x%02x%02x)",
-                       h->digest[0], h->digest[1], h->digest[2], h->digest[3], s->digest[0],
-                       s->digest[1], s->digest[2], s->digest[3]);
+        (void)snprintf(
+            text, SAID_TEXT,
+            "configuration differs%s%s: make the pair file the same on both machines and "
+            "restart",
+            differing_section(s, h) ? " in " : "",
+            differing_section(s, h) ? differing_section(s, h) : "");
     return text[0] == '\0';
 }
 

@@ -39,6 +39,8 @@ struct link_settings {
     char pair[CHANNEL_NAME_MAX + 1];
     enum channel_identity identity;
     uint8_t digest[CHANNEL_DIGEST_SIZE];
+    const char *(*digest_difference)(const uint8_t ours[CHANNEL_DIGEST_SIZE],
+                                     const uint8_t theirs[CHANNEL_DIGEST_SIZE]);
     uint64_t run;
     const struct channel_key *key;
     int64_t silence_ns;

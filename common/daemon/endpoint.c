@@ -591,6 +591,7 @@ static int open_channel(struct endpoint *ep, struct error *err)
         .n_paths = n,
     };
     pair_config_digest(ep->pair, config.digest);
+    config.digest_difference = pair_config_digest_difference;
     return channel_open(&config, &channel_ops, ep, &ep->channel, err);
 }
 
