@@ -274,6 +274,7 @@ static bool take_batch(struct replica *r, void *message, size_t size)
         taken = true;
     } else if (count > 0) {
         r->duplicates++;
+        r->ack_now = true; // sent again: what was said of it is lost
     }
     return taken;
 }

@@ -147,6 +147,12 @@ static bool outstanding(const struct sender *s)
     return s->at.received < s->sent || s->barrier_done < s->barrier_number;
 }
 
+// Everything has arrived, but what became of it may have been said into a cut.
+static bool untold(const struct sender *s)
+{
+    return !outstanding(s) && s->at.durable < s->sent;
+}
+
 static void go_back(struct sender *s, int64_t now_ns)
 {
     move_cursor(s, s->at.received + 1);
@@ -186,7 +192,7 @@ static bool is_due(struct sender *s, uint64_t numbered, int64_t now_ns)
             return true;
         s->deadline = s->waiting_since + s->config.linger_ns;
     }
-    if (outstanding(s))
+    if (outstanding(s) || untold(s))
         s->deadline = MIN(s->deadline, s->progress_at + s->config.silence_ns);
     return false;
 }
@@ -235,6 +241,8 @@ bool sender_next(struct sender *s, int64_t now_ns, struct sender_message *ret_me
         return false;
     if (outstanding(s) && now_ns >= s->progress_at + s->config.silence_ns)
         go_back(s, now_ns);
+    if (untold(s) && now_ns >= s->progress_at + s->config.silence_ns)
+        (void)sender_barrier(s); // its answer says everything
     if (!is_due(s, unsafe_numbered(s->unsafe), now_ns))
         return false;
     build(s, ret_message);
@@ -270,8 +278,12 @@ int64_t sender_deadline(const struct sender *s)
 
 void sender_rewind(struct sender *s, int64_t now_ns)
 {
-    if (sender_running(s) && outstanding(s))
+    if (!sender_running(s))
+        return;
+    if (outstanding(s))
         go_back(s, now_ns);
+    else if (s->at.applied < s->sent)
+        (void)sender_barrier(s); // what was said meanwhile may be lost: its answer says everything
 }
 
 // ---- Acknowledgements ----
