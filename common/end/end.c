@@ -457,6 +457,16 @@ static void take_start(struct end *e, const struct end_event *ev)
 
 // ---- rules ----
 
+static bool destroy_rule(struct end *e)
+{
+    if (!e->destroying || e->exports != EXPORTS_CLOSED)
+        return false;
+    e->destroying = e->frozen = false;
+    end_act(e, ACT_DESTROY);
+    e->apps = APPS_STOPPED;
+    return true;
+}
+
 static bool consent_rule(struct end *e)
 {
     // Saves become durable in order.
@@ -602,6 +612,7 @@ void end_step(struct end *e, int64_t now, const struct end_data *data,
     unsigned rounds = 0;
     do {
         again = consent_rule(e);
+        again |= destroy_rule(e);
         again |= save_rule(e);
         again |= address_off_rule(e);
         again |= silence_rule(e);

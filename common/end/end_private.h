@@ -208,6 +208,7 @@ struct end {
     int64_t lag_ns;      // since when the lag has been small
     int64_t deadline_ns; // last one given to the guard
     bool freezing, frozen, thawing;
+    bool destroying; // yielded: what runs is destroyed as soon as the queue is gone
     bool again_by_take; // SUSPENDED on the way to another state: goes on by the steps of a takeover
     uint64_t bound_ticket, bound_asked, bound_given;
     bool store_failed;

@@ -101,15 +101,18 @@ void session_end(struct end *e, const char *why)
 static void yield_role(struct end *e)
 {
     end_address(e, false);
-    end_act(e, ACT_DESTROY);
-    e->apps = APPS_STOPPED;
-    if (e->exports != EXPORTS_CLOSED) {
-        end_act(e, ACT_ABANDON);
-        e->exports = EXPORTS_CLOSING;
+    // Destroying takes away the guard's mark as well: without it, a restart would go on with the queue if that were
+    // still there.
+    end_act(e, ACT_ABANDON);
+    e->exports = EXPORTS_CLOSING;
+    e->destroying = true;
+    if (!e->frozen && !e->freezing) {
+        end_act(e, ACT_DESTROY);
+        e->apps = APPS_STOPPED;
     }
     e->gate = GATE_CLOSED;
     e->gate_pending = false;
-    e->frozen = e->freezing = e->thawing = e->again_by_take = false;
+    e->freezing = e->thawing = e->again_by_take = false;
     e->given.out = false;
     e->attached = 0;
     e->store_failed = false;
@@ -119,8 +122,8 @@ static void follow(struct end *e)
 {
     if (e->state == END_PASSIVE)
         return;
-    bool served =
-        e->state == END_ACTIVE || e->state == END_SUSPENDED || e->state == END_HANDED_OVER;
+    bool served = e->state == END_ACTIVE || e->state == END_SUSPENDED ||
+                  e->state == END_HANDED_OVER || e->st.role == ROLE_ACTIVE;
     // What the old reign leaves: the address is taken off before anything else.
     if (served || e->frozen)
         yield_role(e);
