@@ -262,11 +262,30 @@ void fault_on_action(struct host *h, const struct end_action *a)
 {
     struct sim *s = h->sim;
     bool often = a->type == ACT_SEND || a->type == ACT_DEADLINE || a->type == ACT_HISTORY;
-    if (s->phase != PHASE_FAULTS || often || !s->fault_rate || !chance(s, s->fault_rate))
+    if (s->phase != PHASE_FAULTS || often || !s->fault_rate)
+        return;
+    // What is done in several steps is over soon: there they come more often.
+    enum end_role_state state = h->view.state;
+    bool steps = state == END_TAKING_OVER || state == END_HANDING_OVER || state == END_HANDED_OVER ||
+                 state == END_PROBING || state == END_SUSPENDED;
+    if (!chance(s, steps ? 4 * s->fault_rate : s->fault_rate))
         return;
     int64_t at = s->now + (chance(s, 300) ? 0 : some_ms(s, 0, 6));
     struct host *whom = chance(s, 700) ? h : other(h);
     plan_world(s, at, whom, strike, draw(s));
+}
+
+static void switch_over(struct host *h, void *arg, uint64_t n)
+{
+    struct end_event ev = {.type = EV_COMMAND};
+    (void)arg;
+    (void)n;
+    struct host *active = h->view.active ? h : other(h);
+    if (h->sim->phase != PHASE_FAULTS || !active->running || !active->started)
+        return;
+    ev.command.command = COMMAND_SWITCH;
+    trace(h->sim, active, "operator: switch");
+    report_event(active, &ev);
 }
 
 static void calm(struct host *h, void *arg, uint64_t n)
@@ -305,5 +324,8 @@ void faults_init(struct sim *s)
         int64_t at = s->now + NS_PER_S + (int64_t)rnd(s, (uint64_t)span);
         plan_world(s, at, &s->host[rnd(s, 2)], strike, draw(s));
     }
+    if (chance(s, 400)) // a switchover at a time at which it is likely to be possible
+        plan_world(s, s->now + 2 * NS_PER_S + (int64_t)rnd(s, (uint64_t)span), &s->host[0],
+                   switch_over, 0);
     plan_world(s, s->faults_end, &s->host[0], calm, 0);
 }

@@ -40,7 +40,7 @@ static void answered(struct update *update, int status)
     struct guest_op *op = update->owner;
     struct host *h = op->host;
     op->state = OP_FREE;
-    if (!op->lost && !h->dying)
+    if (!op->lost && !h->dying && h->front.served) // else its connection has ended
         judge_answer(h, op, status);
 }
 
