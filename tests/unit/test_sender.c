@@ -186,6 +186,26 @@ static void test_barriers(void **state)
     destroy(f);
 }
 
+// Everything has arrived; that it is durable was said into a cut, and nothing else follows.
+static void test_lost_ack(void **state)
+{
+    struct fixture *f = make();
+    start(f);
+    number(f, 4096);
+    (void)sender_barrier(f->sender);
+    assert_true(next(f));
+    sender_sent(f->sender, f->now);
+    f->received = 1;
+    f->barrier = le64_get(((const struct batch *)f->message.iov[0].iov_base)->barrier);
+    assert_int_equal(give(f, ack_of(f, 0)), 0);
+    assert_false(next(f));
+    f->now = sender_deadline(f->sender);
+    assert_true(next(f));
+    assert_true(f->message.barrier);
+    assert_int_equal(f->message.records, 0);
+    destroy(f);
+}
+
 // ---- What an acknowledgement may say ----
 
 static void test_lies(void **state)
@@ -474,7 +494,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_linger),      cmocka_unit_test(test_full_batch),
-        cmocka_unit_test(test_barriers),    cmocka_unit_test(test_lies),
+        cmocka_unit_test(test_barriers),    cmocka_unit_test(test_lost_ack),
+           cmocka_unit_test(test_lies),
         cmocka_unit_test(test_peer_fails),  cmocka_unit_test(test_peer_full),
         cmocka_unit_test(test_resend_once), cmocka_unit_test(test_sessions),
         cmocka_unit_test(test_lossy_link),

@@ -288,6 +288,32 @@ static void test_flush_spans_volumes(void **state)
     destroy(f);
 }
 
+// The store is closed: the sync under way ends, the flush behind it never gets one. Nothing is at a store then.
+static void test_flush_waits_at_the_end(void **state)
+{
+    struct fixture *f = make(UPDATES_ASYNC, 2 << 20);
+    submit(f, &f->requests[0], UPDATE_FLUSH, 0, 0, 0, 0);
+    updates_kick(f->updates);
+    submit(f, &f->requests[1], UPDATE_FLUSH, 0, 0, 0, 0);
+    updates_kick(f->updates);
+    fake_complete(&f->blocks[0], 0, 0);
+    f->updates = updates_free(f->updates);
+    f->unsafe = unsafe_free(f->unsafe);
+    free(f);
+}
+
+// The seq from which the gate is held is the last one until the epoch is opened.
+static void test_no_mark_while_held(void **state)
+{
+    struct fixture *f = make(UPDATES_SYNC, 2 << 20);
+    uint64_t seq = 0;
+    (void)updates_set_gate(f->updates, UPDATES_HELD);
+    assert_int_equal(updates_mark(f->updates, MARK_RESYNC_BEGIN, 0, &seq), -EAGAIN);
+    (void)updates_set_gate(f->updates, UPDATES_ALONE);
+    assert_int_equal(updates_mark(f->updates, MARK_RESYNC_BEGIN, 0, &seq), 0);
+    destroy(f);
+}
+
 // A flush joins only a sync that is not yet submitted; those that wait share the next one.
 static void test_flush_joins(void **state)
 {
@@ -1000,6 +1026,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_flush_answers),
         cmocka_unit_test(test_flush_spans_volumes),
         cmocka_unit_test(test_flush_joins),
+        cmocka_unit_test(test_flush_waits_at_the_end),
+        cmocka_unit_test(test_no_mark_while_held),
         cmocka_unit_test(test_fua),
         cmocka_unit_test(test_failed_write),
         cmocka_unit_test(test_failed_flush),
