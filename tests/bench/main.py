@@ -64,6 +64,7 @@ def chosen(options, top):
     found = []
     for word in options.measure:
         fitting = [load for load in loads.LOADS.values() if load.name.startswith(word)]
+        fitting = [load for load in fitting if load.name == word] or fitting
         if not fitting and word != WHOLE:
             top.error(f"no measure {word!r}; --list shows them")
         found += [load for load in fitting if load not in found]
