@@ -64,8 +64,8 @@ static enum copy_state read_copy(int fd, uint8_t *buffer, uint64_t *ret_version,
     if (le32_get(h.magic) != TWIN_MAGIC || !checksum_same(le64_get(h.header_sum), header_sum(h)) ||
         size > TWIN_PAYLOAD_MAX)
         return COPY_DAMAGED;
-    // Versions only rise: after one that leaves no room above it, what is saved next would count as older.
-    if (le64_get(h.version) > INT64_MAX)
+    // Versions rise from 1: after one that leaves no room above it, what is saved next would count as older.
+    if (le64_get(h.version) == 0 || le64_get(h.version) > INT64_MAX)
         return COPY_DAMAGED;
     if (!checksum_same(le64_get(h.payload_sum), checksum64(buffer + sizeof(h), size)))
         return COPY_DAMAGED;
@@ -113,6 +113,7 @@ static int load_newest(struct twin *twin, const char *path, void *payload, size_
                        size_t *ret_size, struct error *err)
 {
     int damaged = 0;
+    int best = 0;
     size_t best_size = 0;
     for (int i = 0; i < 2; i++) {
         uint64_t version = 0;
@@ -122,13 +123,14 @@ static int load_newest(struct twin *twin, const char *path, void *payload, size_
             damaged++;
         if (state != COPY_GOOD || version <= twin->version)
             continue;
-        if (size > limit)
-            return error_set(err, -EUCLEAN, "%s.%d holds %zu bytes; at most %zu make sense", path, i,
-                             size, limit);
-        memcpy(payload, twin->buffer + sizeof(struct twin_header), size);
-        twin->version = version;
+        memcpy(payload, twin->buffer + sizeof(struct twin_header), MIN(size, limit));
+        twin->version = version; // also of one that is refused: what is saved next stands above it
+        best = i;
         best_size = size;
     }
+    if (best_size > limit)
+        return error_set(err, -EUCLEAN, "%s.%d holds %zu bytes; at most %zu make sense", path, best,
+                         best_size, limit);
     // One damaged copy beside an empty one: the very first save was torn, or the only copy rotted. The two cannot be
     // told apart, so it counts as damage.
     if (twin->version == 0 && damaged > 0)

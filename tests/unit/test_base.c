@@ -107,6 +107,27 @@ static void twin_with_an_impossible_version_is_damaged(void **state)
     twin_free(twin);
 }
 
+// What is too large to be ours is damage, and can be overwritten like any other.
+static void twin_that_is_too_large_can_be_overwritten(void **state)
+{
+    char path[256], got[64];
+    struct error err = {0};
+    struct twin *twin = NULL;
+    size_t size;
+    snprintf(path, sizeof(path), "%s/large", dir);
+    assert_int_equal(twin_open(path, got, sizeof(got), &twin, &size, &err), 0);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(twin_save(twin, "much too large", 14, &err), 0);
+    twin = twin_free(twin);
+    assert_int_equal(twin_open(path, got, 13, &twin, &size, &err), -EUCLEAN);
+    assert_int_equal(twin_save(twin, "saved", 5, &err), 0);
+    twin = twin_free(twin);
+    assert_int_equal(twin_open(path, got, 13, &twin, &size, &err), 0);
+    assert_int_equal(size, 5);
+    assert_memory_equal(got, "saved", 5);
+    twin_free(twin);
+}
+
 // Invariant of twin.h: whatever single copy is damaged, the other one counts; damage is never "empty".
 static void twin_survives_a_torn_copy(void **state)
 {
@@ -161,6 +182,7 @@ int main(void)
         cmocka_unit_test(file_replace_gives_old_or_new),
         cmocka_unit_test(twin_survives_a_torn_copy),
         cmocka_unit_test(twin_with_an_impossible_version_is_damaged),
+        cmocka_unit_test(twin_that_is_too_large_can_be_overwritten),
     };
     return cmocka_run_group_tests(tests, make_dir, drop_dir);
 }
