@@ -194,7 +194,7 @@ OBJECT(timing_object, struct pair_timing_config, timing_fields, "timing", "When 
 
 #define QUEUES(m) offsetof(struct pair_queues_config, m)
 static const struct field queues_fields[] = {
-    {"memory", FIELD_SIZE, .offset = QUEUES(memory), .min = 64 * MIB, .max = 64 * GIB,
+    {"memory", FIELD_SIZE, .offset = QUEUES(memory), .min = 136 * MIB, .max = 64 * GIB,
      .preset = "256M", .help = "Limit of the unsafe queue in shared memory."},
     {"spill", FIELD_SIZE, .offset = QUEUES(spill), .min = 0, .max = PIB, .preset = "4G",
      .help = "Limit of the unsafe queue on disk, used when memory is full."},

@@ -47,7 +47,7 @@ static const char config_sample[] =
     "  ],\n"
     "  \"timing\": {\"heartbeat_ms\": 200, \"timeout_ms\": 2000, \"decision_ms\": 3000,\n"
     "             \"margin_ms\": 400},\n"
-    "  \"queues\": {\"memory\": \"128M\", \"spill\": 0, \"safe\": \"1 GiB\", \"overflow\": "
+    "  \"queues\": {\"memory\": \"192M\", \"spill\": 0, \"safe\": \"1 GiB\", \"overflow\": "
     "\"throttle\"},\n"
     "  \"resync\": {\"share\": 30, \"rate\": \"50M\"},\n"
     "  \"takeover\": \"manual\", \"slow\": \"alone\", \"split\": \"both-stop\",\n"

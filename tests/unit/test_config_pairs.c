@@ -64,7 +64,7 @@ static void digest_leaves_out_what_an_end_settles_itself(void **state)
     assert_null(difference("2001:DB8:0::10", "2001:db8::10"));
     assert_null(difference("\"eth0\"", "\"eth7\""));
     assert_null(difference("/dev/vg/logs", "/dev/vg/log2"));
-    assert_null(difference("\"128M\"", "\"256M\""));
+    assert_null(difference("\"192M\"", "\"256M\""));
     assert_null(difference("\"manual\"", "\"auto\""));
 }
 
