@@ -33,7 +33,8 @@ static void look_at_reply(const uint8_t *data, size_t size)
     CLEANUP_FREE char *text = message_from_reply(&reply);
     ENSURE(text);
     ENSURE(message_to_reply(text, strlen(text), &again, &err) == 0);
-    ENSURE(again.code == reply.code); // the body may differ: a number beyond a double's range is null
+    ENSURE(again.code ==
+           reply.code); // the body may differ: a number beyond a double's range is null
     (void)control_reply_text(&again, "%s", reply.text);
     (void)control_reply_json(&again, strdup("{}"));
     (void)control_reply_refuse(&again, -1, "%s", reply.text);
