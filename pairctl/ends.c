@@ -148,3 +148,20 @@ const struct end *ends_choose(const struct ends *ends, const struct invocation *
     }
     return &ends->items[0];
 }
+
+int ends_run(const struct invocation *call,
+             int (*run)(const struct invocation *call, const struct end *end))
+{
+    struct ends ends;
+    struct error err = {0};
+    int status = EXIT_FAILED;
+    if (ends_gather(&call->options, &ends, &err) < 0) {
+        complain("%s", err.text);
+        return EXIT_FAILED;
+    }
+    const struct end *end = ends_choose(&ends, call, &status);
+    if (end)
+        status = run(call, end);
+    ends_done(&ends);
+    return status;
+}

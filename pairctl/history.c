@@ -70,16 +70,5 @@ static int ask(const struct invocation *call, const struct end *end)
 
 int command_history(const struct invocation *call)
 {
-    struct ends ends;
-    struct error err = {0};
-    int status = EXIT_FAILED;
-    if (ends_gather(&call->options, &ends, &err) < 0) {
-        complain("%s", err.text);
-        return EXIT_FAILED;
-    }
-    const struct end *end = ends_choose(&ends, call, &status);
-    if (end)
-        status = ask(call, end);
-    ends_done(&ends);
-    return status;
+    return ends_run(call, ask);
 }

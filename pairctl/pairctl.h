@@ -127,4 +127,9 @@ const char *format_clean(const char *text, char *buffer, size_t size);
 void complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void pause_ms(int64_t ms);
 
+// Finds the end that the command is for and calls `run` with it. Returns run's exit status, or that of the failure,
+// which is said.
+int ends_run(const struct invocation *call,
+             int (*run)(const struct invocation *call, const struct end *end));
+
 #endif
