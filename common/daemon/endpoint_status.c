@@ -49,8 +49,7 @@ static void fill_volumes(struct endpoint *ep, const struct end_view *view, struc
         const struct pair_volume_config *v = &ep->pair->volumes[i];
         struct status_volume *out = &s->volumes[i];
         uint64_t bit = UINT64_C(1) << i;
-        bool behind = view->active ? view->pending & bit
-                                   : (view->inconsistent & bit) || view->epoch.number == 0;
+        bool behind = ((view->pending | view->inconsistent) & bit) || view->epoch.number == 0;
         SET(out->name, "%s", v->name);
         SET(out->export, "%s", ep->sockets[i]);
         SET(out->store, "%s", pair_volume_store(v, ep->config.side)->path);

@@ -1241,6 +1241,19 @@ static void full_safe_queue_ends_the_grant(void **state)
     assert_false(view(w, 0).alone);
 }
 
+// Between its first epoch and its first stream an end has nobody who is synchronized with it.
+static void first_start_is_not_synchronized_on_the_way(void **state)
+{
+    struct world *w = *state;
+    boot(w, 0, (struct end_start){0});
+    boot(w, 1, (struct end_start){0});
+    w->host[0].hold_saves = true;
+    run(w, 2 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_TAKING_OVER);
+    assert_false(view(w, 0).synchronized);
+    assert_true(view(w, 0).pending != 0);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -1268,6 +1281,7 @@ int main(void)
         T(stopped_end_does_not_go_on_by_itself),
         T(two_gates_wait_at_a_time),
         T(failed_save_is_tried_again),
+        T(first_start_is_not_synchronized_on_the_way),
         T(full_safe_queue_ends_the_grant),
         T(guard_that_acts_by_itself_holds_the_answers),
         T(role_taken_back_is_durable),
