@@ -8,7 +8,7 @@
 
 #include "common/base/error.h"
 #include "common/daemon/mailbox.h"
-#include "common/end/state.h"
+#include "queues/state.h"
 
 struct saver;
 

@@ -25,8 +25,8 @@
 
 #include "common/end/frame.h"
 #include "common/end/meet.h"
-#include "common/end/state.h"
 #include "queues/record.h"
+#include "queues/state.h"
 
 enum end_mode { END_ASYNC, END_SYNC, END_STRICT };
 

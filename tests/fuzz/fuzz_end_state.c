@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What an end remembers through a crash.
-#include "common/end/state.h"
+#include "queues/state.h"
 #include "fuzz.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -2,7 +2,7 @@
 #include "tests/fuzz/seeds_end.h"
 
 #include "common/end/frame.h"
-#include "common/end/state.h"
+#include "queues/state.h"
 #include "fuzz.h"
 
 static void small_history(struct epoch_history *h)

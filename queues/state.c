@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "common/end/state.h"
+#include "queues/state.h"
 
 #include <string.h>
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// What an end must remember through a crash. Kept in two checksummed copies (common/base/twin.h).
-#ifndef END_STATE_H
-#define END_STATE_H
+// What an end must remember through a crash: the format. Kept in two checksummed copies (common/base/twin.h). It lies here
+// because it is made of the epoch history, and because daemon and `pairctl fsck` read it with the same code.
+#ifndef QUEUES_STATE_H
+#define QUEUES_STATE_H
 
 #include <stdbool.h>
 #include <stddef.h>
