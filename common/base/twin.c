@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -20,18 +21,23 @@
 struct twin_header {
     struct le32 magic;
     struct le32 size;
-    struct le64 version; // rises by one with every save; the copy of a save is version % 2
+    struct le64 version; // rises by one with every save; both copies of a save have the same one
     struct le64 payload_sum;
     struct le64 header_sum;
 };
 _Static_assert(sizeof(struct twin_header) == 32, "a format of the disk");
 
-#define FILE_SIZE (sizeof(struct twin_header) + TWIN_PAYLOAD_MAX)
+#define FILE_SIZE TWIN_FILE_SIZE
+_Static_assert(FILE_SIZE == sizeof(struct twin_header) + TWIN_PAYLOAD_MAX, "a format of the disk");
 
 struct twin {
     int fd[2];
+    int newest;       // the copy that is written last: the other one
     uint64_t version; // of the newest readable copy
-    uint8_t *buffer;  // FILE_SIZE bytes
+    size_t size;      // of its payload
+    bool unequal;     // the other copy does not hold the same; `buffer` does
+    char repaired[160];
+    uint8_t *buffer; // FILE_SIZE bytes
 };
 
 static uint64_t header_sum(struct twin_header h)
@@ -39,8 +45,6 @@ static uint64_t header_sum(struct twin_header h)
     h.header_sum = le64_make(0);
     return checksum64(&h, sizeof(h));
 }
-
-enum copy_state { COPY_EMPTY, COPY_DAMAGED, COPY_GOOD };
 
 // A copy of zeros was allocated and never written, or its first write was lost as a whole.
 static bool all_zero(const uint8_t *data, size_t size)
@@ -52,26 +56,50 @@ static bool all_zero(const uint8_t *data, size_t size)
     return true;
 }
 
-static enum copy_state read_copy(int fd, uint8_t *buffer, uint64_t *ret_version, size_t *ret_size)
+static struct twin_copy damaged(const char *what, uint64_t offset)
 {
-    if (file_pread(fd, buffer, FILE_SIZE, 0) < 0)
-        return COPY_DAMAGED;
+    return (struct twin_copy){.state = TWIN_DAMAGED, .what = what, .offset = offset};
+}
+
+// What is in `buffer`, which holds FILE_SIZE bytes.
+static struct twin_copy judge_copy(const uint8_t *buffer)
+{
     struct twin_header h;
     memcpy(&h, buffer, sizeof(h));
     if (all_zero(buffer, sizeof(h)))
-        return all_zero(buffer, FILE_SIZE) ? COPY_EMPTY : COPY_DAMAGED;
+        return all_zero(buffer, FILE_SIZE) ? (struct twin_copy){.state = TWIN_EMPTY}
+                                           : damaged("the header is gone, the content is not", 0);
     size_t size = le32_get(h.size);
-    if (le32_get(h.magic) != TWIN_MAGIC || !checksum_same(le64_get(h.header_sum), header_sum(h)) ||
-        size > TWIN_PAYLOAD_MAX)
-        return COPY_DAMAGED;
+    if (le32_get(h.magic) != TWIN_MAGIC)
+        return damaged("the header does not begin like one", 0);
+    if (!checksum_same(le64_get(h.header_sum), header_sum(h)))
+        return damaged("the header does not match its checksum", 0);
     // Versions rise from 1: after one that leaves no room above it, what is saved next would count as older.
-    if (le64_get(h.version) == 0 || le64_get(h.version) > INT64_MAX)
-        return COPY_DAMAGED;
+    if (size > TWIN_PAYLOAD_MAX || le64_get(h.version) == 0 || le64_get(h.version) > INT64_MAX)
+        return damaged("the header holds impossible numbers", 0);
     if (!checksum_same(le64_get(h.payload_sum), checksum64(buffer + sizeof(h), size)))
-        return COPY_DAMAGED;
-    *ret_version = le64_get(h.version);
-    *ret_size = size;
-    return COPY_GOOD;
+        return damaged("the content does not match its checksum", sizeof(h));
+    return (struct twin_copy){.state = TWIN_GOOD, .version = le64_get(h.version), .size = size};
+}
+
+// A file that ends early counts as if zeros followed.
+static struct twin_copy read_copy(int fd, uint8_t *buffer)
+{
+    size_t have = 0;
+    memset(buffer, 0, FILE_SIZE);
+    while (have < FILE_SIZE) {
+        ssize_t n = pread(fd, buffer + have, FILE_SIZE - have, (off_t)have);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return damaged("it cannot be read from the disk", have);
+        if (n == 0)
+            break;
+        have += (size_t)n;
+    }
+    struct twin_copy copy = judge_copy(buffer);
+    copy.bytes = have;
+    return copy;
 }
 
 static int open_copy(const char *path, int index, int *ret_fd, struct error *err)
@@ -109,45 +137,77 @@ static int sync_parent(const char *path, struct error *err)
 }
 
 // Reads both copies and gives the payload of the newer readable one.
-static int load_newest(struct twin *twin, const char *path, void *payload, size_t limit,
-                       size_t *ret_size, struct error *err)
+static int load_newest(struct twin *twin, const char *path, struct twin_copy copies[2],
+                       void *payload, size_t limit, size_t *ret_size, struct error *err)
 {
-    int damaged = 0;
-    int best = 0;
-    size_t best_size = 0;
+    int bad = 0;
     for (int i = 0; i < 2; i++) {
-        uint64_t version = 0;
-        size_t size = 0;
-        enum copy_state state = read_copy(twin->fd[i], twin->buffer, &version, &size);
-        if (state == COPY_DAMAGED)
-            damaged++;
-        if (state != COPY_GOOD || version <= twin->version)
+        if (twin->fd[i] < 0)
             continue;
-        memcpy(payload, twin->buffer + sizeof(struct twin_header), MIN(size, limit));
-        twin->version = version; // also of one that is refused: what is saved next stands above it
-        best = i;
-        best_size = size;
+        copies[i] = read_copy(twin->fd[i], twin->buffer);
+        bad += copies[i].state == TWIN_DAMAGED;
+        if (copies[i].state != TWIN_GOOD || copies[i].version <= twin->version)
+            continue;
+        memcpy(payload, twin->buffer + sizeof(struct twin_header), MIN(copies[i].size, limit));
+        twin->version = copies[i].version; // also of one that is refused: what is saved next stands above it
+        twin->size = copies[i].size;
+        twin->newest = i;
     }
-    if (best_size > limit)
-        return error_set(err, -EUCLEAN, "%s.%d holds %zu bytes; at most %zu make sense", path, best,
-                         best_size, limit);
+    if (twin->size > limit)
+        return error_set(err, -EUCLEAN, "%s.%d holds %zu bytes; at most %zu make sense", path,
+                         twin->newest, twin->size, limit);
     // One damaged copy beside an empty one: the very first save was torn, or the only copy rotted. The two cannot be
     // told apart, so it counts as damage.
-    if (twin->version == 0 && damaged > 0)
-        return error_set(err, -EUCLEAN, "%s: no readable copy (%d damaged)", path, damaged);
-    *ret_size = best_size;
+    if (twin->version == 0 && bad > 0)
+        return error_set(err, -EUCLEAN, "%s: no readable copy (%d damaged)", path, bad);
+    *ret_size = twin->size;
     return 0;
+}
+
+static int write_copy(struct twin *twin, int index, const void *payload, size_t size, uint64_t version)
+{
+    struct twin_header h = {
+        .magic = le32_make(TWIN_MAGIC),
+        .size = le32_make((uint32_t)size),
+        .version = le64_make(version),
+        .payload_sum = le64_make(checksum64(payload, size)),
+    };
+    h.header_sum = le64_make(header_sum(h));
+    memmove(twin->buffer + sizeof(h), payload, size);
+    memcpy(twin->buffer, &h, sizeof(h));
+    int r = file_pwrite(twin->fd[index], twin->buffer, sizeof(h) + size, 0);
+    return r == 0 && fdatasync(twin->fd[index]) < 0 ? -errno : r;
+}
+
+// A crash may have come between the two copies, or one has rotted: both are to hold the newest again.
+static void make_equal(struct twin *twin, const char *path, const struct twin_copy copies[2], const void *payload)
+{
+    const struct twin_copy *other = &copies[!twin->newest];
+    if (twin->version == 0 || (other->state == TWIN_GOOD && other->version == twin->version))
+        return;
+    if (other->state == TWIN_DAMAGED)
+        (void)snprintf(twin->repaired, sizeof(twin->repaired), "%.80s.%d: %s; the other copy counts", path,
+                       !twin->newest, other->what);
+    memcpy(twin->buffer + sizeof(struct twin_header), payload, twin->size);
+    twin->unequal = true;
+    (void)twin_mirror(twin, NULL);
+}
+
+static int allocate(struct twin *twin, const char *path, struct error *err)
+{
+    twin->fd[0] = twin->fd[1] = -1;
+    twin->buffer = malloc(FILE_SIZE);
+    return twin->buffer ? 0 : error_sys(err, -ENOMEM, "%s", path);
 }
 
 int twin_open(const char *path, void *payload, size_t limit, struct twin **ret_twin,
               size_t *ret_size, struct error *err)
 {
+    struct twin_copy copies[2] = {{.state = TWIN_EMPTY}, {.state = TWIN_EMPTY}};
     struct twin *twin = calloc(1, sizeof(*twin));
     if (!twin)
         return error_sys(err, -ENOMEM, "%s", path);
-    twin->fd[0] = twin->fd[1] = -1;
-    twin->buffer = malloc(FILE_SIZE);
-    int r = twin->buffer ? 0 : error_sys(err, -ENOMEM, "%s", path);
+    int r = allocate(twin, path, err);
     for (int i = 0; i < 2 && r == 0; i++)
         r = open_copy(path, i, &twin->fd[i], err);
     if (r == 0)
@@ -156,35 +216,68 @@ int twin_open(const char *path, void *payload, size_t limit, struct twin **ret_t
         twin_free(twin);
         return r;
     }
-    r = load_newest(twin, path, payload, limit, ret_size, err);
-    if (r < 0 && r != -EUCLEAN) {
-        twin_free(twin);
-        return r;
-    }
+    r = load_newest(twin, path, copies, payload, limit, ret_size, err);
+    if (r == 0)
+        make_equal(twin, path, copies, payload);
     *ret_twin = twin;
+    return r;
+}
+
+static int open_reader(const char *path, int index, int *ret_fd, struct error *err)
+{
+    char name[PATH_SIZE];
+    if (path_format(name, sizeof(name), "%s.%d", path, index) < 0)
+        return error_sys(err, -ENAMETOOLONG, "%s", path);
+    *ret_fd = open(name, O_RDONLY | O_CLOEXEC);
+    return *ret_fd >= 0 || errno == ENOENT ? 0 : error_sys(err, -errno, "cannot open %s", name);
+}
+
+int twin_inspect(const char *path, void *payload, size_t limit, size_t *ret_size,
+                 struct twin_copy ret_copies[2], struct error *err)
+{
+    struct twin twin = {.buffer = NULL};
+    struct twin_copy copies[2] = {{.state = TWIN_MISSING}, {.state = TWIN_MISSING}};
+    int r = allocate(&twin, path, err);
+    for (int i = 0; i < 2 && r == 0; i++)
+        r = open_reader(path, i, &twin.fd[i], err);
+    if (r == 0) {
+        r = load_newest(&twin, path, copies, payload, limit, ret_size, err);
+        memcpy(ret_copies, copies, sizeof(copies));
+    }
+    for (int i = 0; i < 2; i++)
+        cleanup_close(&twin.fd[i]);
+    free(twin.buffer);
     return r;
 }
 
 int twin_save(struct twin *twin, const void *payload, size_t size, struct error *err)
 {
     ENSURE(size <= TWIN_PAYLOAD_MAX);
-    struct twin_header h = {
-        .magic = le32_make(TWIN_MAGIC),
-        .size = le32_make((uint32_t)size),
-        .version = le64_make(twin->version + 1),
-        .payload_sum = le64_make(checksum64(payload, size)),
-    };
-    h.header_sum = le64_make(header_sum(h));
-    memcpy(twin->buffer, &h, sizeof(h));
-    memcpy(twin->buffer + sizeof(h), payload, size);
-    int fd = twin->fd[(twin->version + 1) % 2];
-    int r = file_pwrite(fd, twin->buffer, sizeof(h) + size, 0);
-    if (r == 0 && fdatasync(fd) < 0)
-        r = -errno;
+    twin->unequal = false;
+    int r = write_copy(twin, !twin->newest, payload, size, twin->version + 1);
     if (r < 0)
         return error_sys(err, r, "cannot save state");
+    twin->newest = !twin->newest;
     twin->version++;
+    twin->size = size;
+    twin->unequal = true;
     return 0;
+}
+
+int twin_mirror(struct twin *twin, struct error *err)
+{
+    if (!twin->unequal)
+        return 0;
+    int r = write_copy(twin, !twin->newest, twin->buffer + sizeof(struct twin_header), twin->size, twin->version);
+    if (r < 0)
+        return error_sys(err, r, "cannot save the second copy of the state");
+    twin->unequal = false;
+    return 0;
+}
+
+const char *twin_repaired(const struct twin *twin)
+{
+    return twin->repaired[0] ? twin->repaired : NULL;
 }
 
 struct twin *twin_free(struct twin *twin)

@@ -40,6 +40,9 @@ static void save(struct saver *s, const struct save_letter *l)
     report->ticket = l->ticket;
     report->status = r;
     mailbox_post(s->reports, report);
+    // Nobody waits for the second copy.
+    if (r == 0 && twin_mirror(s->twin, &err) < 0)
+        log_limited(&s->log, LOG_LEVEL_WARNING, "%s", err.text);
 }
 
 static void *run(void *arg)
@@ -68,6 +71,8 @@ static int load(struct saver *s, const char *path, struct end_state *ret_state, 
     size_t size = 0;
     memset(ret_state, 0, sizeof(*ret_state));
     int r = twin_open(path, bytes, sizeof(bytes), &s->twin, &size, err);
+    if (s->twin && twin_repaired(s->twin))
+        log_warning("%s", twin_repaired(s->twin));
     if (r < 0 || size == 0)
         return r;
     const char *broken = state_decode(bytes, size, ret_state);

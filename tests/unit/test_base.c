@@ -134,6 +134,7 @@ static void twin_survives_a_torn_copy(void **state)
     char path[256], got[64];
     struct error err = {0};
     struct twin *twin = NULL;
+    struct twin_copy copies[2];
     size_t size = 99;
     snprintf(path, sizeof(path), "%s/state", dir);
     assert_int_equal(twin_open(path, got, sizeof(got), &twin, &size, &err), 0);
@@ -144,14 +145,37 @@ static void twin_survives_a_torn_copy(void **state)
     assert_int_equal(twin_open(path, got, sizeof(got), &twin, &size, &err), 0);
     assert_int_equal(size, 6);
     assert_memory_equal(got, "second", 6);
+    assert_null(twin_repaired(twin));
     twin = twin_free(twin);
 
-    damage_byte(path, 0, 33); // the second save lies in copy 0
+    // The opening has made both copies equal: nothing older comes back, whichever rots.
+    for (int copy = 0; copy < 2; copy++) {
+        damage_byte(path, copy, 33);
+        memset(got, 0, sizeof(got));
+        assert_int_equal(twin_open(path, got, sizeof(got), &twin, &size, &err), 0);
+        assert_memory_equal(got, "second", 6);
+        assert_non_null(strstr(twin_repaired(twin), copy ? "state.1: the content" : "state.0: the content"));
+        twin = twin_free(twin);
+    }
+
+    // A crash in the middle of a save leaves the former content.
     assert_int_equal(twin_open(path, got, sizeof(got), &twin, &size, &err), 0);
-    assert_memory_equal(got, "first", 5);
+    assert_int_equal(twin_save(twin, "third", 5, &err), 0);
+    twin = twin_free(twin);
+    assert_int_equal(twin_inspect(path, got, sizeof(got), &size, copies, &err), 0);
+    assert_memory_equal(got, "third", 5);
+    int last = copies[1].version > copies[0].version;
+    assert_int_equal(copies[last].version, copies[!last].version + 1);
+    damage_byte(path, last, 33);
+    assert_int_equal(twin_open(path, got, sizeof(got), &twin, &size, &err), 0);
+    assert_memory_equal(got, "second", 6);
     twin = twin_free(twin);
 
+    damage_byte(path, 0, 33);
     damage_byte(path, 1, 3);
+    assert_int_equal(twin_inspect(path, got, sizeof(got), &size, copies, &err), -EUCLEAN);
+    assert_int_equal(copies[0].offset, 32);
+    assert_int_equal(copies[1].offset, 0);
     assert_int_equal(twin_open(path, got, sizeof(got), &twin, &size, &err), -EUCLEAN);
     assert_non_null(twin);
     assert_int_equal(twin_save(twin, "again", 5, &err), 0);
