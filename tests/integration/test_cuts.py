@@ -130,7 +130,9 @@ def test_channel_cut_one_way(lab, sender):
 
 
 def test_nothing_that_the_secondary_sends_arrives(lab):
-    """It is the isolated one: no waypoint answers it, so it does not take over. The primary goes alone."""
+    """It still hears the primary, and hears its no, or finds that no waypoint answers: whichever is first, it does not
+    take over. The primary goes alone.
+    """
     since = time.time()
     lab.cut("channel", "--one-way", "secondary")
     lab.cut("public", "--one-way", "secondary")
@@ -139,7 +141,20 @@ def test_nothing_that_the_secondary_sends_arrives(lab):
     lab.heal()
     lab.wait_promotable("primary")
     said = steps(lab, "secondary", since)
-    assert [text for text in said if "no waypoint answers" in text], said
+    assert not [text for text in said if "-> taking over" in text], said
+
+
+def test_an_isolated_secondary_does_not_take_over(lab):
+    """It hears nothing and holds a grant: it asks, no waypoint answers, and so it is the isolated one."""
+    since = time.time()
+    lab.cut("channel")
+    lab.cut("public", "secondary")
+    lab.wait_until(lambda: [text for text in steps(lab, "secondary", since) if "no waypoint answers" in text],
+                   "the secondary to find itself isolated")
+    lab.wait_for("secondary", "stale", role="passive", stale_ms=lambda ms: ms is not None)
+    lab.heal()
+    lab.wait_promotable("primary")
+    said = steps(lab, "secondary", since)
     assert not [text for text in said if "-> taking over" in text], said
 
 
