@@ -69,7 +69,7 @@ static void take_header(struct safe_segment *s, const struct safe_header *h, uns
 static int read_headers(struct safe_segment *s, uint64_t pair, enum safe_header_state *ret_state)
 {
     struct safe_header copy[2];
-    enum safe_header_state state[2];
+    enum safe_header_state *state = s->copies;
 
     for (unsigned i = 0; i < 2; i++) {
         int rc = s->disk->ops->read(s->file, i * SAFE_HEADER_STEP, &copy[i], sizeof(copy[i]));

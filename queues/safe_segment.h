@@ -68,6 +68,7 @@ struct safe_segment {
     uint64_t salt, number, previous, floor, first_seq, epoch, durable;
     uint64_t end;         // where the next entry goes, or what was found in it ends
     unsigned header_copy; // the copy that was written last, 0 or 1
+    enum safe_header_state copies[2]; // of the header, as they were when it was opened
     bool spoilt;          // its header was bad when it was opened
     bool dirty;           // written since its last sync was started
     struct disk_sync sync;

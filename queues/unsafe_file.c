@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Making, mapping and believing the file of an unsafe queue. unsafe_file.h says how it is laid out
-// and what a crash may leave in it; everything that is read from a file that was there before is
-// checked here first, and nowhere else.
+// Making and mapping the file of an unsafe queue. unsafe_file.h says how it is laid out and what a crash may leave in
+// it; everything that is read from a file that was there before is checked first, here (what it is) and in
+// unsafe_check.c (what is in it), and nowhere else.
 #include "queues/unsafe_file.h"
 
 #include <errno.h>
@@ -84,13 +84,14 @@ uint64_t unsafe_slot_sum(const struct unsafe_slot *slot)
 // Maps the ring twice in a row into addresses that were reserved for both.
 static int map_ring(struct unsafe_file *file, struct error *err)
 {
+    int share = file->looking ? MAP_PRIVATE : MAP_SHARED;
     size_t bytes = file->ring_bytes;
     uint8_t *ring = mmap(NULL, 2 * bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (ring == MAP_FAILED)
         return error_sys(err, -errno, "unsafe queue: no addresses for twice %zu bytes", bytes);
     file->ring = ring;
     for (int i = 0; i < 2; i++) {
-        if (mmap(ring + (size_t)i * bytes, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+        if (mmap(ring + (size_t)i * bytes, bytes, PROT_READ | PROT_WRITE, share | MAP_FIXED,
                  file->fd, (off_t)file->ring_at) == MAP_FAILED)
             return error_sys(err, -errno, "unsafe queue: cannot map its ring");
     }
@@ -99,7 +100,8 @@ static int map_ring(struct unsafe_file *file, struct error *err)
 
 static int map_base(struct unsafe_file *file, struct error *err)
 {
-    uint8_t *base = mmap(NULL, file->base_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file->fd, 0);
+    uint8_t *base = mmap(NULL, file->base_bytes, PROT_READ | PROT_WRITE,
+                         file->looking ? MAP_PRIVATE : MAP_SHARED, file->fd, 0);
     if (base == MAP_FAILED)
         return error_sys(err, -errno, "unsafe queue: cannot map its tables");
     lay_out(file, base);
@@ -265,8 +267,7 @@ static const char *super_invalid(const struct unsafe_super *super, uint64_t pair
     return NULL;
 }
 
-static int read_super(int fd, const struct unsafe_config *config, struct unsafe_super *super,
-                      struct error *err)
+static int read_super(int fd, uint64_t pair, struct unsafe_super *super, struct error *err)
 {
     struct stat st;
     if (fstat(fd, &st) < 0)
@@ -276,171 +277,49 @@ static int read_super(int fd, const struct unsafe_config *config, struct unsafe_
         return error_sys(err, -errno, "unsafe queue: cannot read it");
     if (n != sizeof(*super) || super->magic == 0)
         return error_set(err, -ENOENT, "unsafe queue: it was never finished");
-    const char *reason = super_invalid(super, config->pair, (uint64_t)st.st_size);
-    if (reason)
-        return error_set(err, -EUCLEAN, "unsafe queue: %s", reason);
-    if (super->boot != config->boot)
-        return error_set(err, -ESTALE, "unsafe queue: it is of another boot of this machine");
-    return 0;
+    const char *reason = super_invalid(super, pair, (uint64_t)st.st_size);
+    return reason ? error_set(err, -EUCLEAN, "unsafe queue: %s", reason) : 0;
+}
+
+// Takes over `fd`.
+static int map_all(int fd, bool looking, const struct unsafe_super *super, struct unsafe_file *ret_file,
+                   struct error *err)
+{
+    struct unsafe_file file = {
+        .fd = fd,
+        .looking = looking,
+        .ring_bytes = super->ring_bytes,
+        .payload_max = super->payload_max,
+        .records = super->records,
+    };
+    lay_out(&file, NULL);
+    int r = map_parts(&file, err);
+    if (r < 0)
+        unsafe_file_unmap(&file);
+    else
+        *ret_file = file;
+    return r;
 }
 
 int unsafe_file_map(int fd, const struct unsafe_config *config, struct unsafe_file *ret_file,
                     struct error *err)
 {
     struct unsafe_super super;
-    struct unsafe_file file = {.fd = fd};
-    int r = read_super(fd, config, &super, err);
-    if (r == 0) {
-        file.ring_bytes = super.ring_bytes;
-        file.payload_max = super.payload_max;
-        file.records = super.records;
-        lay_out(&file, NULL);
-        r = map_parts(&file, err);
-    }
-    if (r < 0) {
-        unsafe_file_unmap(&file);
-        return r;
-    }
-    *ret_file = file;
-    return 0;
+    int r = read_super(fd, config->pair, &super, err);
+    if (r == 0 && super.boot != config->boot)
+        r = error_set(err, -ESTALE, "unsafe queue: it is of another boot of this machine");
+    if (r == 0)
+        return map_all(fd, false, &super, ret_file, err);
+    (void)close(fd);
+    return r;
 }
 
-// ---- Believing what is in it ----
-
-uint64_t unsafe_file_floor(const struct unsafe_file *file)
+int unsafe_file_look(int fd, uint64_t pair, struct unsafe_file *ret_file, struct error *err)
 {
-    uint64_t floor = atomic_load_explicit(&file->state->numbered, memory_order_relaxed);
-    for (int i = 0; i < UNSAFE_READERS_MAX; i++) {
-        struct unsafe_reader *reader = &file->state->readers[i];
-        if (atomic_load_explicit(&reader->attached, memory_order_relaxed) == 0)
-            continue;
-        uint64_t released = atomic_load_explicit(&reader->released, memory_order_acquire);
-        floor = MIN(floor, released);
-    }
-    return floor;
-}
-
-static const char *state_invalid(const struct unsafe_file *file)
-{
-    const struct unsafe_state *state = file->state;
-    uint64_t numbered = atomic_load(&state->numbered);
-    if (state->bound > INT64_MAX)
-        return "impossible bound of its seqs";
-    if (numbered < file->super->start || numbered > state->bound)
-        return "its last seq lies outside of its bounds";
-    for (int i = 0; i < UNSAFE_READERS_MAX; i++) {
-        uint32_t attached = atomic_load(&state->readers[i].attached);
-        uint64_t released = atomic_load(&state->readers[i].released);
-        if (attached > 1)
-            return "a reader is neither attached nor detached";
-        if (attached && (released > numbered || released < file->super->start ||
-                         numbered - released > file->records))
-            return "a reader's position is impossible";
-    }
-    return NULL;
-}
-
-// The record of the next seq may be there, complete but not counted; one behind that cannot be.
-static bool counts_too_few(const struct unsafe_file *file, uint64_t numbered)
-{
-    const struct record *record = &file->record[(numbered + 2) % file->records];
-    return !record_invalid(record) && le64_get(record->seq) == numbered + 2;
-}
-
-static const char *place_invalid(const struct unsafe_file *file, uint64_t position, uint32_t bytes)
-{
-    if (bytes > file->payload_max)
-        return "a payload is larger than its limit";
-    if (position > INT64_MAX)
-        return "a payload lies at an impossible position";
-    return NULL;
-}
-
-static const char *record_wrong(const struct unsafe_file *file, uint64_t seq, bool with_payload)
-{
-    const struct record *record = &file->record[seq % file->records];
-    const char *reason = record_invalid(record);
-    if (reason)
-        return reason;
-    if (le64_get(record->seq) != seq)
-        return "a record stands in the place of another one";
-    uint32_t bytes = le32_get(record->payload);
-    if (bytes == 0 || !with_payload)
-        return NULL;
-    uint64_t position = file->place[seq % file->records];
-    reason = place_invalid(file, position, bytes);
-    if (reason)
-        return reason;
-    if (!record_payload_matches(record, file->ring + position % file->ring_bytes))
-        return "a payload does not match its checksum";
-    return NULL;
-}
-
-static const char *slot_invalid(const struct unsafe_file *file, const struct unsafe_slot *slot)
-{
-    if (!checksum_same(slot->sum, unsafe_slot_sum(slot)))
-        return "an update in flight does not match its checksum";
-    if (slot->type != RECORD_WRITE && slot->type != RECORD_ZERO && slot->type != RECORD_DISCARD)
-        return "an update in flight is of an unknown type";
-    if ((slot->flags & ~RECORD_NO_HOLE) != 0 || (slot->flags != 0 && slot->type != RECORD_ZERO))
-        return "an update in flight has an unknown flag";
-    if (slot->object >= RECORD_OBJECTS_MAX || slot->length == 0 || slot->offset > INT64_MAX ||
-        slot->length > INT64_MAX - slot->offset)
-        return "an update in flight has an impossible range";
-    if (slot->payload != (slot->type == RECORD_WRITE ? slot->length : 0))
-        return "an update in flight has a payload of the wrong size";
-    return place_invalid(file, slot->position, slot->payload);
-}
-
-static const char *slots_wrong(struct unsafe_file *file, uint64_t numbered)
-{
-    for (unsigned i = 0; i < UNSAFE_SLOTS; i++) {
-        struct unsafe_slot *slot = &file->slot[i];
-        uint32_t state = atomic_load(&slot->state);
-        if (state == SLOT_EMPTY)
-            continue;
-        if (state != SLOT_COMMITTED)
-            return "an update in flight is in an unknown state";
-        if (slot->seq > numbered + 1)
-            return "an update in flight has a seq from the future";
-        const char *reason = slot_invalid(file, slot);
-        if (reason)
-            return reason;
-    }
-    return NULL;
-}
-
-// Only after everything was found right: until here the file is as the predecessor left it.
-static void settle_slots(struct unsafe_file *file, uint64_t numbered)
-{
-    for (unsigned i = 0; i < UNSAFE_SLOTS; i++) {
-        struct unsafe_slot *slot = &file->slot[i];
-        if (atomic_load(&slot->state) == SLOT_EMPTY)
-            continue;
-        if (slot->seq != 0 && slot->seq <= numbered)
-            atomic_store(&slot->state, SLOT_EMPTY);
-        else
-            slot->seq = 0;
-    }
-}
-
-int unsafe_file_check(struct unsafe_file *file, struct error *err)
-{
-    uint64_t numbered = atomic_load(&file->state->numbered);
-    const char *reason = state_invalid(file);
-    if (reason)
-        return error_set(err, -EUCLEAN, "unsafe queue: %s", reason);
-    uint64_t floor = unsafe_file_floor(file);
-    if (numbered != file->super->start)
-        reason = record_wrong(file, numbered, false);
-    if (!reason && counts_too_few(file, numbered))
-        reason = "there are records behind its last seq";
-    for (uint64_t seq = floor + 1; seq <= numbered && !reason; seq++)
-        reason = record_wrong(file, seq, true);
-    if (!reason)
-        reason = slots_wrong(file, numbered);
-    if (reason)
-        return error_set(err, -EUCLEAN, "unsafe queue: %s", reason);
-    settle_slots(file, numbered);
-    return 0;
+    struct unsafe_super super;
+    int r = read_super(fd, pair, &super, err);
+    if (r == 0)
+        return map_all(fd, true, &super, ret_file, err);
+    (void)close(fd);
+    return r;
 }

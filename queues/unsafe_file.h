@@ -27,6 +27,7 @@
 #define QUEUES_UNSAFE_FILE_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -80,6 +81,7 @@ _Static_assert(sizeof(struct unsafe_slot) == UNSAFE_LINE, "a slot is a cache lin
 
 struct unsafe_file {
     int fd;
+    bool looking;  // mapped so that no store reaches the file
     uint8_t *base; // super to records
     size_t base_bytes;
     uint8_t *ring; // 2 * ring_bytes of addresses
@@ -100,6 +102,8 @@ int unsafe_file_create(const char *path, const struct unsafe_config *config,
 // Takes over `fd`, also on failure. Checks super and sizes; the codes are those of unsafe_open().
 int unsafe_file_map(int fd, const struct unsafe_config *config, struct unsafe_file *ret_file,
                     struct error *err);
+// The same, whatever boot it is of, from a file that may be opened for reading only: what is stored stays in memory.
+int unsafe_file_look(int fd, uint64_t pair, struct unsafe_file *ret_file, struct error *err);
 void unsafe_file_unmap(struct unsafe_file *file);
 
 // Makes sure that the first `bytes` of the ring have memory behind them, so that a full tmpfs is an
