@@ -33,3 +33,6 @@ test_sender_LDADD = $(QUEUES_LIBS)
 check_PROGRAMS += test_segments
 test_segments_SOURCES = test_segments.c passive_help.c passive_help.h
 test_segments_LDADD = $(top_builddir)/common/store/libstore.a $(QUEUES_LIBS)
+check_PROGRAMS += test_intent
+test_intent_SOURCES = test_intent.c
+test_intent_LDADD = $(QUEUES_LIBS)
