@@ -9,6 +9,9 @@ test_epoch_LDADD = $(QUEUES_LIBS)
 check_PROGRAMS += test_safe
 test_safe_SOURCES = test_safe.c fake_disk.c fake_disk.h passive_help.c passive_help.h
 test_safe_LDADD = $(QUEUES_LIBS)
+check_PROGRAMS += test_salvage
+test_salvage_SOURCES = test_salvage.c fake_disk.c fake_disk.h
+test_salvage_LDADD = $(QUEUES_LIBS)
 check_PROGRAMS += test_replica
 test_replica_SOURCES = test_replica.c fake_volume.c fake_volume.h fake_disk.c fake_disk.h \
 	passive_help.c passive_help.h
