@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// The decision table of a meeting (DESIGN §5), in the order of the page.
+// The decision table of a meeting. docs/roles.md has it for people; test_docs.py holds the names together, and
+// tests/unit/test_meet.c walks every rule, and every combination of facts.
 #include "common/end/meet.h"
+
+#include "common/base/cleanup.h"
+#include "common/base/error.h"
 
 #include "queues/epoch.h"
 
@@ -25,6 +29,33 @@ const char *meet_row_text(enum meet_row row)
     return (unsigned)row < MEET_ROW_COUNT ? texts[row] : "?";
 }
 
+#define NEVER (FACT_UNREADABLE | FACT_STOPPED) // of the rules that make somebody lead
+
+const struct meet_rule meet_rules[] = {
+    {"unreadable", MEET_RELATIONS, FACT_UNREADABLE, 0, MEET_UNREADABLE},
+    {"stopped", MEET_RELATIONS, FACT_STOPPED, FACT_UNREADABLE, MEET_NO_LEADER},
+
+    {"both empty", MEET_BOTH_EMPTY, 0, NEVER, MEET_FIRST},
+    {"one empty", MEET_EMPTY, FACT_LEADS, NEVER, MEET_ONE_EMPTY},
+    {"one empty, the other was not active", MEET_EMPTY, 0, NEVER | FACT_LEADS, MEET_NO_LEADER},
+
+    {"one epoch, both were active", MEET_SAME, FACT_BOTH, NEVER, MEET_SPLIT},
+    {"one epoch, neither was active", MEET_SAME, 0, NEVER | FACT_LEADS, MEET_NO_LEADER},
+    {"hands over", MEET_SAME, FACT_LEADS | FACT_HANDS, NEVER | FACT_BOTH, MEET_HANDED},
+
+    {"on the line, and held", MEET_SAME | MEET_AHEAD, FACT_LEADS | FACT_ON_LINE | FACT_HELD,
+     NEVER | FACT_BOTH | FACT_HANDS, MEET_RESUME},
+    {"on the line, not held", MEET_SAME | MEET_AHEAD, FACT_LEADS | FACT_ON_LINE,
+     NEVER | FACT_BOTH | FACT_HANDS | FACT_HELD, MEET_BY_MAP},
+    {"the one ahead was not active", MEET_AHEAD, 0, NEVER | FACT_LEADS, MEET_NO_LEADER},
+    {"off the line, nothing alone", MEET_AHEAD, FACT_LEADS, NEVER | FACT_ON_LINE | FACT_ALONE,
+     MEET_YIELD},
+    {"off the line, both on their own", MEET_AHEAD, FACT_LEADS | FACT_ALONE, NEVER | FACT_ON_LINE,
+     MEET_SPLIT},
+    {"neither contains the other", MEET_APART, 0, NEVER, MEET_SPLIT},
+};
+const unsigned meet_rule_count = ARRAY_LEN(meet_rules);
+
 static bool is_empty(const struct frame_meet *m)
 {
     return m->history.count == 0;
@@ -35,78 +66,100 @@ static bool may_lead(const struct frame_meet *m)
     return m->was_active || m->serving;
 }
 
-static struct meeting row(enum meet_row r, bool primary_leads)
-{
-    return (struct meeting){.row = r, .primary_leads = primary_leads};
-}
+// What is compared: who is ahead, and what the table looks at.
+struct view {
+    enum meet_relation relation;
+    const struct frame_meet *ahead, *other; // of BOTH_EMPTY and APART: primary and secondary
+    unsigned facts;
+};
 
-// The follower's position is known to be on the leader's line.
-static struct meeting on_line(bool primary_leads, const struct frame_meet *leader,
-                              const struct frame_meet *follower, bool resumable)
+static void find_relation(struct view *v, const struct frame_meet *p, const struct frame_meet *s)
 {
-    struct meeting m = row(MEET_BY_MAP, primary_leads);
-    bool held = leader->held_from && follower->position != POSITION_UNKNOWN &&
-                leader->held_from <= follower->position + 1 &&
-                follower->position <= leader->position;
-    if (resumable && held) {
-        m.row = MEET_RESUME;
-        m.stream_from = follower->position + 1;
+    v->ahead = p;
+    v->other = s;
+    if (is_empty(p) && is_empty(s)) {
+        v->relation = MEET_BOTH_EMPTY;
+        return;
     }
-    return m;
+    bool primary_ahead;
+    if (is_empty(p) || is_empty(s)) {
+        v->relation = MEET_EMPTY;
+        primary_ahead = is_empty(s);
+    } else {
+        uint64_t at_p = history_current(&p->history)->id, at_s = history_current(&s->history)->id;
+        v->relation = MEET_AHEAD;
+        if (at_p == at_s)
+            v->relation = MEET_SAME;
+        else if (!history_contains(&p->history, at_s) && !history_contains(&s->history, at_p))
+            v->relation = MEET_APART;
+        primary_ahead = at_p == at_s ? may_lead(p) : history_contains(&p->history, at_s);
+    }
+    if (!primary_ahead && v->relation != MEET_APART) {
+        v->ahead = s;
+        v->other = p;
+    }
 }
 
-// Both are in the same epoch: one of them opened it, or neither is active.
-static struct meeting same_epoch(const struct frame_meet *p, const struct frame_meet *s)
+// Whether the other one's position is on the line of the one ahead, and each step from there is known.
+static enum history_line find_line(const struct view *v)
 {
-    if (may_lead(p) && may_lead(s))
-        return row(MEET_SPLIT, false);
-    if (!may_lead(p) && !may_lead(s))
-        return row(MEET_NO_LEADER, false);
-    bool primary_leads = may_lead(p);
-    const struct frame_meet *leader = primary_leads ? p : s, *follower = primary_leads ? s : p;
-    if (leader->hands_role && follower->promotable)
-        return row(MEET_HANDED, !primary_leads);
-    return on_line(primary_leads, leader, follower, true);
+    if (v->relation == MEET_SAME)
+        return ON_LINE_RESUME;
+    if (v->relation != MEET_AHEAD)
+        return OFF_LINE;
+    uint64_t at = history_current(&v->other->history)->id;
+    bool known = v->other->position != POSITION_UNKNOWN;
+    return history_line_has(&v->ahead->history, at, known ? v->other->position : UINT64_MAX - 1);
 }
 
-// The leader's history goes on from the follower's epoch.
-static struct meeting ahead(bool primary_leads, const struct frame_meet *leader,
-                            const struct frame_meet *follower)
+static bool is_held(const struct view *v)
 {
-    if (!may_lead(leader))
-        return row(MEET_NO_LEADER, false);
-    const struct epoch *at = history_current(&follower->history);
-    enum history_line line = OFF_LINE;
-    if (follower->position != POSITION_UNKNOWN)
-        line = history_line_has(&leader->history, at->id, follower->position);
-    else
-        line = history_line_has(&leader->history, at->id, UINT64_MAX - 1);
-    if (line != OFF_LINE)
-        return on_line(primary_leads, leader, follower, line == ON_LINE_RESUME);
-    if (!may_lead(follower) || !follower->alone)
-        return row(MEET_YIELD, primary_leads);
-    return row(MEET_SPLIT, false);
+    uint64_t position = v->other->position;
+    return v->ahead->held_from && position != POSITION_UNKNOWN &&
+           v->ahead->held_from <= position + 1 && position <= v->ahead->position;
+}
+
+static unsigned find_facts(const struct view *v)
+{
+    const struct frame_meet *a = v->ahead, *o = v->other;
+    bool same = v->relation == MEET_SAME;
+    enum history_line line = find_line(v);
+    unsigned facts = 0;
+    facts |= a->unreadable || o->unreadable ? FACT_UNREADABLE : 0;
+    facts |= a->stopped || o->stopped ? FACT_STOPPED : 0;
+    facts |= may_lead(a) ? FACT_LEADS : 0;
+    facts |= same && may_lead(a) && may_lead(o) ? FACT_BOTH : 0;
+    facts |= same && may_lead(a) && a->hands_role && o->promotable ? FACT_HANDS : 0;
+    facts |= line != OFF_LINE ? FACT_ON_LINE : 0;
+    facts |= line == ON_LINE_RESUME && is_held(v) ? FACT_HELD : 0;
+    facts |= may_lead(o) && o->alone ? FACT_ALONE : 0;
+    return facts;
+}
+
+static const struct meet_rule *find_rule(const struct view *v)
+{
+    for (unsigned i = 0; i < meet_rule_count; i++) {
+        const struct meet_rule *r = &meet_rules[i];
+        if ((r->relations & v->relation) && (r->with & v->facts) == r->with &&
+            !(r->without & v->facts))
+            return r;
+    }
+    ENSURE(!"a meeting that no rule is for");
+    return NULL;
 }
 
 struct meeting meet_decide(const struct frame_meet *p, const struct frame_meet *s)
 {
-    if (p->unreadable || s->unreadable)
-        return row(MEET_UNREADABLE, false);
-    if (p->stopped || s->stopped)
-        return row(MEET_NO_LEADER, false);
-    if (is_empty(p) && is_empty(s))
-        return row(MEET_FIRST, true);
-    if (is_empty(p) || is_empty(s)) {
-        bool primary_leads = is_empty(s);
-        const struct frame_meet *leader = primary_leads ? p : s;
-        return may_lead(leader) ? row(MEET_ONE_EMPTY, primary_leads) : row(MEET_NO_LEADER, false);
-    }
-    uint64_t at_p = history_current(&p->history)->id, at_s = history_current(&s->history)->id;
-    if (at_p == at_s)
-        return same_epoch(p, s);
-    if (history_contains(&p->history, at_s))
-        return ahead(true, p, s);
-    if (history_contains(&s->history, at_p))
-        return ahead(false, s, p);
-    return row(MEET_SPLIT, false);
+    struct view v = {0};
+    find_relation(&v, p, s);
+    v.facts = find_facts(&v);
+    const struct meet_rule *rule = find_rule(&v);
+    struct meeting m = {.row = rule->row, .rule = rule->name};
+    if (m.row == MEET_SPLIT || m.row == MEET_UNREADABLE || m.row == MEET_NO_LEADER)
+        return m;
+    // Who is ahead leads, but where it hands its role over.
+    m.primary_leads = (v.ahead == p) == (m.row != MEET_HANDED);
+    if (m.row == MEET_RESUME)
+        m.stream_from = v.other->position + 1;
+    return m;
 }

@@ -27,6 +27,7 @@ enum meet_row {
 
 struct meeting {
     enum meet_row row;
+    const char *rule;     // name of the rule of the table that decided; NULL: has not met yet
     bool primary_leads;   // who is or becomes active; meaningful for FIRST, ONE_EMPTY, RESUME,
                           // BY_MAP, YIELD, HANDED
     uint64_t stream_from; // RESUME: first seq that the follower lacks
@@ -36,5 +37,39 @@ struct meeting {
 struct meeting meet_decide(const struct frame_meet *primary, const struct frame_meet *secondary);
 
 const char *meet_row_text(enum meet_row row); // one sentence for the status and the log
+
+// ---- the table ----
+
+// How the histories stand to each other.
+enum meet_relation {
+    MEET_BOTH_EMPTY = 0x01,
+    MEET_EMPTY = 0x02, // exactly one; the other one is "ahead"
+    MEET_SAME = 0x04,  // of one epoch; the one that was active is "ahead"
+    MEET_AHEAD = 0x08, // one contains the other's epoch, and has later ones
+    MEET_APART = 0x10, // neither contains the other's
+};
+#define MEET_RELATIONS 0x1f
+
+// What else counts.
+enum meet_fact {
+    FACT_UNREADABLE = 0x01, // a state is damaged
+    FACT_STOPPED = 0x02,    // one was ended in order by the operator
+    FACT_LEADS = 0x04,      // the one ahead serves, or was the last of the two that did
+    FACT_BOTH = 0x08,       // of one epoch: both were active
+    FACT_HANDS = 0x10,      // of one epoch: the one that was active hands its role to a promotable one
+    FACT_ON_LINE = 0x20,    // the other one's position is on the line of the one ahead
+    FACT_HELD = 0x40,       // whose queue still has what follows that position
+    FACT_ALONE = 0x80,      // the other one was active, and has acknowledged alone
+};
+#define MEET_FACTS 0xff
+
+// A rule holds for these relations where all of `with` and none of `without` is so. Of what can be, exactly one does.
+struct meet_rule {
+    const char *name;
+    unsigned relations, with, without;
+    enum meet_row row;
+};
+extern const struct meet_rule meet_rules[];
+extern const unsigned meet_rule_count;
 
 #endif

@@ -191,8 +191,8 @@ static void decide(struct end *e)
     char own[100], peer[100];
     describe(&s->own, own, sizeof(own));
     describe(&s->peer, peer, sizeof(peer));
-    end_note(e, "session %llu: %s (here: %s; peer: %s)", (unsigned long long)s->number,
-             meet_row_text(s->meeting.row), own, peer);
+    end_note(e, "session %llu: %s (%s; here: %s; peer: %s)", (unsigned long long)s->number,
+             meet_row_text(s->meeting.row), s->meeting.rule, own, peer);
     // The peer dropped its grant before it told its facts. A suspended end must know, too, that it was not used.
     if (e->state != END_SUSPENDED)
         grant_confirmed(e);

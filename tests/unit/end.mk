@@ -4,3 +4,6 @@ END_LIBS = $(top_builddir)/common/end/libend.a $(top_builddir)/queues/libqueues.
 check_PROGRAMS += test_end
 test_end_SOURCES = test_end.c
 test_end_LDADD = $(END_LIBS)
+check_PROGRAMS += test_meet
+test_meet_SOURCES = test_meet.c
+test_meet_LDADD = $(END_LIBS)

@@ -224,6 +224,15 @@ class Documents(unittest.TestCase):
         self.assertEqual(sorted(known - written), [], "transitions of end.c that docs/roles.md lacks")
         self.assertEqual(sorted(written - known), [], "transitions of docs/roles.md that end.c lacks")
 
+    def test_rules_of_a_meeting_are_those_of_the_code(self):
+        code = read(os.path.join(TOP, "common/end/meet.c"))
+        table = code[code.index("meet_rules[] = {"):]
+        known = re.findall(r"\{\"([^\"]+)\",", table[:table.index("\n};")])
+        text = read(os.path.join(DOCS, "roles.md"))
+        text = text[text.index("## A meeting"):]
+        written = re.findall(r"^\| ([^|]+) \|", text[:text.index("\n\n", text.index("| --- |"))], re.MULTILINE)
+        self.assertEqual(known, [rule for rule in written if rule not in ("rule", "---")])
+
 
 if __name__ == "__main__":
     if not all(os.access(os.path.join(BUILD, program), os.X_OK) for program, _ in PROGRAMS.values()):
