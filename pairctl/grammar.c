@@ -34,6 +34,8 @@ static const struct command commands[] = {
      "Check pair files, or a directory of them, without a daemon."},
     {"keygen", "FILE", 1, 1, 0, PREFER_ACTIVE, command_keygen,
      "Write a new key for a channel; never over a file."},
+    {"fsck", "[--json] [--force] DIR", 1, 1, OPTION_PLACE | OPTION_JSON | OPTION_FORCE, PREFER_ACTIVE, command_fsck,
+     "Look at a stopped end's state and queues for damage, and say what a start would do."},
 };
 
 const struct command *grammar_find(const char *name)

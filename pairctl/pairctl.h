@@ -112,6 +112,7 @@ int command_wait(const struct invocation *call);    // wait.c
 int command_remote(const struct invocation *call);  // remote.c: all that a daemon carries out
 int command_check(const struct invocation *call);   // local.c
 int command_keygen(const struct invocation *call);  // local.c
+int command_fsck(const struct invocation *call);    // fsck.c
 
 // show.c
 void show_ends(const struct ends *ends, bool colour, FILE *out);

@@ -8,21 +8,13 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "common/base/checksum.h"
 #include "common/base/cleanup.h"
 #include "common/base/file.h"
 #include "common/daemon/mailbox.h"
 
-// One slot of the file. Of this machine's byte order and this version's layout: what another one wrote is not shown.
-struct slot {
-    uint64_t number; // from 1
-    uint64_t sum;    // of the slot with this field zero
-    struct status_event event;
-};
-
 struct note {
     struct letter letter;
-    struct slot slot;
+    struct step_slot slot;
 };
 enum { NOTE_WRITE, NOTE_END };
 
@@ -35,34 +27,15 @@ struct history {
     bool running;
 };
 
-static uint64_t slot_sum(struct slot *slot)
-{
-    uint64_t was = slot->sum;
-    slot->sum = 0;
-    uint64_t sum = checksum64(slot, sizeof(*slot));
-    slot->sum = was;
-    return sum;
-}
-
-// Whatever its checksum says: a number above which nothing could be counted, or a bool that is none, is not ours.
-static bool slot_sound(const struct slot *slot, unsigned at)
-{
-    uint8_t known;
-    memcpy(&known, &slot->event.loss.known, sizeof(known));
-    return slot->number > 0 && slot->number <= INT64_MAX && slot->number % HISTORY_MAX == at && known <= 1;
-}
-
 static void load(struct history *h)
 {
-    struct slot slot;
+    struct step_slot slot;
     uint64_t numbers[HISTORY_MAX] = {0};
     for (unsigned i = 0; i < HISTORY_MAX; i++) {
         if (file_pread(h->fd, &slot, sizeof(slot), (uint64_t)i * sizeof(slot)) < 0)
             break;
-        if (!slot_sound(&slot, i) || !checksum_same(slot.sum, slot_sum(&slot)))
+        if (step_judge(&slot, i) != STEP_GOOD)
             continue;
-        slot.event.step[sizeof(slot.event.step) - 1] = '\0';
-        slot.event.text[sizeof(slot.event.text) - 1] = '\0';
         h->ring[i] = slot.event;
         numbers[i] = slot.number;
         h->count = MAX(h->count, slot.number);
@@ -85,9 +58,10 @@ static void *run(void *arg)
         mailbox_clear(h->box);
         while ((note = mailbox_take(h->box))) {
             ending |= note->letter.kind == NOTE_END;
-            if (note->letter.kind == NOTE_WRITE)
-                (void)file_pwrite(h->fd, &note->slot, sizeof(note->slot),
-                                  note->slot.number % HISTORY_MAX * sizeof(note->slot));
+            if (note->letter.kind == NOTE_WRITE &&
+                file_pwrite(h->fd, &note->slot, sizeof(note->slot),
+                            note->slot.number % HISTORY_MAX * sizeof(note->slot)) == 0)
+                (void)fdatasync(h->fd);
             free(note);
         }
     }
@@ -136,7 +110,7 @@ void history_write(struct history *h)
     struct note *note = letter_new(sizeof(*note), NOTE_WRITE);
     note->slot.number = h->count;
     note->slot.event = h->ring[h->count % HISTORY_MAX];
-    note->slot.sum = slot_sum(&note->slot);
+    step_seal(&note->slot);
     mailbox_post(h->box, note);
 }
 

@@ -5,9 +5,9 @@
 #ifndef DAEMON_HISTORY_H
 #define DAEMON_HISTORY_H
 
-#include "common/control/status.h"
+#include "common/control/steps.h"
 
-#define HISTORY_MAX 256
+#define HISTORY_MAX STEPS_MAX
 
 struct history;
 

@@ -2,7 +2,7 @@
 
 check_PROGRAMS += test_history
 test_history_SOURCES = test_history.c
-test_history_LDADD = $(top_builddir)/common/daemon/libdaemon.a $(BASE_LIBS)
+test_history_LDADD = $(top_builddir)/common/daemon/libdaemon.a $(CONTROL_LIBS)
 
 check_PROGRAMS += test_front
 test_front_SOURCES = test_front.c
