@@ -81,6 +81,9 @@ void intent_written(struct intent *intent, bool durable);
 // Every page is to be written, as a file that is not relied upon any more has to be.
 void intent_rewrite(struct intent *intent);
 bool intent_durable(const struct intent *intent); // nothing is to be written, nothing in flight
+// What is set at this moment has to become durable; intent_marked() says whether something of that is still missing.
+void intent_mark(struct intent *intent);
+bool intent_marked(const struct intent *intent);
 
 // ---- Clearing ----
 

@@ -112,6 +112,23 @@ bool intent_durable(const struct intent *m)
     return m->flight_count == 0 && intent_need(m) == INTENT_CLEAN;
 }
 
+void intent_mark(struct intent *m)
+{
+    m->marked = 0;
+    for (uint32_t i = 0; i < m->pages; i++) {
+        struct page_state *page = &m->page[i];
+        page->mark = page->need == INTENT_URGENT ? MARK_IMAGE
+                     : page->flying              ? MARK_FLIGHT
+                                                 : MARK_NONE;
+        m->marked += page->mark != MARK_NONE;
+    }
+}
+
+bool intent_marked(const struct intent *m)
+{
+    return m->marked > 0;
+}
+
 // ---- pages ----
 
 static uint32_t first_extent(uint32_t page)
@@ -139,20 +156,34 @@ static void encode(struct intent *m, uint32_t number, struct intent_page *page)
     page->checksum = le64_make(checksum64(page, offsetof(struct intent_page, checksum)));
 }
 
+static bool next_page(struct intent *m, enum intent_need need, uint32_t *ret_number)
+{
+    for (uint32_t i = 0; i < m->pages; i++) {
+        uint32_t number = m->next + i < m->pages ? m->next + i : m->next + i - m->pages;
+        if (m->page[number].need < need || m->page[number].flying)
+            continue;
+        m->next = number + 1 < m->pages ? number + 1 : 0;
+        *ret_number = number;
+        return true;
+    }
+    return false;
+}
+
 bool intent_begin_page(struct intent *m, enum intent_need need, uint32_t *ret_number,
                        void *ret_page)
 {
     ENSURE(need != INTENT_CLEAN);
     if (m->flight_count == INTENT_FLIGHT_MAX)
         return false;
-    uint32_t number = 0;
-    while (number < m->pages && (m->page[number].need < need || m->page[number].flying))
-        number++;
-    if (number == m->pages)
+    uint32_t number;
+    if (!next_page(m, need, &number))
         return false;
     unsigned at = m->flight_count++;
+    struct page_state *page = &m->page[number];
     m->flight[at].number = number;
-    m->page[number].flying = (uint8_t)(at + 1);
+    page->flying = true;
+    if (page->mark == MARK_IMAGE)
+        page->mark = MARK_FLIGHT;
     satisfied(m, number);
     encode(m, number, &m->flight[at].image);
     memcpy(ret_page, &m->flight[at].image, INTENT_PAGE);
@@ -179,7 +210,12 @@ void intent_written(struct intent *m, bool durable)
 {
     for (unsigned i = 0; i < m->flight_count; i++) {
         uint32_t number = m->flight[i].number;
-        m->page[number].flying = 0;
+        struct page_state *page = &m->page[number];
+        page->flying = false;
+        if (page->mark == MARK_FLIGHT) {
+            page->mark = durable ? MARK_NONE : MARK_IMAGE;
+            m->marked -= durable ? 1 : 0;
+        }
         if (durable)
             page_durable(m, number, &m->flight[i].image);
         else

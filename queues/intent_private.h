@@ -31,9 +31,13 @@ struct intent_page {
 };
 _Static_assert(sizeof(struct intent_page) == INTENT_PAGE, "a page");
 
+// What intent_mark() still waits for.
+enum page_mark { MARK_NONE, MARK_FLIGHT, MARK_IMAGE }; // nothing; the batch it is in; an image made from now on
+
 struct page_state {
     uint8_t need;   // enum intent_need
-    uint8_t flying; // 1 + its place in the batch; 0: it is not in it
+    bool flying;    // in the batch
+    uint8_t mark;   // enum page_mark
 };
 
 struct intent {
@@ -46,6 +50,8 @@ struct intent {
     uint32_t needs[INTENT_URGENT + 1]; // how many pages of each need
     uint32_t ahead, ahead_end; // extents heated ahead of a sequential writer, and where they end
     uint64_t counter;
+    uint32_t next; // page at which the search for the next one begins: none is passed over for ever
+    uint32_t marked;
     unsigned flight_count;
     struct {
         uint32_t number;

@@ -30,6 +30,7 @@ static void rewrite_done(struct block_request *request, int status)
     struct update *update = request->owner;
     struct updates *u = update->updates;
     updates_from_store(u);
+    updates_leave_turn(u, update);
     rewrite_end(u, update, status);
 }
 

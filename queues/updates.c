@@ -102,7 +102,9 @@ void updates_set_volume(struct updates *u, uint16_t object, struct block *block,
     struct volume *volume = &u->volumes[object];
     ENSURE(!volume->flushing || block == volume->block);
     volume->block = block;
-    volume->failed = false;
+    volume->failed = volume->own_wanted = false;
+    if (!volume->flush_next.first)
+        u->flush_mask &= ~(UINT64_C(1) << object);
     if (block)
         volume->order_size = MAX(block->block_size, peer_block_size);
 }
@@ -327,8 +329,31 @@ void updates_to_store(struct updates *u, struct update *update, enum block_op op
         .owner = update,
     };
     u->at_store++;
+    if (op != BLOCK_READ) {
+        update->turn = (uint8_t)u->turn;
+        u->in_turn[u->turn]++;
+    }
     u->kick_mask |= UINT64_C(1) << update->object;
     block_submit(volume->block, &update->request);
+}
+
+void updates_leave_turn(struct updates *u, const struct update *update)
+{
+    ENSURE(u->in_turn[update->turn] > 0);
+    u->in_turn[update->turn]--;
+}
+
+bool updates_turn(struct updates *u)
+{
+    if (!updates_turn_over(u))
+        return false;
+    u->turn ^= 1;
+    return true;
+}
+
+bool updates_turn_over(const struct updates *u)
+{
+    return u->in_turn[u->turn ^ 1] == 0;
 }
 
 void updates_from_store(struct updates *u)
@@ -369,6 +394,7 @@ static void write_done(struct block_request *request, int status)
     ENSURE(writes(update));
     uint64_t seq = unsafe_number(u->unsafe, update->slot, status, u->ops.real_ns(u->user));
     updates_numbered(u);
+    updates_leave_turn(u, update);
     updates_leave_order(u, update);
     if (status < 0) {
         updates_tell(u, UPDATES_EVENT_WRITE_FAILED, update, status, seq);
@@ -414,11 +440,17 @@ static void sync_done(struct block_request *request, int status)
     struct volume *volume = (void *)((char *)request - offsetof(struct volume, sync));
     uint16_t object = (uint16_t)(volume - u->volumes);
     volume->flushing = false;
+    if (volume->own_running)
+        updates_from_store(u);
+    volume->own_running = false;
     flushes_end(u, &volume->flush_running, status);
-    if (status == 0)
+    if (status == 0) {
+        volume->sync_good = volume->sync_begun; // one at a time
         return;
+    }
     // Final: what the store has lost it will not admit to a second time.
     volume->failed = true;
+    volume->own_wanted = false;
     flushes_end(u, &volume->flush_next, -EIO);
     u->flush_mask &= ~(UINT64_C(1) << object);
     struct update of = {.object = object};
@@ -435,12 +467,32 @@ static void start_syncs(struct updates *u)
             continue;
         volume->flush_running = volume->flush_next;
         volume->flush_next = (struct update_list){0};
+        volume->own_running = volume->own_wanted;
+        volume->own_wanted = false;
+        u->at_store += volume->own_running;
+        volume->sync_begun++;
         volume->flushing = true;
         volume->sync = (struct block_request){.op = BLOCK_FLUSH, .done = sync_done, .owner = u};
         u->flush_mask &= ~(UINT64_C(1) << object);
         u->kick_mask |= UINT64_C(1) << object;
         block_submit(volume->block, &volume->sync);
     }
+}
+
+struct updates_syncs updates_syncs(const struct updates *u, uint16_t object)
+{
+    ENSURE(object < RECORD_OBJECTS_MAX);
+    return (struct updates_syncs){u->volumes[object].sync_begun, u->volumes[object].sync_good};
+}
+
+void updates_sync(struct updates *u, uint16_t object)
+{
+    ENSURE(object < RECORD_OBJECTS_MAX);
+    struct volume *volume = &u->volumes[object];
+    if (!volume->block || volume->failed)
+        return;
+    volume->own_wanted = true;
+    u->flush_mask |= UINT64_C(1) << object;
 }
 
 // ---- Answered ----

@@ -57,6 +57,7 @@ struct update {
     struct answer waits;
     struct update *next;
     unsigned slot;
+    uint8_t turn;
 };
 
 enum updates_event_kind {
@@ -153,6 +154,19 @@ void updates_drain(struct updates *updates, void (*done)(void *user));
 // (from within, if there is nothing to do). Before anything else is submitted; the gate is CLOSED
 // or HELD. Volumes are set. Slots of an object without a store fail (-ENODEV) and become marks.
 void updates_recover(struct updates *updates, void (*done)(void *user));
+
+// For clearing the intent map. Begins a new turn: true when every write, zero or discard that was at a store before the
+// last one began has been numbered; false when it is too early for another one.
+bool updates_turn(struct updates *updates);
+// Everything that was at a store at the last updates_turn() has been numbered.
+bool updates_turn_over(const struct updates *updates);
+// Syncs of a volume's store: how many were begun, and the newest that has succeeded (all before it count with it).
+struct updates_syncs {
+    uint64_t begun, good;
+};
+struct updates_syncs updates_syncs(const struct updates *updates, uint16_t object);
+// Begins one at the next kick that nobody waits for, if none comes by itself before.
+void updates_sync(struct updates *updates, uint16_t object);
 
 struct updates_stat {
     unsigned at_store; // requests under way at stores

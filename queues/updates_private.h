@@ -22,6 +22,8 @@ struct volume {
     bool failed;         // a flush failed: until updates_set_volume()
     bool flushing;       // `sync` is under way for those in `flush_running`
     struct update_list flush_running, flush_next;
+    bool own_wanted, own_running; // a sync that nobody waits for
+    uint64_t sync_begun, sync_good;
     struct block_request sync;
 };
 
@@ -40,6 +42,9 @@ struct updates {
         stalled; // in order with all they overlap; the gate or the queue keeps them from the store
     unsigned waiting;  // taken in, not at a store, not refused
     unsigned at_store; // at a store, flushes that wait for a sync included
+
+    unsigned turn;       // 0 or 1: the present one
+    unsigned in_turn[2]; // writes at a store, by the turn in which they got there
 
     bool progress;       // something that was waiting may go on
     bool numbered_some;  // since the sender was woken last
@@ -89,6 +94,8 @@ void updates_to_store(struct updates *u, struct update *update, enum block_op op
                       void (*done)(struct block_request *request, int status));
 // To be called first in such a done().
 void updates_from_store(struct updates *u);
+// Then, of a write, when it is numbered.
+void updates_leave_turn(struct updates *u, const struct update *update);
 // The range of `update` is free: the ones that waited for it go on the stalled list.
 void updates_leave_order(struct updates *u, struct update *update);
 // Holds an update whose range is in order until the next kick.

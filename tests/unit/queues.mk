@@ -39,3 +39,6 @@ test_segments_LDADD = $(top_builddir)/common/store/libstore.a $(QUEUES_LIBS)
 check_PROGRAMS += test_intent
 test_intent_SOURCES = test_intent.c
 test_intent_LDADD = $(QUEUES_LIBS)
+check_PROGRAMS += test_maps
+test_maps_SOURCES = test_maps.c fake_disk.c fake_disk.h
+test_maps_LDADD = $(QUEUES_LIBS)

@@ -410,6 +410,60 @@ static void test_failed_flush(void **state)
     destroy(f);
 }
 
+// A turn is over when everything that was at a store at its beginning is numbered, whatever came since.
+static void test_turns(void **state)
+{
+    struct fixture *f = make(UPDATES_ASYNC, 2 << 20);
+    assert_true(updates_turn(f->updates));
+    submit_write(f, &f->requests[0], 0, 0, 512, 0);
+    updates_kick(f->updates);
+    assert_true(updates_turn(f->updates));
+    assert_false(updates_turn_over(f->updates));
+    assert_false(updates_turn(f->updates));
+    submit_write(f, &f->requests[1], 0, 8192, 512, 0);
+    updates_kick(f->updates);
+    finish(f, 0, 1, 0);
+    assert_false(updates_turn_over(f->updates));
+    submit_write(f, &f->requests[2], 0, 16384, 512, 0);
+    updates_kick(f->updates);
+    finish(f, 0, 0, -EIO); // numbered as a mark
+    assert_true(updates_turn_over(f->updates));
+    finish(f, 0, 0, 0);
+    assert_true(updates_turn(f->updates));
+    assert_true(updates_turn_over(f->updates));
+    destroy(f);
+}
+
+// A sync that nobody waits for counts like one that somebody asked for, and shares it.
+static void test_own_sync(void **state)
+{
+    struct fixture *f = make(UPDATES_ASYNC, 2 << 20);
+    struct updates_stat stat;
+    updates_sync(f->updates, 1);
+    assert_int_equal(updates_syncs(f->updates, 1).begun, 0);
+    updates_kick(f->updates);
+    assert_int_equal(updates_syncs(f->updates, 1).begun, 1);
+    assert_int_equal(updates_syncs(f->updates, 1).good, 0);
+    updates_stat(f->updates, &stat);
+    assert_int_equal(stat.at_store, 1);
+    submit(f, &f->requests[0], UPDATE_FLUSH, 1, 0, 0, 0);
+    updates_sync(f->updates, 1);
+    updates_kick(f->updates);
+    finish(f, 1, 0, 0);
+    updates_kick(f->updates);
+    assert_int_equal(updates_syncs(f->updates, 1).begun, 2);
+    assert_int_equal(updates_syncs(f->updates, 1).good, 1);
+    finish(f, 1, 0, -EIO);
+    assert_int_equal(updates_syncs(f->updates, 1).good, 1);
+    assert_int_equal(f->requests[0].status, -EIO);
+    updates_sync(f->updates, 1);
+    updates_kick(f->updates);
+    assert_int_equal(updates_syncs(f->updates, 1).begun, 2);
+    updates_stat(f->updates, &stat);
+    assert_int_equal(stat.at_store, 0);
+    destroy(f);
+}
+
 // Requests that make no sense are refused and leave nothing behind.
 static void test_refused(void **state)
 {
@@ -1031,6 +1085,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_fua),
         cmocka_unit_test(test_failed_write),
         cmocka_unit_test(test_failed_flush),
+        cmocka_unit_test(test_turns),
+        cmocka_unit_test(test_own_sync),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_gate_closed),
         cmocka_unit_test(test_gate_held),
