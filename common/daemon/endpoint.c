@@ -773,7 +773,7 @@ static void prepare_start(struct endpoint *ep)
         apps_set_frozen(ep->apps, true);
     if (ep->state.role == ROLE_ACTIVE) {
         why[0] = '\0';
-        struct front_queue queue = {0};
+        struct service_found queue = {0};
         s->queue_found = front_find_queue(ep->front, &queue, why, sizeof(why));
         s->queue_numbered = queue.numbered;
         s->queue_epoch = queue.epoch;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The front thread of a pair's end: exports, the life of updates, the stores of the active end, the
-// producer's side of the unsafe queue, and the resync's reads. The control thread tells it what to
-// do by letters; it reports the same way.
+// The front thread of a pair's end: drives the active end's data path (common/end/service) over the
+// NBD server, the stores and the lane. The control thread tells it what to do by letters; it
+// reports the same way.
 #ifndef DAEMON_FRONT_H
 #define DAEMON_FRONT_H
 
@@ -13,6 +13,7 @@
 #include "common/daemon/lane.h"
 #include "common/daemon/mailbox.h"
 #include "common/end/end.h"
+#include "common/end/service.h"
 
 struct front;
 
@@ -34,11 +35,8 @@ struct front *front_free(struct front *front);
 
 // Before the thread is asked for anything: is there a queue that a former run of this boot left
 // whole?
-struct front_queue {
-    uint64_t numbered, epoch; // the last seq that it gave, and in which epoch it goes on
-    bool pending;             // it holds updates that were not numbered
-};
-bool front_find_queue(struct front *front, struct front_queue *ret_queue, char *why, size_t why_size);
+bool front_find_queue(struct front *front, struct service_found *ret_found, char *why,
+                      size_t why_size);
 
 // Letters to the front thread.
 void front_open(struct front *front, bool recover, const struct epoch *epoch, uint64_t seq);

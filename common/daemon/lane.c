@@ -7,19 +7,18 @@
 
 #include "common/base/cleanup.h"
 #include "common/base/clock.h"
+#include "common/end/outlet.h"
+#include "common/end/service.h"
 
 _Static_assert(2 + SENDER_RECORDS_MAX <= CHANNEL_IOV_MAX, "a batch is sent as one message");
 _Static_assert(BATCH_MESSAGE_MAX <= CHANNEL_DATA_MAX, "a batch is sent as one message");
 
 struct lane {
     pthread_mutex_t lock;
+    struct outlet *outlet; // under the lock
     struct channel *channel;
     struct figures *figures;
     struct mailbox *wake;
-    struct unsafe *queue;
-    struct sender *sender;
-    uint64_t session;
-    bool blocked;
     _Atomic bool asleep; // the stream thread has nothing to wait for but a ring
 };
 
@@ -32,14 +31,15 @@ struct lane *lane_new(struct channel *channel, struct figures *figures, struct m
     lane->channel = channel;
     lane->figures = figures;
     lane->wake = wake;
-    return lane;
+    lane->outlet = outlet_new(SERVICE_READER);
+    return lane->outlet ? lane : lane_free(lane);
 }
 
 struct lane *lane_free(struct lane *lane)
 {
     if (!lane)
         return NULL;
-    sender_free(lane->sender);
+    outlet_free(lane->outlet);
     (void)pthread_mutex_destroy(&lane->lock);
     free(lane);
     return NULL;
@@ -48,22 +48,16 @@ struct lane *lane_free(struct lane *lane)
 int lane_set_queue(struct lane *lane, struct unsafe *queue)
 {
     HOLD_LOCK(&lane->lock);
-    lane->sender = sender_free(lane->sender);
-    lane->queue = queue;
-    lane->session = 0;
-    lane->blocked = false;
-    if (!queue)
-        return 0;
-    lane->sender = sender_new(queue, LANE_READER, &(struct sender_config){0});
-    return lane->sender ? 0 : -ENOMEM;
+    return outlet_set_queue(lane->outlet, queue);
 }
 
-static void publish(struct lane *lane, int64_t now)
+static void publish(struct lane *lane)
 {
     struct positions p;
-    sender_positions(lane->sender, &p);
-    if (p.durable != atomic_load(&lane->figures->durable))
-        atomic_store(&lane->figures->moved_ns, now);
+    int64_t moved_ns;
+    if (!outlet_positions(lane->outlet, &p, &moved_ns))
+        return;
+    atomic_store(&lane->figures->moved_ns, moved_ns);
     atomic_store(&lane->figures->received, p.received);
     atomic_store(&lane->figures->applied, p.applied);
     atomic_store(&lane->figures->settled, p.settled);
@@ -72,18 +66,11 @@ static void publish(struct lane *lane, int64_t now)
 
 void lane_start(struct lane *lane, uint64_t session, uint64_t from)
 {
-    int64_t now = clock_boot_ns();
     {
         HOLD_LOCK(&lane->lock);
-        // Between the meeting and this moment the queue may have let go of the reader (overflow):
-        // then the control thread hears of that and ends the session.
-        if (!lane->sender || unsafe_released(lane->queue, LANE_READER) > from ||
-            unsafe_numbered(lane->queue) < from)
+        if (!outlet_start(lane->outlet, session, from, clock_boot_ns()))
             return;
-        sender_start(lane->sender, session, from, now);
-        lane->session = session;
-        lane->blocked = false;
-        publish(lane, now);
+        publish(lane);
     }
     mailbox_ring(lane->wake);
 }
@@ -91,24 +78,13 @@ void lane_start(struct lane *lane, uint64_t session, uint64_t from)
 void lane_stop(struct lane *lane)
 {
     HOLD_LOCK(&lane->lock);
-    if (lane->sender && sender_running(lane->sender))
-        sender_stop(lane->sender);
-    lane->session = 0;
+    outlet_stop(lane->outlet);
 }
 
-// Under the lock.
-static void send_due(struct lane *lane, int64_t now)
+static int send_message(void *user, const struct iovec *iov, int count)
 {
-    struct sender_message m;
-    while (!lane->blocked && sender_next(lane->sender, now, &m)) {
-        int r = channel_data_send(lane->channel, m.iov, m.iov_count);
-        if (r == 0) {
-            sender_sent(lane->sender, now);
-            continue;
-        }
-        sender_blocked(lane->sender);
-        lane->blocked = true; // until the channel takes messages, or has a path, again
-    }
+    struct lane *lane = user;
+    return channel_data_send(lane->channel, iov, count);
 }
 
 void lane_push(struct lane *lane, bool barrier)
@@ -116,11 +92,11 @@ void lane_push(struct lane *lane, bool barrier)
     bool sleeps = false;
     {
         HOLD_LOCK(&lane->lock);
-        if (!lane->sender || !sender_running(lane->sender))
+        if (!outlet_running(lane->outlet))
             return;
         if (barrier)
-            (void)sender_barrier(lane->sender);
-        send_due(lane, clock_boot_ns());
+            outlet_barrier(lane->outlet);
+        outlet_send(lane->outlet, clock_boot_ns(), send_message, lane);
         sleeps = atomic_exchange(&lane->asleep, false);
     }
     if (sleeps)
@@ -131,10 +107,10 @@ int64_t lane_work(struct lane *lane, int64_t now)
 {
     HOLD_LOCK(&lane->lock);
     atomic_store(&lane->asleep, false);
-    if (!lane->sender || !sender_running(lane->sender))
+    if (!outlet_running(lane->outlet))
         return INT64_MAX;
-    send_due(lane, now);
-    int64_t at = sender_deadline(lane->sender);
+    outlet_send(lane->outlet, now, send_message, lane);
+    int64_t at = outlet_deadline(lane->outlet);
     // Set under the lock, so that what is numbered from now on finds it.
     if (at == INT64_MAX)
         atomic_store(&lane->asleep, true);
@@ -144,40 +120,32 @@ int64_t lane_work(struct lane *lane, int64_t now)
 bool lane_blocked(struct lane *lane)
 {
     HOLD_LOCK(&lane->lock);
-    return lane->blocked;
+    return outlet_blocked(lane->outlet);
 }
 
 void lane_unblock(struct lane *lane)
 {
     HOLD_LOCK(&lane->lock);
-    lane->blocked = false;
+    outlet_unblock(lane->outlet);
 }
 
 void lane_rewind(struct lane *lane)
 {
     HOLD_LOCK(&lane->lock);
-    if (!lane->sender || !sender_running(lane->sender))
-        return;
-    sender_rewind(lane->sender, clock_boot_ns());
-    lane->blocked = false;
+    outlet_rewind(lane->outlet, clock_boot_ns());
 }
 
 int lane_ack(struct lane *lane, const void *message, size_t size, struct error *err)
 {
     HOLD_LOCK(&lane->lock);
-    if (!lane->sender || !sender_running(lane->sender))
-        return -ESTALE;
-    int64_t now = clock_boot_ns();
-    int r = sender_ack(lane->sender, message, size, now, err);
-    publish(lane, now);
+    int r = outlet_ack(lane->outlet, message, size, clock_boot_ns(), err);
+    if (r != -ESTALE)
+        publish(lane);
     return r;
 }
 
-bool lane_running(struct lane *lane, uint64_t *ret_session)
+bool lane_running(struct lane *lane)
 {
     HOLD_LOCK(&lane->lock);
-    if (!lane->sender || !sender_running(lane->sender))
-        return false;
-    *ret_session = lane->session;
-    return true;
+    return outlet_running(lane->outlet);
 }

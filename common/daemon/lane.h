@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// The way from the unsafe queue onto the data link: the sender under its one mutex. The front
-// thread drives it when a flush must go out at once, the stream thread otherwise; the control
+// The way from the unsafe queue onto the data link: an outlet (common/end) under its one mutex. The
+// front thread drives it when a flush must go out at once, the stream thread otherwise; the control
 // thread starts and stops it.
 //
-// Lock: `lock` guards queue, sender and blocked. It is held while a batch is sealed and handed to
+// Lock: `lock` guards the outlet. It is held while a batch is sealed and handed to
 // the channel (never across anything that waits), so it is contended only when two threads send at
 // the same moment.
 #ifndef DAEMON_LANE_H
@@ -16,8 +16,6 @@
 #include "common/daemon/figures.h"
 #include "common/daemon/mailbox.h"
 #include "queues/sender.h"
-
-#define LANE_READER 0 // the peer's reader of the unsafe queue
 
 struct lane;
 
@@ -41,6 +39,6 @@ void lane_unblock(struct lane *lane);
 void lane_rewind(struct lane *lane); // the data path changed
 // An acknowledgement has come. -EPROTO and -EIO as sender_ack().
 int lane_ack(struct lane *lane, const void *message, size_t size, struct error *err);
-bool lane_running(struct lane *lane, uint64_t *ret_session);
+bool lane_running(struct lane *lane);
 
 #endif

@@ -13,8 +13,8 @@
 #include "common/base/log.h"
 #include "common/base/random.h"
 #include "common/daemon/stores.h"
+#include "common/end/follower.h"
 #include "common/store/segments.h"
-#include "queues/replica.h"
 
 enum stream_letter_kind {
     LETTER_OPEN,
@@ -43,7 +43,7 @@ struct stream {
     // The passive end.
     struct segments *segments;
     struct stores stores;
-    struct replica *replica;
+    struct follower *follower;
     bool open_wanted;
     int64_t open_retry_ns;
     struct log_site log;
@@ -54,189 +54,117 @@ static struct stream_report *report_new(int kind)
     return letter_new(sizeof(struct stream_report), kind);
 }
 
-static void note(struct stream *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void note(struct stream *s, const char *format, ...)
+// ---- what the follower asks for ----
+
+static int open_stores(void *user, struct block *ret_blocks[RECORD_OBJECTS_MAX], struct error *err)
 {
-    struct stream_report *r = report_new(STREAM_NOTE);
-    va_list args;
-    va_start(args, format);
-    (void)vsnprintf(r->text, sizeof(r->text), format, args);
-    va_end(args);
-    mailbox_post(s->config.reports, r);
+    struct stream *s = user;
+    const struct pair_config *pair = s->config.pair;
+    int r = stores_open(&s->stores, pair, s->config.side, err);
+    if (r < 0)
+        return r;
+    stores_poll(&s->stores, s->epoll);
+    for (size_t i = 0; i < pair->volume_count; i++)
+        ret_blocks[i] = store_block(stores_at(&s->stores, i));
+    return 0;
 }
 
-static struct stream_report *follow_report(enum end_replica_event what, uint64_t seq)
+static void close_stores(void *user)
 {
-    struct stream_report *r = report_new(STREAM_EVENT);
-    r->event.type = EV_REPLICA;
-    r->event.replica.what = what;
-    r->event.replica.seq = seq;
-    return r;
-}
-
-static void failed(struct stream *s, const char *text)
-{
-    struct stream_report *r = follow_report(FOLLOW_FAILED, 0);
-    (void)snprintf(r->text, sizeof(r->text), "%.390s", text);
-    r->event.replica.text = r->text;
-    mailbox_post(s->config.reports, r);
-}
-
-// ---- the replica ----
-
-static void replica_send(void *arg, const void *message, size_t size)
-{
-    struct stream *s = arg;
-    struct iovec iov = {.iov_base = (void *)(uintptr_t)message, .iov_len = size};
-    (void)channel_data_send(s->config.channel, &iov, 1); // losing it does no harm
-}
-
-static void replica_release(void *arg, void *message)
-{
-    (void)arg;
-    channel_data_free(message);
-}
-
-static void replica_event_hook(void *arg, const struct replica_event *ev)
-{
-    struct stream *s = arg;
-    struct stream_report *r = NULL;
-    switch (ev->kind) {
-    case REPLICA_GATE_EPOCH:
-        r = follow_report(FOLLOW_EPOCH, ev->seq);
-        r->epoch = *ev->epoch;
-        r->event.replica.epoch = &r->epoch;
-        break;
-    case REPLICA_GATE_RESYNC_BEGIN:
-        r = follow_report(FOLLOW_BEGIN, ev->seq);
-        r->event.replica.object = ev->object;
-        break;
-    case REPLICA_GATE_RESYNC_END:
-        r = follow_report(FOLLOW_END, ev->seq);
-        r->event.replica.object = ev->object;
-        break;
-    case REPLICA_RESTARTED:
-        r = follow_report(FOLLOW_READY, ev->seq);
-        break;
-    case REPLICA_FULL:
-        note(s, "the safe queue is full: the active end waits");
-        return;
-    case REPLICA_ROOM:
-        note(s, "the safe queue has room again");
-        return;
-    case REPLICA_FAILED:
-        failed(s, ev->error->text);
-        return;
-    }
-    if (r)
-        mailbox_post(s->config.reports, r);
-}
-
-static void close_replica(struct stream *s)
-{
-    if (s->replica) {
-        replica_stop(s->replica);
-        // What is under way at the stores ends when they are closed; a sync of the queue ends with
-        // its thread.
-        stores_close(&s->stores, s->epoll);
-        while (!replica_idle(s->replica)) {
-            segments_work(s->segments);
-            (void)nanosleep(&(struct timespec){.tv_nsec = NS_PER_MS}, NULL);
-        }
-        s->replica = replica_free(s->replica);
-    }
+    struct stream *s = user;
     stores_close(&s->stores, s->epoll);
-    if (s->segments) {
-        (void)epoll_ctl(s->epoll, EPOLL_CTL_DEL, segments_fd(s->segments), NULL);
-        s->segments = segments_free(s->segments);
-    }
-    s->open_wanted = false;
 }
 
-static struct safe_config queue_config(const struct stream *s)
+static int open_disk(void *user, struct disk **ret_disk, struct error *err)
 {
-    return (struct safe_config){
-        .disk = segments_disk(s->segments),
-        .pair = s->config.pair_id,
-        .salt = random_id(),
-        .segment_size = SAFE_SEGMENT_SIZE,
-        .limit = MAX(s->config.pair->queues.safe, 2 * SAFE_SEGMENT_SIZE),
-    };
-}
-
-// Invariant: an end that serves has an empty safe queue on its disk.
-static int forget_queue(struct stream *s, uint64_t epoch, uint64_t next_seq, struct error *err)
-{
-    struct safe *safe = NULL;
-    struct safe_recovery rec;
+    struct stream *s = user;
     int r = segments_open(s->config.safe_path, 0, &s->segments, err);
-    if (r < 0)
-        return r;
-    struct safe_config config = queue_config(s);
-    r = safe_open(&config, &safe, &rec, err);
-    if (r == 0 && rec.verdict != SAFE_EMPTY)
-        r = safe_restart(safe, epoch, next_seq, err);
-    safe_free(safe);
-    s->segments = segments_free(s->segments);
-    return r;
-}
-
-static void take_close(struct stream *s, const struct stream_letter *l)
-{
-    struct error err = {0};
-    struct stream_report *r = report_new(STREAM_CLOSED);
-    close_replica(s);
-    r->ok = !l->flag || forget_queue(s, l->epoch.id, l->seq, &err) == 0;
-    if (!r->ok)
-        (void)snprintf(r->text, sizeof(r->text), "the safe queue cannot be emptied: %.300s",
-                       err.text);
-    mailbox_post(s->config.reports, r);
-}
-
-static int open_replica_now(struct stream *s, struct safe_recovery *ret_recovery, struct error *err)
-{
-    int r = stores_open(&s->stores, s->config.pair, s->config.side, err);
-    if (r < 0)
-        return r;
-    r = segments_open(s->config.safe_path, 0, &s->segments, err);
-    if (r < 0)
-        return r;
-    struct replica_config config = {
-        .safe = queue_config(s),
-        .hooks = {.send = replica_send,
-                  .event = replica_event_hook,
-                  .release = replica_release,
-                  .arg = s},
-    };
-    for (size_t i = 0; i < s->config.pair->volume_count; i++)
-        config.volumes[i] = store_block(stores_at(&s->stores, i));
-    r = replica_open(&config, clock_boot_ns(), &s->replica, ret_recovery, err);
     if (r < 0)
         return r;
     struct epoll_event ev = {.events = EPOLLIN};
     (void)epoll_ctl(s->epoll, EPOLL_CTL_ADD, segments_fd(s->segments), &ev);
-    stores_poll(&s->stores, s->epoll);
+    *ret_disk = segments_disk(s->segments);
     return 0;
 }
 
-static void say_recovery(struct stream *s, const struct safe_recovery *rec)
+static void close_disk(void *user)
 {
-    if (rec->verdict == SAFE_TORN)
-        note(s, "the safe queue's unconfirmed tail was cut at %llu (%s): normal after a crash",
-             (unsigned long long)rec->at_seq, rec->reason);
-    else if (rec->verdict == SAFE_DAMAGED)
-        note(s, "the safe queue is damaged at seq %llu, segment %u offset %llu: %s",
-             (unsigned long long)rec->at_seq, rec->slot, (unsigned long long)rec->offset,
-             rec->reason);
+    struct stream *s = user;
+    if (!s->segments)
+        return;
+    (void)epoll_ctl(s->epoll, EPOLL_CTL_DEL, segments_fd(s->segments), NULL);
+    s->segments = segments_free(s->segments);
 }
+
+static void work_disk(void *user)
+{
+    struct stream *s = user;
+    segments_work(s->segments);
+    (void)nanosleep(&(struct timespec){.tv_nsec = NS_PER_MS}, NULL);
+}
+
+static uint64_t random_number(void *user)
+{
+    (void)user;
+    return random_id();
+}
+
+static void send_message(void *user, const void *message, size_t size)
+{
+    struct stream *s = user;
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)message, .iov_len = size};
+    (void)channel_data_send(s->config.channel, &iov, 1); // losing it does no harm
+}
+
+static void release_message(void *user, void *message)
+{
+    (void)user;
+    channel_data_free(message);
+}
+
+static void report(void *user, const struct end_event *event)
+{
+    struct stream *s = user;
+    struct stream_report *r = report_new(STREAM_EVENT);
+    r->event = *event;
+    if (event->replica.text) {
+        (void)snprintf(r->text, sizeof(r->text), "%s", event->replica.text);
+        r->event.replica.text = r->text;
+    }
+    if (event->replica.epoch) {
+        r->epoch = *event->replica.epoch;
+        r->event.replica.epoch = &r->epoch;
+    }
+    mailbox_post(s->config.reports, r);
+}
+
+static void note(void *user, const char *text)
+{
+    struct stream *s = user;
+    struct stream_report *r = report_new(STREAM_NOTE);
+    (void)snprintf(r->text, sizeof(r->text), "%s", text);
+    mailbox_post(s->config.reports, r);
+}
+
+static const struct follower_ops follower_ops = {
+    .open_stores = open_stores,
+    .close_stores = close_stores,
+    .open_disk = open_disk,
+    .close_disk = close_disk,
+    .work_disk = work_disk,
+    .random = random_number,
+    .send = send_message,
+    .release = release_message,
+    .report = report,
+    .note = note,
+};
 
 static void publish(struct stream *s)
 {
     struct figures *g = s->config.figures;
-    if (!s->replica)
-        return;
     struct replica_stats stats;
-    replica_stats(s->replica, &stats);
+    if (!follower_stats(s->follower, &stats))
+        return;
     atomic_store(&g->replica_full, stats.full);
     atomic_store(&g->replica_durable, stats.durable);
     atomic_store(&g->replica_applied, stats.applied);
@@ -247,88 +175,38 @@ static void publish(struct stream *s)
     atomic_store(&g->replay_rate, stats.replay_bytes_per_s);
 }
 
+// ---- letters ----
+
+static void take_close(struct stream *s, const struct stream_letter *l)
+{
+    struct error err = {0};
+    struct stream_report *r = report_new(STREAM_CLOSED);
+    s->open_wanted = false;
+    r->ok = follower_close(s->follower, l->flag ? &l->epoch : NULL, l->seq, &err) == 0;
+    if (!r->ok)
+        (void)snprintf(r->text, sizeof(r->text), "the safe queue cannot be emptied: %.300s",
+                       err.text);
+    mailbox_post(s->config.reports, r);
+}
+
 static void try_open(struct stream *s)
 {
     struct error err = {0};
-    struct safe_recovery rec = {0};
-    struct stream_report *r;
+    uint64_t seq = 0;
     atomic_store(&s->config.figures->stream_busy, true); // opening may take its time
-    if (!s->replica) {
-        int status = open_replica_now(s, &rec, &err);
-        if (status < 0) {
-            close_replica(s);
-            if (status == -EAGAIN) {
-                s->open_wanted = true;
-                s->open_retry_ns = clock_boot_ns() + 20 * NS_PER_MS;
-                return;
-            }
-            r = report_new(STREAM_OPENED);
-            (void)snprintf(r->text, sizeof(r->text), "%.390s", err.text);
-            mailbox_post(s->config.reports, r);
-            return;
-        }
-        say_recovery(s, &rec);
+    int r = follower_open(s->follower, clock_boot_ns(), &seq, &err);
+    if (r == -EAGAIN) {
+        s->open_retry_ns = clock_boot_ns() + FOLLOWER_RETRY_NS;
+        return;
     }
     s->open_wanted = false;
-    struct replica_stats stats;
-    replica_stats(s->replica, &stats);
-    r = report_new(STREAM_OPENED);
-    r->ok = rec.verdict != SAFE_DAMAGED;
-    r->seq = stats.received;
     publish(s); // the report's reader looks at both
-    if (!r->ok)
-        (void)snprintf(r->text, sizeof(r->text), "the safe queue is damaged: %s", rec.reason);
-    mailbox_post(s->config.reports, r);
-}
-
-static void finished(void *arg, const struct replica_finish *finish)
-{
-    struct stream *s = arg;
-    if (finish->error < 0) {
-        failed(s, finish->reason.text);
-        return;
-    }
-    struct stream_report *r = follow_report(FOLLOW_FINISHED, finish->applied);
-    r->event.replica.short_of_confirmed = !finish->reaches_confirmed;
-    r->event.replica.lost_records = finish->discarded_records;
-    mailbox_post(s->config.reports, r);
-}
-
-static void take_follow(struct stream *s, const struct stream_letter *l)
-{
-    struct replica_stats stats;
-    if (s->replica && l->flag) {
-        // What failed for good starts anew with a resync.
-        replica_stats(s->replica, &stats);
-        if (stats.failure < 0)
-            close_replica(s);
-    }
-    if (!s->replica) {
-        if (!l->session)
-            return;
-        // The stores were the active end's until now.
-        struct error err = {0};
-        struct safe_recovery rec;
-        int r;
-        for (int i = 0; (r = open_replica_now(s, &rec, &err)) == -EAGAIN && i < 500; i++) {
-            close_replica(s);
-            (void)nanosleep(&(struct timespec){.tv_nsec = 10 * NS_PER_MS}, NULL);
-        }
-        if (r < 0) {
-            close_replica(s);
-            failed(s, err.text);
-            return;
-        }
-        say_recovery(s, &rec);
-    }
-    int64_t now = clock_boot_ns();
-    if (l->flag) {
-        replica_restart(s->replica, l->session, l->epoch.id, l->seq, now);
-        return;
-    }
-    replica_session(s->replica, l->session, now);
-    if (l->session)
-        mailbox_post(s->config.reports, follow_report(FOLLOW_READY, l->seq));
+    struct stream_report *report = report_new(STREAM_OPENED);
+    report->ok = r == 0;
+    report->seq = seq;
+    if (r < 0)
+        (void)snprintf(report->text, sizeof(report->text), "%.390s", err.text);
+    mailbox_post(s->config.reports, report);
 }
 
 static void take_letter(struct stream *s, const struct stream_letter *l)
@@ -342,21 +220,16 @@ static void take_letter(struct stream *s, const struct stream_letter *l)
         take_close(s, l);
         break;
     case LETTER_FOLLOW:
-        take_follow(s, l);
+        follower_follow(s->follower, l->session, l->flag, l->seq, &l->epoch, clock_boot_ns());
         break;
     case LETTER_CONSENT:
-        if (s->replica)
-            replica_consent(s->replica, l->seq);
+        follower_consent(s->follower, l->seq);
         break;
     case LETTER_FINISH:
-        if (s->replica)
-            replica_finish(s->replica, finished, s);
-        else
-            failed(s, "the replica is not open");
+        follower_finish(s->follower);
         break;
     case LETTER_REPLAY:
-        if (s->replica)
-            replica_pause(s->replica, !l->flag);
+        follower_replay(s->follower, l->flag);
         break;
     case LETTER_END:
         s->ending = true;
@@ -386,9 +259,9 @@ static void take_message(struct stream *s, struct channel_message *m)
     const char *broken = NULL;
     switch (kind) {
     case BATCH_RECORDS:
-        if (s->replica) {
+        if (follower_is_open(s->follower)) {
             size_t size = m->size;
-            replica_receive(s->replica, channel_message_take(m), size, clock_boot_ns());
+            (void)follower_receive(s->follower, channel_message_take(m), size, clock_boot_ns());
             return;
         }
         break;
@@ -455,18 +328,18 @@ static int64_t turn(struct stream *s)
             try_open(s);
         at = MIN(at, s->open_retry_ns);
     }
-    if (s->replica) {
+    if (follower_is_open(s->follower)) {
         segments_work(s->segments);
         stores_work(&s->stores);
-        if (stores_resets(&s->stores) > 0) {
-            // Settled may be a lie: what the LUN lost is in the safe queue still, or comes with a resync.
-            failed(s, "a LUN came back without its write cache: its content has to be resynced");
-            close_replica(s);
-            return at;
-        }
-        replica_work(s->replica, now);
-        at = MIN(at, MIN(replica_deadline(s->replica), stores_deadline_ns(&s->stores)));
+        // Settled may be a lie: what the LUN lost is in the safe queue still, or comes with a
+        // resync.
+        if (stores_resets(&s->stores) > 0)
+            follower_fail(
+                s->follower,
+                "a LUN came back without its write cache: its content has to be resynced");
     }
+    follower_turn(s->follower, now);
+    at = MIN(at, MIN(follower_deadline(s->follower), stores_deadline_ns(&s->stores)));
     if (s->send_polled)
         lane_unblock(s->config.lane);
     at = MIN(at, lane_work(s->config.lane, now));
@@ -480,9 +353,10 @@ static void sleep_until(struct stream *s, int64_t at)
     struct epoll_event events[16];
     int64_t ns = MAX(at - clock_boot_ns(), 0);
     struct timespec wait = {.tv_sec = ns / NS_PER_S, .tv_nsec = ns % NS_PER_S};
-    // A replica's queue and stores are written in the page cache, which may wait for the disk. A thread that is wedged
-    // there confirms nothing: the active end sees that by itself.
-    atomic_store(&s->config.figures->stream_busy, s->replica || stores_busy(&s->stores));
+    // A replica's queue and stores are written in the page cache, which may wait for the disk. A
+    // thread that is wedged there confirms nothing: the active end sees that by itself.
+    atomic_store(&s->config.figures->stream_busy,
+                 follower_is_open(s->follower) || stores_busy(&s->stores));
     atomic_store(&s->config.figures->stream_awake_ns, 0);
     (void)epoll_pwait2(s->epoll, events, ARRAY_LEN(events), at == INT64_MAX ? NULL : &wait, NULL);
     atomic_store(&s->config.figures->stream_awake_ns, clock_boot_ns());
@@ -495,7 +369,8 @@ static void *run(void *arg)
     while (!s->ending) {
         struct stream_letter *l;
         while ((l = mailbox_take(s->config.box))) {
-            atomic_store(&s->config.figures->stream_busy, true); // it may open and close stores and queue
+            atomic_store(&s->config.figures->stream_busy,
+                         true); // it may open and close stores and queue
             take_letter(s, l);
             free(l);
         }
@@ -503,11 +378,24 @@ static void *run(void *arg)
         if (!s->ending) // nothing would wake it
             sleep_until(s, at);
     }
-    close_replica(s);
+    (void)follower_close(s->follower, NULL, 0, NULL);
     return NULL;
 }
 
 // ---- from outside ----
+
+static int make_follower(struct stream *s, struct error *err)
+{
+    const struct pair_config *pair = s->config.pair;
+    struct follower_config config = {
+        .volumes = (unsigned)pair->volume_count,
+        .pair = s->config.pair_id,
+        .segment_size = SAFE_SEGMENT_SIZE,
+        .limit = MAX(pair->queues.safe, 2 * SAFE_SEGMENT_SIZE),
+    };
+    s->follower = follower_new(&config, &follower_ops, s);
+    return s->follower ? 0 : error_sys(err, -ENOMEM, "stream thread");
+}
 
 int stream_new(const struct stream_config *config, struct stream **ret_stream, struct error *err)
 {
@@ -518,13 +406,14 @@ int stream_new(const struct stream_config *config, struct stream **ret_stream, s
     s->epoll = epoll_create1(EPOLL_CLOEXEC);
     // Every turn empties the box, so each ring need only be seen once: no read a turn.
     struct epoll_event edge = {.events = EPOLLIN | EPOLLET}, ev = {.events = EPOLLIN};
-    int r = s->epoll < 0 ? error_sys(err, -errno, "stream thread") : 0;
+    int r = s->epoll < 0 ? error_sys(err, -errno, "stream thread") : make_follower(s, err);
     if (r == 0 && (epoll_ctl(s->epoll, EPOLL_CTL_ADD, mailbox_fd(config->box), &edge) < 0 ||
                    epoll_ctl(s->epoll, EPOLL_CTL_ADD, channel_data_fd(config->channel), &ev) < 0))
         r = error_sys(err, -errno, "stream thread");
     if (r == 0 && pthread_create(&s->thread, NULL, run, s) != 0)
         r = error_sys(err, -EAGAIN, "cannot start the stream thread");
     if (r < 0) {
+        follower_free(s->follower);
         cleanup_close(&s->epoll);
         free(s);
         return r;
@@ -549,6 +438,7 @@ struct stream *stream_free(struct stream *s)
         return NULL;
     post(s, letter(LETTER_END));
     (void)pthread_join(s->thread, NULL);
+    follower_free(s->follower);
     cleanup_close(&s->epoll);
     free(s);
     return NULL;

@@ -1,80 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
-// Carries out what an end decides, as the daemon does it: saves on a disk that takes its time, letters to the data path,
-// the public address, probes, applications, guard. No decision here.
+// Carries out what an end decides, as the daemon does it: saves on a disk that takes its time,
+// letters to the data path, the public address, probes, applications, guard. No decision here.
 #include "tests/sim/sim.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-// ---- letters to the data path -----------------------------------------------------------------------------------
+// ---- letters to the data path
+// -----------------------------------------------------------------------------------
 
 static void run_front(struct host *h, void *arg, uint64_t n)
 {
-    const struct end_action *a = arg;
     (void)n;
-    switch (a->type) {
-    case ACT_GATE:
-        front_gate(h, a->gate);
-        break;
-    case ACT_OPEN:
-        front_open(h, a->recover, &a->epoch, a->seq);
-        break;
-    case ACT_CLOSE:
-        front_close(h);
-        break;
-    case ACT_ABANDON:
-        front_abandon(h, true);
-        break;
-    case ACT_FOLLOW:
-        front_abandon(h, false);
-        break;
-    case ACT_EPOCH:
-        front_epoch(h, &a->epoch);
-        break;
-    case ACT_BOUND:
-        front_bound(h, a->seq);
-        break;
-    case ACT_ATTACH:
-        front_attach(h);
-        break;
-    case ACT_DETACH:
-        front_detach(h);
-        break;
-    case ACT_RESYNC:
-        front_resync(h, a->objects);
-        break;
-    default:
-        ENSURE(!"not a letter to the front");
-    }
-    front_turn(h);
+    front_letter(h, arg);
 }
 
 static void run_stream(struct host *h, void *arg, uint64_t n)
 {
-    const struct end_action *a = arg;
     (void)n;
-    switch (a->type) {
-    case ACT_OPEN:
-        stream_close(h, true);
-        act_closed(h);
-        break;
-    case ACT_FOLLOW:
-        stream_follow(h, a->session, a->restart, a->seq, &a->epoch);
-        break;
-    case ACT_CONSENT:
-        stream_consent(h, a->seq);
-        break;
-    case ACT_FINISH:
-        stream_finish(h);
-        break;
-    case ACT_REPLAY:
-        stream_replay(h, a->on);
-        break;
-    default:
-        ENSURE(!"not a letter to the stream");
-    }
-    stream_turn(h);
+    stream_letter(h, arg);
 }
 
 static void letter(struct host *h, int box, const struct end_action *a)
@@ -88,21 +33,27 @@ static void letter(struct host *h, int box, const struct end_action *a)
     plan_daemon(h, mailbox_time(h, box), box == BOX_FRONT ? run_front : run_stream, copy, 0);
 }
 
-// The replica has let go of the stores.
-static void closed(struct host *h, void *arg, uint64_t n)
+// The replica has let go of the stores and (ok) of its queue.
+static void closed(struct host *h, void *arg, uint64_t ok)
 {
     (void)arg;
-    (void)n;
     if (!h->open_after_close)
         return;
     h->open_after_close = false;
-    h->figures.durable = 0;
+    if (!ok) {
+        struct end_event ev = {.type = EV_EXPORTS};
+        ev.exports.status = -EIO;
+        feed(h, &ev);
+        return;
+    }
+    if (!h->open_action.recover) // a queue that is taken back still has its stream
+        h->figures.durable = 0;
     letter(h, BOX_FRONT, &h->open_action);
 }
 
-void act_closed(struct host *h)
+void act_closed(struct host *h, bool ok)
 {
-    plan_daemon(h, mailbox_time(h, BOX_CONTROL), closed, NULL, 0);
+    plan_daemon(h, mailbox_time(h, BOX_CONTROL), closed, NULL, ok);
 }
 
 static void act_open(struct host *h, const struct end_action *a)
@@ -116,13 +67,14 @@ static void act_open(struct host *h, const struct end_action *a)
 static void act_follow(struct host *h, const struct end_action *a)
 {
     if (a->session) {
-        h->serving = false;
+        h->serving = h->open_after_close = false;
         letter(h, BOX_FRONT, a);
     }
     letter(h, BOX_STREAM, a);
 }
 
-// ---- state ------------------------------------------------------------------------------------------------------
+// ---- state
+// ------------------------------------------------------------------------------------------------------
 
 struct save {
     uint64_t ticket;
@@ -165,7 +117,8 @@ static void act_save(struct host *h, const struct end_action *a)
     plan_daemon(h, h->save_at, save_durable, save, 0);
 }
 
-// ---- public address ---------------------------------------------------------------------------------------------
+// ---- public address
+// ---------------------------------------------------------------------------------------------
 
 static void act_address(struct host *h, bool on)
 {
@@ -187,7 +140,8 @@ struct probe {
 #define PROBE_LOOKS   5
 #define PROBE_STEP_NS (50 * NS_PER_MS)
 
-// Whether the other end's address answers this machine, or its daemon or guard says that it is active.
+// Whether the other end's address answers this machine, or its daemon or guard says that it is
+// active.
 static bool peer_seen(struct host *h)
 {
     const struct host *peer = other(h);
@@ -213,9 +167,9 @@ static void probe_look(struct host *h, void *arg, uint64_t n)
     }
     waypoint_advance(h);
     ev.probed.ticket = p->ticket;
-    ev.probed.result = p->seen                       ? PROBE_ADDRESS
+    ev.probed.result = p->seen                   ? PROBE_ADDRESS
                        : h->ask_ns < p->began_ns ? PROBE_ISOLATED
-                                                     : PROBE_CLEAR;
+                                                 : PROBE_CLEAR;
     ev.probed.text = p->seen ? "the address answers" : "no waypoint answers";
     feed(h, &ev);
 }
@@ -231,7 +185,8 @@ static void act_probe(struct host *h, uint64_t ticket)
     plan_daemon(h, h->sim->now, probe_look, p, 0);
 }
 
-// ---- applications and guard -------------------------------------------------------------------------------------
+// ---- applications and guard
+// -------------------------------------------------------------------------------------
 
 static void apps_done(struct host *h, void *arg, uint64_t running)
 {
@@ -256,7 +211,7 @@ static void act_apps(struct host *h, bool start)
 static void act_destroy(struct host *h)
 {
     h->apps = false;
-    guest_lost(h);
+    guest_lost(h, false);
     if (h->frozen)
         h->guard_ns = INT64_MAX;
     h->frozen = h->flag = h->frozen_told = false;
@@ -294,7 +249,8 @@ static void act_freeze(struct host *h)
         guard_act(h);
 }
 
-// ---- the end of a run -------------------------------------------------------------------------------------------
+// ---- the end of a run
+// -------------------------------------------------------------------------------------------
 
 static void restart(struct host *h, void *arg, uint64_t n)
 {
@@ -308,7 +264,7 @@ static void leave(struct host *h, void *arg, uint64_t n)
     (void)arg;
     (void)n;
     front_stop(h, false);
-    stream_close(h, true);
+    stream_stop(h, true);
     daemon_kill(h, "the daemon ends");
     plan_host(h, h->sim->now + (int64_t)rnd(h->sim, 1500) * NS_PER_MS, restart, NULL, 0);
 }
@@ -333,12 +289,15 @@ void act(struct host *h, const struct end_action *a)
         break;
     case ACT_GATE:
     case ACT_CLOSE:
-    case ACT_ABANDON:
     case ACT_EPOCH:
     case ACT_BOUND:
     case ACT_ATTACH:
     case ACT_DETACH:
     case ACT_RESYNC:
+        letter(h, BOX_FRONT, a);
+        break;
+    case ACT_ABANDON:
+        h->open_after_close = false;
         letter(h, BOX_FRONT, a);
         break;
     case ACT_STREAM:

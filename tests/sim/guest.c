@@ -44,7 +44,7 @@ static void answered(struct update *update, int status)
         judge_answer(h, op, status);
 }
 
-void guest_lost(struct host *h)
+void guest_lost(struct host *h, bool gone)
 {
     struct sim *s = h->sim;
     for (unsigned i = 0; i < GUEST_SLOTS; i++) {
@@ -52,7 +52,7 @@ void guest_lost(struct host *h)
         if (op->state == OP_FREE || op->host != h)
             continue;
         op->lost = true;
-        if (!h->front.updates)
+        if (gone)
             op->state = OP_FREE;
     }
 }
@@ -65,7 +65,7 @@ static enum update_op draw_op(struct sim *s)
 
 static bool payload(struct host *h, struct guest_op *op, const struct ledger_write *w)
 {
-    struct unsafe *queue = h->front.queue;
+    struct unsafe *queue = service_queue(h->front.service);
     size_t room;
     if (!unsafe_head(queue, 1, &room))
         return false;
@@ -104,14 +104,14 @@ static void ask(struct host *h, struct guest_op *op)
           kind == UPDATE_FLUSH ? "flush" : w.zero ? "zero" : "write", op->number,
           w.fua ? " FUA" : "", w.object, w.count, w.sector);
     op->state = OP_ASKED;
-    updates_submit(h->front.updates, &op->update);
+    updates_submit(service_updates(h->front.service), &op->update);
 }
 
 static void guest_on(struct host *h)
 {
     struct sim *s = h->sim;
     bool runs = h->up && h->running && h->apps && !h->frozen && h->front.served &&
-                h->front.updates && h->paused_until <= s->now && h->stalled_until <= s->now;
+                h->paused_until <= s->now && h->stalled_until <= s->now;
     if (!runs)
         return;
     for (uint64_t n = 1 + rnd(s, 3), i = 0; i < GUEST_SLOTS && n > 0; i++) {

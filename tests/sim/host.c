@@ -55,7 +55,7 @@ void host_crash(struct host *h)
     else
         trace(h->sim, h, "the machine loses power");
     h->up = h->address = h->apps = false;
-    guest_lost(h);
+    guest_lost(h, true);
     if (h->memory >= 0)
         (void)close(h->memory);
     h->memory = -1;
@@ -141,6 +141,7 @@ void daemon_start(struct host *h)
     h->seen_state = END_WAITING;
     h->seen_session = 0;
     front_init(h);
+    stream_init(h);
     read_state(h);
     trace(s, h, "daemon starts, run %04x, role on disk %d%s%s", (unsigned)(h->run_id >> 48),
           h->state.role, h->state.alone ? ", alone" : "",
@@ -156,10 +157,10 @@ void daemon_kill(struct host *h, const char *why)
         return;
     trace(h->sim, h, "%s", why);
     front_stop(h, true);
-    stream_close(h, false);
+    stream_stop(h, false);
     h->end = end_free(h->end);
     h->running = false;
-    guest_lost(h);
+    guest_lost(h, true);
     net_changed(h->sim);
 }
 
@@ -181,6 +182,7 @@ static void sample(struct host *h, struct end_data *d)
         .stream_ns = g->stream_up ? now : g->stream_ns,
         .waypoint_ns = h->ask_ns,
         .backlog = g->queue_bytes,
+        .full = !h->serving && g->replica_full,
         .lagging = g->oldest_ns && now - g->oldest_ns > h->sim->config.timeout_ns,
     };
 }

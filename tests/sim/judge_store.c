@@ -31,27 +31,27 @@ void judge_store(struct host *h, int at, uint64_t seq, const char *when)
     }
 }
 
-void judge_finished(struct host *h, const struct replica_finish *finish)
+void judge_finished(struct host *h, uint64_t epoch, uint64_t seq)
 {
     struct sim *s = h->sim;
     if (h->view.inconsistent || s->forced)
         return;
-    int at = ledger_find(s, finish->epoch);
+    int at = ledger_find(s, epoch);
     if (at < 0) {
         fail(s, "%c: replayed to an epoch that was never opened", h->letter);
         return;
     }
-    judge_store(h, at, finish->applied, "at the end of its replay");
+    judge_store(h, at, seq, "at the end of its replay");
 }
 
 // A replica that has nothing under way is what its position says.
 void judge_replica(struct host *h)
 {
     struct replica_stats st;
-    if (!h->running || !h->replica || h->view.inconsistent || h->view.state != END_PASSIVE)
+    if (!h->running || h->view.inconsistent || h->view.state != END_PASSIVE ||
+        !stream_stats(h, &st))
         return;
-    replica_stats(h->replica, &st);
-    if (!replica_idle(h->replica) || st.applied != st.received || !st.applied_epoch ||
+    if (!follower_idle(h->follower) || st.applied != st.received || !st.applied_epoch ||
         st.failure || st.finishing)
         return;
     int at = ledger_find(h->sim, st.applied_epoch);

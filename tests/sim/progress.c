@@ -39,10 +39,9 @@ static bool is_settled(const struct sim *s)
     for (int i = 0; i < 2; i++) {
         const struct host *a = &s->host[i], *p = &s->host[1 - i];
         struct replica_stats st;
-        if (!a->view.active || !p->replica)
+        if (!a->view.active || !stream_stats(p, &st))
             continue;
-        replica_stats(p->replica, &st);
-        return st.applied == a->figures.numbered && replica_idle(p->replica) &&
+        return st.applied == a->figures.numbered && follower_idle(p->follower) &&
                !fake_volume_active(a->volume[0]) &&
                (s->volumes < 2 || !fake_volume_active(a->volume[1]));
     }
@@ -63,10 +62,7 @@ static struct host *best(struct sim *s)
 static bool replica_failed(const struct host *h)
 {
     struct replica_stats st;
-    if (!h->replica)
-        return false;
-    replica_stats(h->replica, &st);
-    return st.failure != 0;
+    return stream_stats(h, &st) && st.failure != 0;
 }
 
 // Whatever the status asks an operator for.

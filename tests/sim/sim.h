@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // The simulator: both ends of a pair in one process, driven by a seed.
 //
-// The ends (common/end) and the queues (queues/) are the real ones. What is simulated is the world around them: time,
-// the two machines with their memory, disks, daemons and guards, the networks between them, the guest that writes, and
-// everything that goes wrong. Nothing here decides: an action of an end is carried out after some delay, a report
-// comes back after some delay, and a crash drops what is pending. Judges (judge_*.c) look at the result from outside.
+// The ends (common/end) and the queues (queues/) are the real ones. What is simulated is the world
+// around them: time, the two machines with their memory, disks, daemons and guards, the networks
+// between them, the guest that writes, and everything that goes wrong. Nothing here decides: an
+// action of an end is carried out after some delay, a report comes back after some delay, and a
+// crash drops what is pending. Judges (judge_*.c) look at the result from outside.
 //
-//   sim.c      time: the agenda of what happens when        net.c     control and data channel, public network
-//   host.c     a machine: boots, daemons, guard             act.c     carries out what an end decides
-//   front.c    the active end's data path                   stream.c  the passive end's
-//   guest.c    the application: numbered writes             fault.c   what goes wrong, and when
-//   ledger.c   what was numbered, from outside              cover.c   which rows and faults were met
+//   sim.c      time: the agenda of what happens when        net.c     control and data channel,
+//   public network host.c     a machine: boots, daemons, guard             act.c     carries out
+//   what an end decides front.c    the active end's data path                   stream.c  the
+//   passive end's guest.c    the application: numbered writes             fault.c   what goes
+//   wrong, and when ledger.c   what was numbered, from outside              cover.c   which rows
+//   and faults were met
 //
 // One run is one struct sim; nothing outlives it but the counters of cover.c.
 #ifndef SIM_H
@@ -25,9 +27,9 @@
 #include "common/base/clock.h"
 #include "common/base/error.h"
 #include "common/end/end.h"
-#include "common/end/resync.h"
-#include "queues/replica.h"
-#include "queues/sender.h"
+#include "common/end/follower.h"
+#include "common/end/outlet.h"
+#include "common/end/service.h"
 #include "queues/unsafe.h"
 #include "queues/updates.h"
 #include "tests/unit/fake_disk.h"
@@ -37,8 +39,8 @@
 #define VOLUMES_MAX  2
 #define SECTORS_MAX  512U
 #define GUEST_SLOTS  16
+#define PAIR_ID      UINT64_C(0x5157)
 #define PATHS        2 // of control frames: the channel network, the public network
-#define READER_PEER  0
 #define READER_JUDGE 3
 
 struct sim;
@@ -46,13 +48,14 @@ struct host;
 
 // What a host's daemon publishes for its end, as the real one's threads do.
 struct figures {
-    uint64_t numbered, durable, applied, held_from, waiting_for, queue_bytes;
+    uint64_t numbered, durable, applied, held_from, queue_bytes;
     uint64_t replica_durable, replica_applied;
     int64_t waiting_ns, moved_ns, stream_ns, oldest_ns, lease_ns;
-    bool stream_up;
+    bool stream_up, replica_full;
 };
 
-// ---- the guest --------------------------------------------------------------------------------------------------
+// ---- the guest
+// --------------------------------------------------------------------------------------------------
 
 enum guest_op_state { OP_FREE, OP_ASKED, OP_ENDED };
 
@@ -66,23 +69,15 @@ struct guest_op {
     bool lost; // nobody waits for its answer any more
 };
 
-// ---- a host -----------------------------------------------------------------------------------------------------
+// ---- a host
+// -----------------------------------------------------------------------------------------------------
 
 struct front {
-    struct unsafe *queue;
-    struct updates *updates;
-    struct resync *resync;
-    struct sender *sender;
-    bool blocked;  // the data link takes nothing now
-    uint64_t lane; // session of the sender
-    enum end_gate gate;
-    bool lease_over, attached, open_recover, served, closing, numbered, barrier;
-    unsigned flushes;
-    int flush_status;
-    struct block_request close_flush[VOLUMES_MAX];
-    struct epoch epoch;
-    uint64_t seq;
-    int64_t turn_at; // an appointment that stands; INT64_MAX none
+    struct service *service;
+    struct outlet *outlet;
+    bool served;        // the exports take requests in
+    struct epoch epoch; // of the last opening
+    int64_t turn_at;    // an appointment that stands; INT64_MAX none
     bool turning;
 };
 
@@ -97,22 +92,22 @@ struct host {
     size_t saved_size;
     // What lasts as long as a boot.
     bool up;
-    uint32_t boot;       // counts boots
+    uint32_t boot; // counts boots
     uint64_t boot_token;
-    int64_t boot_at;     // its clock's zero
-    bool ran;            // a daemon has run in this boot
-    int64_t echo_ns;     // kept in the runtime directory
-    int memory;          // of the unsafe queue; -1: none
-    bool address;        // the public address is on
-    bool apps;           // the guest runs
-    bool frozen, flag;   // by the guard
-    bool said_active;    // what daemon or guard say at the management address
-    int64_t guard_ns;    // its deadline
+    int64_t boot_at;      // its clock's zero
+    bool ran;             // a daemon has run in this boot
+    int64_t echo_ns;      // kept in the runtime directory
+    int memory;           // of the unsafe queue; -1: none
+    bool address;         // the public address is on
+    bool apps;            // the guest runs
+    bool frozen, flag;    // by the guard
+    bool said_active;     // what daemon or guard say at the management address
+    int64_t guard_ns;     // its deadline
     int64_t paused_until; // the whole machine is not scheduled
     // A run of the daemon.
     bool running, started, exited;
-    bool dying;        // being killed: completions are for nobody
-    uint32_t life;     // counts runs
+    bool dying;    // being killed: completions are for nobody
+    uint32_t life; // counts runs
     uint64_t run_id;
     struct end *end;
     struct end_view view;
@@ -120,8 +115,9 @@ struct host {
     struct end_state state;
     struct figures figures;
     struct front front;
-    struct replica *replica;
+    struct follower *follower;
     bool replay_paused;
+    int stores_of; // which thread has the stores open: BOX_FRONT, BOX_STREAM, BOX_NONE
     int64_t replica_at;
     bool serving, frozen_told, thawing, open_after_close;
     struct end_action open_action;
@@ -140,7 +136,8 @@ struct host {
     bool stepping;
 };
 
-// ---- the agenda -------------------------------------------------------------------------------------------------
+// ---- the agenda
+// -------------------------------------------------------------------------------------------------
 
 typedef void item_fn(struct host *h, void *arg, uint64_t n);
 struct item {
@@ -154,7 +151,8 @@ struct item {
     bool daemon; // waits while the daemon is not scheduled
 };
 
-// ---- the ledger -------------------------------------------------------------------------------------------------
+// ---- the ledger
+// -------------------------------------------------------------------------------------------------
 
 // One write, zero or discard of the guest.
 struct ledger_write {
@@ -191,10 +189,12 @@ struct ledger {
     struct ledger_write *writes; // [0] is unused
     uint32_t write_count, write_room;
     uint32_t answers;
-    uint32_t promised[VOLUMES_MAX][SECTORS_MAX]; // number of the last write that a local flush has promised
+    uint32_t promised[VOLUMES_MAX]
+                     [SECTORS_MAX]; // number of the last write that a local flush has promised
 };
 
-// ---- the run ----------------------------------------------------------------------------------------------------
+// ---- the run
+// ----------------------------------------------------------------------------------------------------
 
 struct stuck; // a message that waits behind a cut
 
@@ -204,6 +204,7 @@ struct sim {
     uint64_t seed, random;
     int64_t now;
     struct end_config config;
+    enum service_overflow overflow;
     unsigned volumes;
     uint64_t size; // of each
     struct item *items;
@@ -225,7 +226,7 @@ struct sim {
     uint32_t kinds;      // mask: which of them
     unsigned fault_rate; // of 1000 actions that draw a fault
     int64_t faults_end;
-    bool forced;    // an operator overrode a veto: the promises of a takeover by itself do not hold
+    bool forced; // an operator overrode a veto: the promises of a takeover by itself do not hold
     enum phase phase;
     int64_t progress_since;
     unsigned operator_steps;
@@ -245,7 +246,7 @@ void plan_daemon(struct host *h, int64_t at, item_fn *fn, void *arg, uint64_t n)
 void plan_host(struct host *h, int64_t at, item_fn *fn, void *arg, uint64_t n);
 void plan_world(struct sim *s, int64_t at, struct host *h, item_fn *fn, uint64_t n);
 // A delivery in order on one of the daemon's mailboxes.
-enum { BOX_FRONT, BOX_STREAM, BOX_CONTROL, BOX_APPS };
+enum { BOX_FRONT, BOX_STREAM, BOX_CONTROL, BOX_APPS, BOX_NONE };
 int64_t mailbox_time(struct host *h, int box);
 void fail(struct sim *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void trace(struct sim *s, const struct host *h, const char *format, ...)
@@ -277,28 +278,20 @@ void waypoint_advance(struct host *h);
 
 // act.c
 void act(struct host *h, const struct end_action *a);
-void act_closed(struct host *h);
+void act_closed(struct host *h, bool ok);
 
 // net.c
 void net_send(struct host *from, const struct frame *f);
 void net_send_data(struct host *from, const struct iovec *iov, int count);
 bool net_data_up(const struct sim *s);
-void net_changed(struct sim *s); // a cut was made or healed, a daemon came or went
+void net_changed(struct sim *s);                 // a cut was made or healed, a daemon came or went
 bool net_public(const struct sim *s, int index); // the host reaches the waypoint
 void net_free(struct sim *s);
 
 // front.c: letters
 void front_init(struct host *h);
 void front_stop(struct host *h, bool keep_memory); // the daemon is gone
-void front_open(struct host *h, bool recover, const struct epoch *epoch, uint64_t seq);
-void front_bound(struct host *h, uint64_t seq);
-void front_gate(struct host *h, enum end_gate gate);
-void front_close(struct host *h);
-void front_abandon(struct host *h, bool report);
-void front_epoch(struct host *h, const struct epoch *epoch);
-void front_attach(struct host *h);
-void front_detach(struct host *h);
-void front_resync(struct host *h, uint64_t objects);
+void front_letter(struct host *h, const struct end_action *a);
 void front_answer(struct host *h, const void *message);
 void front_lane_start(struct host *h, uint64_t session, uint64_t from);
 void front_lane_stop(struct host *h);
@@ -306,27 +299,27 @@ void front_ack(struct host *h, const void *message, size_t size);
 void front_rewind(struct host *h);
 void front_turn(struct host *h);
 bool front_find_queue(struct host *h, struct end_start *start);
-void front_show(struct host *h); // to the ledger: what was numbered
+void front_show(struct host *h);         // to the ledger: what was numbered
 bool front_serves(const struct host *h); // an answer could be given now
 void volumes_poll(struct host *h);
 void volumes_finish(struct host *h); // everything under way completes now
 int memory_copy(int fd);
 
-// stream.c: letters
+// stream.c
+void stream_init(struct host *h);
+void stream_stop(struct host *h, bool in_order); // the daemon is gone
 bool stream_open(struct host *h, uint64_t *ret_seq, char *why, size_t size);
-void stream_close(struct host *h, bool in_order);
-void stream_follow(struct host *h, uint64_t session, bool restart, uint64_t seq,
-                   const struct epoch *epoch);
-void stream_consent(struct host *h, uint64_t seq);
-void stream_finish(struct host *h);
-void stream_replay(struct host *h, bool on);
+bool stream_stats(const struct host *h,
+                  struct replica_stats *ret_stats); // false: no replica is open
+void stream_letter(struct host *h, const struct end_action *a);
 void stream_message(struct host *h, void *message, size_t size);
 void stream_turn(struct host *h);
 void disk_poll(struct host *h);
 
 // guest.c
 void guest_init(struct sim *s);
-void guest_lost(struct host *h); // it or its exports are gone: nobody waits for answers any more
+// Nobody waits for answers any more; `gone`: none will be given either.
+void guest_lost(struct host *h, bool gone);
 void sector_fill(uint8_t *sector, uint32_t tag, uint32_t at);
 // The tag of a sector, or -1 when it is torn or misplaced.
 int64_t sector_tag(const uint8_t *sector, uint32_t at);
@@ -345,7 +338,8 @@ int ledger_know(struct sim *s, const struct epoch *epoch);
 // This epoch begins with what is on the host's own store now.
 void ledger_base(struct host *h, int at);
 void ledger_record(struct host *h, const struct record *record, const void *payload);
-// What the volumes hold behind record `seq` of epoch `at`; `image` has room for every sector of every volume.
+// What the volumes hold behind record `seq` of epoch `at`; `image` has room for every sector of
+// every volume.
 void ledger_image(struct sim *s, int at, uint64_t seq, uint32_t *image);
 static inline unsigned sectors(const struct sim *s)
 {
@@ -354,7 +348,7 @@ static inline unsigned sectors(const struct sim *s)
 
 // judge_*.c
 void judge_answer(struct host *h, struct guest_op *op, int status);
-void judge_finished(struct host *h, const struct replica_finish *finish);
+void judge_finished(struct host *h, uint64_t epoch, uint64_t seq);
 void judge_own_store(struct host *h); // is about to serve from its own store
 void judge_opened(struct host *h, const struct epoch *epoch);
 void judge_roles(struct sim *s); // between any two moments

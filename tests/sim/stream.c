@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// The passive end's data path, wired as the daemon's stream thread wires it: the replica over a disk and volumes that
-// can lose what was not synced.
+// The passive end's data path, as the simulator carries it out: common/end/follower over a disk and
+// volumes that can lose what was not synced.
 #include "tests/sim/sim.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-// ---- the disk of the safe queue ---------------------------------------------------------------------------------
+// ---- the disk of the safe queue
+// ---------------------------------------------------------------------------------
 
 static void disk_done(struct host *h, void *arg, uint64_t n)
 {
@@ -30,19 +31,67 @@ void disk_poll(struct host *h)
     }
 }
 
-// ---- hooks ------------------------------------------------------------------------------------------------------
+// ---- what the follower asks for
+// -----------------------------------------------------------------------------------
 
-static void hook_send(void *arg, const void *message, size_t size)
+static int open_stores(void *user, struct block *ret_blocks[RECORD_OBJECTS_MAX], struct error *err)
 {
-    struct host *h = arg;
+    struct host *h = user;
+    if (h->stores_of == BOX_FRONT || (h->started && chance(h->sim, 50)))
+        return error_set(err, -EAGAIN, "the stores are in other hands");
+    h->stores_of = BOX_STREAM;
+    for (unsigned i = 0; i < h->sim->volumes; i++)
+        ret_blocks[i] = fake_volume_of(h->volume[i]);
+    return 0;
+}
+
+static void close_stores(void *user)
+{
+    struct host *h = user;
+    if (h->stores_of != BOX_STREAM)
+        return;
+    volumes_finish(h);
+    h->stores_of = BOX_NONE;
+}
+
+static int open_disk(void *user, struct disk **ret_disk, struct error *err)
+{
+    struct host *h = user;
+    (void)err;
+    *ret_disk = fake_disk_of(h->safe);
+    return 0;
+}
+
+static void close_disk(void *user)
+{
+    struct host *h = user;
+    fake_disk_kill(h->safe);
+}
+
+static void work_disk(void *user)
+{
+    struct host *h = user;
+    while (fake_disk_complete(h->safe))
+        ;
+}
+
+static uint64_t random_number(void *user)
+{
+    struct host *h = user;
+    return rnd(h->sim, 0);
+}
+
+static void send_message(void *user, const void *message, size_t size)
+{
+    struct host *h = user;
     struct iovec iov = {.iov_base = (void *)(uintptr_t)message, .iov_len = size};
     if (h->figures.stream_up)
         net_send_data(h, &iov, 1);
 }
 
-static void hook_release(void *arg, void *message)
+static void release_message(void *user, void *message)
 {
-    (void)arg;
+    (void)user;
     free(message);
 }
 
@@ -63,181 +112,149 @@ static void report_epoch(struct host *h, uint64_t seq, const struct epoch *epoch
     plan_daemon(h, mailbox_time(h, BOX_CONTROL), deliver_epoch, copy, seq);
 }
 
-static void report_follow(struct host *h, enum end_replica_event what, uint64_t seq,
-                          unsigned object, const char *text)
+static void report(void *user, const struct end_event *event)
 {
-    struct end_event ev = {.type = EV_REPLICA};
-    ev.replica.what = what;
-    ev.replica.seq = seq;
-    ev.replica.object = object;
-    ev.replica.text = text;
+    struct host *h = user;
+    struct end_event ev = *event;
+    struct replica_stats st;
+    if (ev.replica.what == FOLLOW_EPOCH) {
+        report_epoch(h, ev.replica.seq, ev.replica.epoch);
+        return;
+    }
+    if (ev.replica.what == FOLLOW_FAILED) {
+        trace(h->sim, h, "the replica failed: %s", ev.replica.text);
+        ev.replica.text = "its disk failed"; // it has to live longer
+    }
+    if (ev.replica.what == FOLLOW_FINISHED && stream_stats(h, &st))
+        judge_finished(h, st.applied_epoch ? st.applied_epoch : st.durable_epoch, ev.replica.seq);
     report_event(h, &ev);
 }
 
-static void hook_event(void *arg, const struct replica_event *ev)
+static void note(void *user, const char *text)
 {
-    struct host *h = arg;
-    switch (ev->kind) {
-    case REPLICA_GATE_EPOCH:
-        report_epoch(h, ev->seq, ev->epoch);
-        break;
-    case REPLICA_GATE_RESYNC_BEGIN:
-        report_follow(h, FOLLOW_BEGIN, ev->seq, ev->object, NULL);
-        break;
-    case REPLICA_GATE_RESYNC_END:
-        report_follow(h, FOLLOW_END, ev->seq, ev->object, NULL);
-        break;
-    case REPLICA_RESTARTED:
-        report_follow(h, FOLLOW_READY, ev->seq, 0, NULL);
-        break;
-    case REPLICA_FULL:
+    struct host *h = user;
+    if (strstr(text, "safe queue is full"))
         cover_count("safe queue full");
-        trace(h->sim, h, "the safe queue is full");
-        break;
-    case REPLICA_ROOM:
-        break;
-    case REPLICA_FAILED:
-        trace(h->sim, h, "the replica failed: %s", ev->error->text);
-        report_follow(h, FOLLOW_FAILED, 0, 0, "its disk failed");
-        break;
-    }
+    trace(h->sim, h, "%s", text);
 }
 
-// ---- opening and closing ----------------------------------------------------------------------------------------
+static const struct follower_ops follower_ops = {
+    .open_stores = open_stores,
+    .close_stores = close_stores,
+    .open_disk = open_disk,
+    .close_disk = close_disk,
+    .work_disk = work_disk,
+    .random = random_number,
+    .send = send_message,
+    .release = release_message,
+    .report = report,
+    .note = note,
+};
+
+// ---- from outside
+// -------------------------------------------------------------------------------------------------
+
+void stream_init(struct host *h)
+{
+    uint64_t segment = BATCH_BYTES_TARGET + h->sim->size + 128 * 1024; // holds the largest batch
+    struct follower_config config = {
+        .volumes = h->sim->volumes,
+        .pair = PAIR_ID,
+        .segment_size = segment,
+        .limit = 3 * segment,
+        .window = chance(h->sim, 300) ? 32 * 1024 : 0,
+    };
+    h->stores_of = BOX_NONE;
+    h->follower = follower_new(&config, &follower_ops, h);
+    ENSURE(h->follower);
+}
+
+void stream_stop(struct host *h, bool in_order)
+{
+    if (!h->follower)
+        return;
+    if (in_order)
+        (void)follower_close(h->follower, NULL, 0, NULL);
+    else if (h->stores_of == BOX_STREAM)
+        for (unsigned i = 0; i < h->sim->volumes; i++)
+            fake_volume_kill(h->volume[i]);
+    h->follower = follower_free(h->follower);
+    fake_disk_kill(h->safe);
+}
 
 bool stream_open(struct host *h, uint64_t *ret_seq, char *why, size_t size)
 {
     struct error err = {0};
-    struct safe_recovery rec = {0};
     struct replica_stats stats;
-    uint64_t segment = BATCH_BYTES_TARGET + h->sim->size + 128 * 1024;
-    struct replica_config config = {
-        .safe = {.disk = fake_disk_of(h->safe),
-                 .pair = 0x5157,
-                 .salt = rnd(h->sim, 0),
-                 .segment_size = segment, // holds the largest batch
-                 .limit = 3 * segment},
-        .window = chance(h->sim, 300) ? 32 * 1024 : 0,
-        .hooks = {hook_send, hook_event, hook_release, h},
-    };
-    for (unsigned i = 0; i < h->sim->volumes; i++)
-        config.volumes[i] = fake_volume_of(h->volume[i]);
-    int r = replica_open(&config, local_now(h), &h->replica, &rec, &err);
-    if (r < 0) {
-        h->replica = NULL;
+    int r = follower_open(h->follower, local_now(h), ret_seq, &err);
+    if (r < 0)
         (void)snprintf(why, size, "%s", err.text);
+    if (!stream_stats(h, &stats))
         return false;
-    }
-    replica_stats(h->replica, &stats);
-    *ret_seq = stats.received;
     h->figures.replica_durable = stats.durable;
-    trace(h->sim, h, "safe queue opened: %s, %llu to %llu", safe_verdict_name(rec.verdict),
-          (unsigned long long)rec.first, (unsigned long long)rec.last);
-    if (rec.verdict == SAFE_DAMAGED)
-        (void)snprintf(why, size, "the safe queue is damaged: %s", rec.reason);
+    trace(h->sim, h, "safe queue opened: applied %llu, durable %llu",
+          (unsigned long long)stats.applied, (unsigned long long)stats.durable);
     stream_turn(h);
-    return rec.verdict != SAFE_DAMAGED;
+    return r == 0;
 }
 
-void stream_close(struct host *h, bool in_order)
+bool stream_stats(const struct host *h, struct replica_stats *ret_stats)
 {
-    if (!h->replica)
-        return;
-    if (in_order) {
-        replica_stop(h->replica);
-        volumes_finish(h);
-        while (fake_disk_complete(h->safe))
-            ;
-        ENSURE(replica_idle(h->replica));
-    } else {
-        for (unsigned i = 0; i < h->sim->volumes; i++)
-            fake_volume_kill(h->volume[i]);
+    return h->follower && follower_stats(h->follower, ret_stats);
+}
+
+static void close_letter(struct host *h, const struct end_action *a)
+{
+    struct error err = {0};
+    int r = follower_close(h->follower, a->recover ? NULL : &a->epoch, a->seq, &err);
+    if (r < 0)
+        trace(h->sim, h, "the safe queue cannot be emptied: %s", err.text);
+    act_closed(h, r == 0);
+}
+
+void stream_letter(struct host *h, const struct end_action *a)
+{
+    switch (a->type) {
+    case ACT_OPEN:
+        close_letter(h, a);
+        break;
+    case ACT_FOLLOW:
+        follower_follow(h->follower, a->session, a->restart, a->seq, &a->epoch, local_now(h));
+        break;
+    case ACT_CONSENT:
+        follower_consent(h->follower, a->seq);
+        break;
+    case ACT_FINISH:
+        follower_finish(h->follower);
+        break;
+    case ACT_REPLAY:
+        h->replay_paused = !a->on;
+        follower_replay(h->follower, a->on);
+        break;
+    default:
+        ENSURE(!"not a letter to the stream");
     }
-    h->replica = replica_free(h->replica);
-    fake_disk_kill(h->safe);
-}
-
-// ---- letters ----------------------------------------------------------------------------------------------------
-
-void stream_follow(struct host *h, uint64_t session, bool restart, uint64_t seq,
-                   const struct epoch *epoch)
-{
-    char why[200] = "";
-    uint64_t at = 0;
-    if (!h->replica) {
-        if (!session)
-            return;
-        if (!stream_open(h, &at, why, sizeof(why)) && !h->replica) {
-            trace(h->sim, h, "its replica does not open: %s", why);
-            report_follow(h, FOLLOW_FAILED, 0, 0, "the safe queue does not open");
-            return;
-        }
-    }
-    if (restart) {
-        replica_restart(h->replica, session, epoch->id, seq, local_now(h));
-        return;
-    }
-    replica_session(h->replica, session, local_now(h));
-    if (session)
-        report_follow(h, FOLLOW_READY, seq, 0, NULL);
-}
-
-void stream_consent(struct host *h, uint64_t seq)
-{
-    if (h->replica)
-        replica_consent(h->replica, seq);
-}
-
-static void finished(void *arg, const struct replica_finish *finish)
-{
-    struct host *h = arg;
-    if (finish->error < 0) {
-        trace(h->sim, h, "the replay failed: %s", finish->reason.text);
-        report_follow(h, FOLLOW_FAILED, 0, 0, "the replay failed");
-        return;
-    }
-    judge_finished(h, finish);
-    struct end_event ev = {.type = EV_REPLICA};
-    ev.replica.what = FOLLOW_FINISHED;
-    ev.replica.seq = finish->applied;
-    ev.replica.short_of_confirmed = !finish->reaches_confirmed;
-    ev.replica.lost_records = finish->discarded_records;
-    report_event(h, &ev);
-}
-
-void stream_finish(struct host *h)
-{
-    if (h->replica)
-        replica_finish(h->replica, finished, h);
-    else
-        report_follow(h, FOLLOW_FAILED, 0, 0, "the replica is not open");
-}
-
-void stream_replay(struct host *h, bool on)
-{
-    h->replay_paused = !on;
-    if (h->replica)
-        replica_pause(h->replica, !on);
+    stream_turn(h);
 }
 
 void stream_message(struct host *h, void *message, size_t size)
 {
     const struct batch *head = message;
     unsigned kind = size >= sizeof(struct batch_answer) ? head->kind : 0;
-    if (kind == BATCH_RECORDS && h->replica) {
-        replica_receive(h->replica, message, size, local_now(h));
+    if (kind == BATCH_RECORDS && follower_receive(h->follower, message, size, local_now(h))) {
         stream_turn(h);
         return;
     }
     if (kind == BATCH_ACK)
         front_ack(h, message, size);
-    else if (kind == BATCH_ANSWER && h->front.resync && !batch_answer_invalid(message, size))
+    else if (kind == BATCH_ANSWER && !batch_answer_invalid(message, size))
         front_answer(h, message);
     free(message);
     front_turn(h);
 }
 
-// ---- the loop ---------------------------------------------------------------------------------------------------
+// ---- the loop
+// ---------------------------------------------------------------------------------------------------
 
 static void again(struct host *h, void *arg, uint64_t at)
 {
@@ -250,7 +267,7 @@ static void again(struct host *h, void *arg, uint64_t at)
 
 static void plan_turn(struct host *h)
 {
-    int64_t at = replica_deadline(h->replica);
+    int64_t at = follower_deadline(h->follower);
     if (at == INT64_MAX)
         return;
     at = MAX(at + h->boot_at, h->sim->now + 10 * NS_PER_US);
@@ -263,13 +280,15 @@ static void plan_turn(struct host *h)
 void stream_turn(struct host *h)
 {
     struct replica_stats stats;
-    if (!h->replica || !h->running)
+    if (!h->follower || !h->running)
         return;
-    replica_work(h->replica, local_now(h));
-    volumes_poll(h);
-    disk_poll(h);
-    replica_stats(h->replica, &stats);
-    h->figures.replica_durable = stats.durable;
-    h->figures.replica_applied = stats.applied;
+    follower_turn(h->follower, local_now(h));
+    if (stream_stats(h, &stats)) {
+        volumes_poll(h);
+        disk_poll(h);
+        h->figures.replica_durable = stats.durable;
+        h->figures.replica_applied = stats.applied;
+        h->figures.replica_full = stats.full;
+    }
     plan_turn(h);
 }

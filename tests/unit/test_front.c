@@ -255,7 +255,7 @@ static void queue_that_is_left_behind_names_its_epoch(void **state)
 {
     struct place *p = *state;
     struct run run;
-    struct front_queue queue;
+    struct service_found queue;
     char why[200] = "";
     make_store(p);
     run_begin(&run, p);

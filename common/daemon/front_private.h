@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+// The inside of a front thread, shared by front.c (thread and turn), front_letters.c (what it is
+// told) and front_exports.c (the NBD server).
+#ifndef DAEMON_FRONT_PRIVATE_H
+#define DAEMON_FRONT_PRIVATE_H
+
+#include <pthread.h>
+
+#include "common/base/cleanup.h"
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "common/daemon/front.h"
+#include "common/daemon/stores.h"
+#include "common/end/service.h"
+#include "common/intercept/nbd.h"
+
+struct front {
+    struct front_config config;
+    pthread_t thread;
+    struct mailbox *box;
+    // Everything below belongs to the front thread.
+    bool ending;
+    int epoll;
+    struct nbd *nbd;
+    struct stores stores;
+    struct service *service;
+    uint64_t resets; // of the stores, as seen last
+    struct log_site open_log;
+};
+
+static inline const char *front_volume(const struct front *f, uint16_t object)
+{
+    return object < f->config.pair->volume_count ? f->config.pair->volumes[object].name : "?";
+}
+
+void front_take_letters(struct front *f);                   // front_letters.c
+void front_end(struct front *f);                            // likewise: the last letter
+int front_open_exports(struct front *f, struct error *err); // front_exports.c
+
+#endif

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+// The passive end's data path, between what the end orders and queues/replica: opens the safe queue
+// and the stores, follows a session, starts anew what had failed, passes the end's consents on,
+// replays to the end for a takeover, and empties the queue before this end becomes active. Pure, as
+// common/end/service is for the active end; the daemon's stream thread and the simulator drive the
+// same code.
+//
+// One thread owns it. Invariants:
+//   - an end that serves has an empty safe queue on its disk: records of its passive time are never
+//   replayed over what is
+//     written from then on (follower_close() with `forget`);
+//   - what failed is followed again only behind a restart, which the end orders together with a
+//   resync.
+#ifndef END_FOLLOWER_H
+#define END_FOLLOWER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/base/error.h"
+#include "common/end/end.h"
+#include "queues/disk.h"
+#include "queues/replica.h"
+
+#define FOLLOWER_RETRY_NS    INT64_C(10000000)   // stores in other hands are tried again
+#define FOLLOWER_PATIENCE_NS INT64_C(5000000000) // so long, when a session is to be followed
+
+struct follower;
+
+struct follower_config {
+    unsigned volumes;
+    uint64_t pair;
+    uint64_t segment_size, limit; // of the safe queue, bytes
+    uint64_t window;              // bytes kept in memory; 0: the replica's default
+};
+
+struct follower_ops {
+    // All or none. -EAGAIN: a predecessor's I/O has not ended yet; tried again later.
+    int (*open_stores)(void *user, struct block *ret_blocks[RECORD_OBJECTS_MAX], struct error *err);
+    void (*close_stores)(
+        void *user); // waits for what is under way; nothing happens when they are closed
+    // The disk of the safe queue, from opening to closing.
+    int (*open_disk)(void *user, struct disk **ret_disk, struct error *err);
+    void (*close_disk)(void *user); // nothing happens when it is closed
+    void (*work_disk)(void *user);  // takes what completes there; waits a moment for it
+    uint64_t (*random)(void *user);
+    // The link: as struct replica_hooks.
+    void (*send)(void *user, const void *message, size_t size);
+    void (*release)(void *user, void *message);
+    // An event for the end. Its texts and its epoch live until the return.
+    void (*report)(void *user, const struct end_event *event);
+    void (*note)(void *user, const char *text); // for the log
+};
+
+struct follower *follower_new(const struct follower_config *config, const struct follower_ops *ops,
+                              void *user);
+// Whatever is still open is given up as it is: nothing of it may complete any more. NULL-safe.
+struct follower *follower_free(struct follower *follower);
+
+// Opens the replica at the start. 0, -EAGAIN (again, later), or why it does not open. -EUCLEAN: it
+// is open, and its queue is damaged. *ret_seq (0 and -EUCLEAN): what it holds ends there.
+int follower_open(struct follower *follower, int64_t now_ns, uint64_t *ret_seq, struct error *err);
+// Closes replica and stores. With `forget` the queue is durably emptied: this end becomes active in
+// that epoch, whose first record is `next_seq`.
+int follower_close(struct follower *follower, const struct epoch *forget, uint64_t next_seq,
+                   struct error *err);
+// Its stores have lost what was settled, or the like -> FOLLOW_FAILED; it is closed.
+void follower_fail(struct follower *follower, const char *text);
+
+// ---- what the end orders (ACT_FOLLOW, ...) ----
+
+void follower_follow(struct follower *follower, uint64_t session, bool restart, uint64_t seq,
+                     const struct epoch *epoch, int64_t now_ns); // -> FOLLOW_READY or FOLLOW_FAILED
+void follower_consent(struct follower *follower, uint64_t seq);
+void follower_finish(struct follower *follower); // -> FOLLOW_FINISHED or FOLLOW_FAILED
+void follower_replay(struct follower *follower, bool on);
+
+// ---- a turn ----
+
+// A message of the stream. False: not taken, it stays the caller's.
+bool follower_receive(struct follower *follower, void *message, size_t size, int64_t now_ns);
+void follower_turn(struct follower *follower, int64_t now_ns);
+int64_t follower_deadline(const struct follower *follower);
+bool follower_idle(
+    const struct follower *follower); // nothing is under way at a store or at its disk
+bool follower_is_open(const struct follower *follower);
+bool follower_stats(const struct follower *follower,
+                    struct replica_stats *ret_stats); // false: closed
+
+#endif

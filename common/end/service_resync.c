@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+// The steps of a resync (common/end/resync.h) through the life of updates: when the next may start,
+// and what became of it.
+#include <errno.h>
+#include <string.h>
+
+#include "common/base/bytes.h"
+#include "common/end/service_private.h"
+#include "queues/batch.h"
+
+#define STEPS_A_TURN 16
+#define QUEUE_MAX    (UINT64_C(32) * 1024 * 1024) // bytes in the queue at which a resync waits
+
+// A chunk or check has its record, or its range could not be read.
+void service_copied(struct service *s, const struct updates_event *ev)
+{
+    if (ev->status == -EAGAIN) {
+        resync_again(s->resync, ev->object, ev->offset);
+        return;
+    }
+    if (ev->status < 0)
+        service_note(s, "volume %s: %u bytes at %llu cannot be read for the resync (%s)",
+                     service_volume(s, ev->object), ev->length, (unsigned long long)ev->offset,
+                     strerror(-ev->status));
+    resync_copied(s->resync, ev->object, ev->offset, ev->length, ev->status < 0 ? 0 : ev->seq);
+}
+
+void service_resync(struct service *s, uint64_t objects, int64_t now)
+{
+    s->resync_started = 0;
+    resync_start(s->resync, objects, now);
+}
+
+void service_answer(struct service *s, const void *message)
+{
+    struct batch_answer a;
+    memcpy(&a, message, sizeof(a));
+    resync_answer(s->resync, le16_get(a.object), le64_get(a.seq), le64_get(a.offset),
+                  le32_get(a.blocks), (const uint8_t *)message + sizeof(a));
+}
+
+// Starts one step; false when it has to wait.
+static bool resync_step(struct service *s, const struct resync_step *step, int64_t now)
+{
+    uint64_t seq = 0;
+    int r = 0;
+    switch (step->kind) {
+    case RESYNC_BEGIN:
+        r = updates_mark(s->updates, MARK_RESYNC_BEGIN, step->object, &seq);
+        break;
+    case RESYNC_END:
+        r = updates_mark(s->updates, MARK_RESYNC_END, step->object, &seq);
+        break;
+    case RESYNC_CHECK:
+        r = updates_check(s->updates, step->object, step->offset, step->length);
+        break;
+    case RESYNC_CHUNK:
+        r = updates_resync_chunk(s->updates, step->object, step->offset, step->length);
+        break;
+    }
+    if (r < 0)
+        return false;
+    resync_began(s->resync, step, now);
+    s->resync_started += step->length;
+    if (step->kind == RESYNC_BEGIN || step->kind == RESYNC_END)
+        s->numbered = true;
+    if (step->kind == RESYNC_END) {
+        struct end_event ev = {.type = EV_RESYNCED};
+        ev.resynced.object = step->object;
+        ev.resynced.seq = seq;
+        s->ops.report(s->user, &ev);
+    }
+    return true;
+}
+
+// A resync takes at most a part of the unsafe queue: the rest is the writers'.
+static bool resync_has_room(struct service *s)
+{
+    struct unsafe_stat stat;
+    unsafe_stat(s->queue, &stat);
+    return stat.bytes < stat.limit_bytes / 4 && stat.bytes < QUEUE_MAX;
+}
+
+// The resync's bytes a second, where they are limited: what may be started by now.
+static bool resync_has_rate(struct service *s, int64_t now)
+{
+    uint64_t rate = s->config.resync_rate;
+    if (rate == 0)
+        return true;
+    struct resync_progress p;
+    resync_progress(s->resync, &p);
+    double seconds = (double)(now - p.began_ns) / 1e9;
+    return (double)s->resync_started <= seconds * (double)rate;
+}
+
+void service_resync_turn(struct service *s, const struct service_turn *turn)
+{
+    // Nothing is numbered while the gate is held: an epoch's opening has its seq already.
+    if (!resync_running(s->resync) || !s->attached || s->gate == GATE_HELD)
+        return;
+    int64_t now = turn->now_ns;
+    resync_applied(s->resync, turn->applied, now);
+    struct resync_step step;
+    for (int i = 0; i < STEPS_A_TURN; i++) {
+        if (!resync_has_room(s) || !resync_has_rate(s, now) ||
+            !resync_next(s->resync, now, &step) || !resync_step(s, &step, now))
+            break;
+    }
+}
