@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The inside of an endpoint, shared by endpoint.c (life), endpoint_act.c (actions) and
-// endpoint_status.c (status).
+// The inside of an endpoint, shared by endpoint.c (steps and work), endpoint_open.c (birth and
+// death), endpoint_events.c (what comes in), endpoint_act.c (actions) and endpoint_status.c
+// (status).
 #ifndef DAEMON_ENDPOINT_PRIVATE_H
 #define DAEMON_ENDPOINT_PRIVATE_H
 
@@ -28,7 +29,8 @@
 struct vitals {
     uint64_t boot;        // random token of this boot
     int64_t echo_sent_ns; // sending time of the last echoed heartbeat, CLOCK_BOOTTIME
-    int64_t lease_ns;     // the deadline that the guard has at most; INT64_MAX: none, no grant is out; 0: not known
+    int64_t lease_ns; // the deadline that the guard has at most; INT64_MAX: none, no grant is out;
+                      // 0: not known
 };
 
 struct endpoint {
@@ -102,8 +104,16 @@ struct endpoint {
 
 void endpoint_feed(struct endpoint *ep, const struct end_event *event);
 void endpoint_note(struct endpoint *ep, int64_t ns, const char *text);
-void endpoint_note_loss(struct endpoint *ep, int64_t ns, const char *text, const struct status_loss *loss);
+void endpoint_note_loss(struct endpoint *ep, int64_t ns, const char *text,
+                        const struct status_loss *loss);
 void endpoint_act(struct endpoint *ep, const struct end_action *a); // endpoint_act.c
+// endpoint_events.c
+extern const struct channel_ops endpoint_channel_ops;
+void endpoint_begin(struct endpoint *ep); // EV_START
+void endpoint_take_report(struct endpoint *ep, struct letter *letter);
+void endpoint_on_app(void *context, const struct apps_event *ev);
+void endpoint_on_app_output(void *context, const char *app, const char *line);
+
 void endpoint_plan(struct endpoint *ep);
 // The replica has let go of the stores and (failure NULL) of its queue.
 void endpoint_closed(struct endpoint *ep, const char *failure);

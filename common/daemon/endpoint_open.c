@@ -1,0 +1,454 @@
+// SPDX-License-Identifier: Apache-2.0
+// Birth and death of an endpoint: its places on the disk, what it opens and starts, what it finds
+// of its former run, and how the end begins with that.
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "common/address/address.h"
+#include "common/base/checksum.h"
+#include "common/base/random.h"
+#include "common/config/places.h"
+#include "common/daemon/endpoint_private.h"
+
+static int make_places(struct endpoint *ep, struct error *err)
+{
+    const struct endpoint_config *c = &ep->config;
+    char export[PLACES_SOCKET_MAX];
+    int r =
+        places_state(ep->state_path, sizeof(ep->state_path), c->state_dir, ep->pair->pair, c->side);
+    if (r == 0)
+        r = places_runtime(ep->runtime_path, sizeof(ep->runtime_path), c->runtime_dir,
+                           ep->pair->pair, c->side);
+    if (r == 0)
+        r = path_format(ep->queue_path, sizeof(ep->queue_path), "%s/unsafe", ep->runtime_path);
+    if (r == 0)
+        r = path_format(ep->safe_path, sizeof(ep->safe_path), "%s/safe", ep->state_path);
+    if (r == 0)
+        r = path_format(ep->flag_path, sizeof(ep->flag_path), "%s/stepped-down", ep->runtime_path);
+    if (r < 0)
+        return error_sys(err, r, "pair %s: its directories", ep->pair->pair);
+    for (size_t i = 0; i < ep->pair->volume_count; i++) {
+        r = places_export(export, sizeof(export), c->runtime_dir, ep->pair->pair,
+                          ep->pair->volumes[i].name);
+        if (r < 0)
+            return error_sys(err, r, "pair %s: the socket of volume %s", ep->pair->pair,
+                             ep->pair->volumes[i].name);
+        ep->sockets[i] = strdup(export);
+    }
+    r = dir_make(ep->state_path, 0700, err);
+    // Guests' QEMU has to reach the sockets, which have owners of their own.
+    return r < 0 ? r : dir_make(ep->runtime_path, 0755, err);
+}
+
+static int lock_state(struct endpoint *ep, struct error *err)
+{
+    char path[PATH_SIZE + 8];
+    (void)snprintf(path, sizeof(path), "%s/lock", ep->state_path);
+    ep->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (ep->lock_fd < 0)
+        return error_sys(err, -errno, "cannot open %s", path);
+    if (flock(ep->lock_fd, LOCK_EX | LOCK_NB) < 0)
+        return error_set(err, -EBUSY, "%s is locked: another daemon runs this end", path);
+    return 0;
+}
+
+static int map_vitals(struct endpoint *ep, struct error *err)
+{
+    char path[PATH_SIZE + 8];
+    (void)snprintf(path, sizeof(path), "%s/vitals", ep->runtime_path);
+    CLEANUP_CLOSE int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0 || ftruncate(fd, sizeof(struct vitals)) < 0)
+        return error_sys(err, -errno, "cannot make %s", path);
+    ep->vitals = mmap(NULL, sizeof(struct vitals), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (ep->vitals == MAP_FAILED) {
+        ep->vitals = NULL;
+        return error_sys(err, -errno, "cannot map %s", path);
+    }
+    ep->same_boot = ep->vitals->boot != 0;
+    if (!ep->same_boot)
+        ep->vitals->boot = random_id();
+    return 0;
+}
+
+static int parse_addresses(struct endpoint *ep, struct error *err)
+{
+    const struct pair_end_config *mine = pair_config_end(ep->pair, ep->config.side);
+    const struct pair_end_config *peers = pair_config_end(ep->pair, pair_peer(ep->config.side));
+    int r = 0;
+    ep->interface = mine->public_interface;
+    for (size_t i = 0; i < ep->pair->public_address.address_count && r == 0; i++)
+        r = ip_parse(ep->pair->public_address.addresses[i], &ep->addresses[ep->address_count++],
+                     err);
+    ep->has_management = mine->management != NULL;
+    ep->has_peer_management = peers->management != NULL;
+    if (r == 0 && ep->has_management)
+        r = ip_parse(mine->management, &ep->management, err);
+    if (r == 0 && ep->has_peer_management)
+        r = ip_parse(peers->management, &ep->peer_management, err);
+    return r;
+}
+
+static int start_waypoints(struct endpoint *ep, struct error *err)
+{
+    struct ip ips[PAIR_WAYPOINTS_MAX];
+    size_t count = ep->pair->waypoint_count;
+    if (count == 0 || !ep->interface)
+        return 0;
+    for (size_t i = 0; i < count; i++) {
+        int r = ip_parse(ep->pair->waypoints[i], &ips[i], err);
+        if (r < 0)
+            return r;
+    }
+    return waypoint_start(ep->interface, ips, count, ep->addresses, ep->address_count,
+                          &ep->waypoints, err);
+}
+
+static int open_channel(struct endpoint *ep, struct error *err)
+{
+    const struct pair_channel_config *c = &ep->pair->channel;
+    enum pair_end side = ep->config.side;
+    struct channel_path paths[CHANNEL_PATHS_MAX + 1];
+    int n = 0;
+    for (size_t i = 0; i < c->path_count && n < CHANNEL_PATHS_MAX; i++)
+        paths[n++] = (struct channel_path){
+            .kind = CHANNEL_PATH_CHANNEL,
+            .mine = pair_path_address(&c->paths[i], side),
+            .peers = pair_path_address(&c->paths[i], pair_peer(side)),
+            .port = (uint16_t)c->paths[i].port,
+        };
+    if (ep->has_management && ep->has_peer_management && n < CHANNEL_PATHS_MAX)
+        paths[n++] = (struct channel_path){
+            .kind = CHANNEL_PATH_PUBLIC,
+            .data = c->data_on_public,
+            .mine = pair_config_end(ep->pair, side)->management,
+            .peers = pair_config_end(ep->pair, pair_peer(side))->management,
+            .port = (uint16_t)c->public_port,
+        };
+    if (c->key) {
+        int r = channel_key_load(c->key, &ep->key, err);
+        if (r < 0)
+            return r;
+        (void)channel_key_derive(ep->key, "inquiry", ep->inquiry.key);
+    }
+    struct channel_config config = {
+        .pair = ep->pair->pair,
+        .identity = side == PAIR_PRIMARY ? CHANNEL_PRIMARY : CHANNEL_SECONDARY,
+        .run = ep->run,
+        .key = ep->key,
+        .silence_ns = (int64_t)ep->pair->timing.timeout_ms * NS_PER_MS,
+        .paths = paths,
+        .n_paths = n,
+    };
+    pair_config_digest(ep->pair, config.digest);
+    config.digest_difference = pair_config_digest_difference;
+    return channel_open(&config, &endpoint_channel_ops, ep, &ep->channel, err);
+}
+
+static void open_inquiry(struct endpoint *ep)
+{
+    struct error err = {0};
+    ep->inquiry_fd = -1;
+    inquiry_id(ep->inquiry.key, ep->pair->pair, ep->inquiry.id);
+    ep->inquiry.identity = ep->config.side == PAIR_PRIMARY ? INQUIRY_PRIMARY : INQUIRY_SECONDARY;
+    ep->inquiry.role = INQUIRY_PASSIVE;
+    if (!ep->has_management)
+        return;
+    uint16_t port = (uint16_t)ep->pair->channel.management_port;
+    ep->inquiry_fd = inquiry_socket(&ep->management, port, &err);
+    if (ep->inquiry_fd < 0 && ep->config.guard) {
+        int kept = guard_inquiry_fd(ep->config.guard); // of the former run
+        if (kept >= 0 && inquiry_socket_port(kept) == port)
+            ep->inquiry_fd = fcntl(kept, F_DUPFD_CLOEXEC, 3);
+    }
+    if (ep->inquiry_fd < 0)
+        log_warning("pair %s: cannot answer at the management address: %s", ep->pair->pair,
+                    err.text);
+    else if (ep->config.guard)
+        (void)guard_share_inquiry(ep->config.guard, ep->inquiry_fd, NULL);
+    if (ep->guard)
+        guard_pair_inquiry(ep->guard, &ep->inquiry);
+}
+
+static void map_app(const struct endpoint *ep, const struct pair_app_config *from,
+                    const char *arguments[3][3], struct app_config *to)
+{
+    *to = app_config_defaults(from->kind == PAIR_APP_DOMAIN ? APP_DOMAIN : APP_SCRIPT);
+    to->name = from->name;
+    to->start_timeout_ms = from->start_timeout_ms;
+    to->stop_timeout_ms = from->stop_timeout_ms;
+    to->restarts = (int)from->restarts;
+    to->on_failure =
+        from->failure == PAIR_APP_FAILURE_SWITCHOVER ? APP_FAILURE_SWITCHOVER : APP_FAILURE_NONE;
+    if (from->kind == PAIR_APP_DOMAIN) {
+        to->xml_file = from->xml;
+        to->uri = pair_config_end(ep->pair, ep->config.side)->libvirt;
+        return;
+    }
+    static const char *const words[] = {"start", "stop", "status"};
+    for (int i = 0; i < 3; i++) {
+        arguments[i][0] = from->command;
+        arguments[i][1] = words[i];
+        arguments[i][2] = NULL;
+    }
+    to->status_timeout_ms = from->status_timeout_ms;
+    to->status_interval_ms = from->status_interval_ms;
+    to->start = arguments[0];
+    to->stop = arguments[1];
+    to->status = arguments[2];
+}
+
+static int open_apps(struct endpoint *ep, struct error *err)
+{
+    struct app_config list[PAIR_APPLICATIONS_MAX];
+    const char *arguments[PAIR_APPLICATIONS_MAX][3][3];
+    struct apps_volume volumes[PAIR_VOLUMES_MAX];
+    for (size_t i = 0; i < ep->pair->application_count; i++)
+        map_app(ep, &ep->pair->applications[i], arguments[i], &list[i]);
+    for (size_t i = 0; i < ep->pair->volume_count; i++)
+        volumes[i] = (struct apps_volume){ep->pair->volumes[i].name, ep->sockets[i]};
+    struct apps_setup setup = {
+        .pair = ep->pair->pair,
+        .identity = pair_end_name(ep->config.side),
+        .runtime_dir = ep->runtime_path,
+        .volumes = volumes,
+        .volume_count = ep->pair->volume_count,
+        .addresses = (const char *const *)ep->pair->public_address.addresses,
+        .address_count = ep->pair->public_address.address_count,
+        .callbacks = {.context = ep, .event = endpoint_on_app, .output = endpoint_on_app_output},
+    };
+    return apps_open(&setup, list, ep->pair->application_count, &ep->apps, err);
+}
+
+static int open_threads(struct endpoint *ep, struct error *err)
+{
+    int r = dir_make(ep->safe_path, 0700, err);
+    if (r < 0)
+        return r;
+    ep->stream_box = mailbox_new();
+    ep->lane = ep->stream_box ? lane_new(ep->channel, &ep->figures, ep->stream_box) : NULL;
+    if (!ep->lane)
+        return error_sys(err, -ENOMEM, "pair %s", ep->pair->pair);
+    struct front_config front = {
+        .pair = ep->pair,
+        .side = ep->config.side,
+        .queue_path = ep->queue_path,
+        .sockets = (const char *const *)ep->sockets,
+        .pair_id = ep->pair_id,
+        .boot = ep->vitals->boot,
+        .figures = &ep->figures,
+        .lane = ep->lane,
+        .reports = ep->reports,
+    };
+    r = front_new(&front, &ep->front, err);
+    if (r < 0)
+        return r;
+    struct stream_config stream = {
+        .pair = ep->pair,
+        .side = ep->config.side,
+        .safe_path = ep->safe_path,
+        .pair_id = ep->pair_id,
+        .channel = ep->channel,
+        .figures = &ep->figures,
+        .lane = ep->lane,
+        .box = ep->stream_box,
+        .reports = ep->reports,
+        .front = ep->front,
+    };
+    return stream_new(&stream, &ep->stream, err);
+}
+
+static int open_state(struct endpoint *ep, struct error *err)
+{
+    char path[PATH_SIZE + 8];
+    (void)snprintf(path, sizeof(path), "%s/state", ep->state_path);
+    int r = saver_new(path, ep->reports, &ep->saver, &ep->state, err);
+    if (r != -EUCLEAN)
+        return r;
+    log_error("pair %s: %s", ep->pair->pair, err->text);
+    ep->start.state_unreadable = true;
+    return 0;
+}
+
+static bool stops_on_split(const struct endpoint *ep)
+{
+    switch (ep->pair->split) {
+    case PAIR_SPLIT_SECONDARY_STOPS:
+        return ep->config.side == PAIR_SECONDARY;
+    case PAIR_SPLIT_PRIMARY_STOPS:
+        return ep->config.side == PAIR_PRIMARY;
+    case PAIR_SPLIT_BOTH_STOP:
+        break;
+    }
+    return true;
+}
+
+static int open_end(struct endpoint *ep)
+{
+    static const enum end_mode modes[] = {END_ASYNC, END_SYNC, END_STRICT};
+    const struct pair_timing_config *t = &ep->pair->timing;
+    struct end_config config = {
+        .primary = ep->config.side == PAIR_PRIMARY,
+        .mode = modes[ep->pair->mode],
+        .beat_ns = t->heartbeat_ms * NS_PER_MS,
+        .timeout_ns = t->timeout_ms * NS_PER_MS,
+        .decision_ns = t->decision_ms * NS_PER_MS,
+        .margin_ns = t->margin_ms * NS_PER_MS,
+        .automatic = ep->pair->takeover == PAIR_TAKEOVER_AUTO,
+        .has_waypoint = ep->waypoints != NULL,
+        .alone_when_slow = ep->pair->slow == PAIR_SLOW_ALONE,
+        .stops_on_split = stops_on_split(ep),
+        .volumes = (unsigned)ep->pair->volume_count,
+        .run = ep->run,
+        .seed = random_id(),
+    };
+    ep->end = end_new(&config);
+    return ep->end ? 0 : -ENOMEM;
+}
+
+// Which facts the start rule gets; what was passive opens its replica first (take_opened()).
+static void prepare_start(struct endpoint *ep)
+{
+    struct end_start *s = &ep->start;
+    char why[300] = "";
+    bool acted = false;
+    if (guard_flag_read(ep->flag_path, &acted, why, sizeof(why), NULL) == 0 && acted)
+        endpoint_note(ep, -1, why);
+    s->same_boot = ep->same_boot;
+    s->guard_acted = acted || (ep->guard && guard_acted(ep->guard));
+    s->echo_sent_ns = ep->same_boot ? ep->vitals->echo_sent_ns : 0;
+    s->unwatched = ep->same_boot && ep->vitals->lease_ns == INT64_MAX;
+    ep->frozen_told = s->guard_acted;
+    if (s->guard_acted)
+        apps_set_frozen(ep->apps, true);
+    if (ep->state.role == ROLE_ACTIVE) {
+        why[0] = '\0';
+        struct service_found queue = {0};
+        s->queue_found = front_find_queue(ep->front, &queue, why, sizeof(why));
+        s->queue_numbered = queue.numbered;
+        s->queue_epoch = queue.epoch;
+        s->queue_pending = queue.pending;
+        if (why[0])
+            endpoint_note(ep, -1, why);
+        atomic_store(&ep->figures.numbered, s->queue_numbered);
+        ep->serving = true; // the guard may act on what a former run left serving
+        endpoint_begin(ep);
+    } else if (ep->state.role == ROLE_PASSIVE) {
+        stream_open(ep->stream);
+    } else {
+        endpoint_begin(ep);
+    }
+}
+
+static int poll_add(int epoll, int fd)
+{
+    struct epoll_event ev = {.events = EPOLLIN};
+    return fd < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &ev) == 0 ? 0 : -errno;
+}
+
+static int open_all(struct endpoint *ep, struct error *err)
+{
+    char path[PATH_SIZE + 16];
+    int r = make_places(ep, err);
+    if (r == 0)
+        r = lock_state(ep, err);
+    if (r == 0) {
+        (void)snprintf(path, sizeof(path), "%s/history", ep->state_path);
+        ep->history = history_open(path);
+        r = ep->history ? 0 : error_sys(err, -ENOMEM, "%s", path);
+    }
+    if (r == 0)
+        r = map_vitals(ep, err);
+    if (r == 0)
+        r = parse_addresses(ep, err);
+    if (r == 0)
+        r = start_waypoints(ep, err);
+    if (r == 0)
+        r = open_apps(ep, err);
+    if (r == 0)
+        r = open_state(ep, err);
+    if (r == 0)
+        r = open_channel(ep, err);
+    if (r == 0)
+        r = open_threads(ep, err);
+    if (r == 0)
+        r = open_end(ep);
+    if (r < 0)
+        return r;
+    if (ep->config.guard && guard_pair_open(ep->config.guard, ep->pair->pair, &ep->guard, err) < 0)
+        return err->code;
+    if (ep->guard && guard_pair_state(ep->guard) == GUARD_DESTROYED) {
+        // The former run ended before it had renewed the slot.
+        guard_pair_close(ep->guard);
+        if (guard_pair_open(ep->config.guard, ep->pair->pair, &ep->guard, err) < 0)
+            return err->code;
+    }
+    open_inquiry(ep);
+    const int fds[] = {mailbox_fd(ep->reports), channel_fd(ep->channel), apps_fd(ep->apps),
+                       ep->waypoints ? waypoint_fd(ep->waypoints) : -1, ep->inquiry_fd};
+    for (size_t i = 0; i < ARRAY_LEN(fds) && r == 0; i++)
+        r = poll_add(ep->epoll, fds[i]);
+    return r < 0 ? error_sys(err, r, "pair %s", ep->pair->pair) : 0;
+}
+
+int endpoint_new(const struct endpoint_config *config, struct endpoint **ret_endpoint,
+                 struct error *err)
+{
+    struct endpoint *ep = calloc(1, sizeof(*ep));
+    if (!ep)
+        return error_sys(err, -ENOMEM, "pair %s", config->pair->pair);
+    ep->config = *config;
+    ep->pair = config->pair;
+    ep->lock_fd = ep->inquiry_fd = -1;
+    ep->run = random_id();
+    ep->pair_id = checksum64(ep->pair->pair, strlen(ep->pair->pair));
+    ep->born_ns = clock_boot_ns();
+    ep->plan_stale = true;
+    atomic_store(&ep->figures.lease_ns, INT64_MAX);
+    ep->epoll = epoll_create1(EPOLL_CLOEXEC);
+    ep->reports = mailbox_new();
+    int r = ep->epoll < 0 || !ep->reports ? error_sys(err, -ENOMEM, "pair %s", ep->pair->pair)
+                                          : open_all(ep, err);
+    if (r < 0) {
+        endpoint_free(ep);
+        return r;
+    }
+    prepare_start(ep);
+    *ret_endpoint = ep;
+    return 0;
+}
+
+struct endpoint *endpoint_free(struct endpoint *ep)
+{
+    if (!ep)
+        return NULL;
+    // The threads first: they report to the mailbox, and use lane and channel.
+    stream_free(ep->stream);
+    front_free(ep->front);
+    saver_free(ep->saver);
+    vetoes_free(ep->vetoes);
+    announcer_free(ep->announcer);
+    waypoint_free(ep->waypoints);
+    apps_forget(ep->apps);
+    lane_free(ep->lane);
+    channel_free(ep->channel);
+    channel_key_free(ep->key);
+    end_free(ep->end);
+    mailbox_free(ep->stream_box);
+    mailbox_free(ep->reports);
+    history_free(ep->history);
+    if (ep->vitals)
+        (void)munmap(ep->vitals, sizeof(struct vitals));
+    for (size_t i = 0; i < PAIR_VOLUMES_MAX; i++)
+        free(ep->sockets[i]);
+    cleanup_close(&ep->inquiry_fd);
+    cleanup_close(&ep->lock_fd);
+    cleanup_close(&ep->epoll);
+    free(ep);
+    return NULL;
+}
