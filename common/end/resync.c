@@ -27,24 +27,47 @@ struct range {
 
 enum volume_stage { VOLUME_IDLE, VOLUME_TO_BEGIN, VOLUME_RUNNING, VOLUME_TO_END };
 
+#define LEFT_NS INT64_C(200000000) // between two looks at how much is left
+
 struct resync {
+    struct resync_map map;
     unsigned volumes;
     uint64_t sizes[RECORD_OBJECTS_MAX];
-    uint64_t objects;  // mask of those not finished
-    unsigned object;   // the one in work
+    uint64_t objects; // mask of those not finished
+    unsigned object;  // the one in work
     enum volume_stage stage;
-    uint64_t cursor;   // next offset to be checked
+    uint64_t cursor; // next offset to be checked
     struct range ranges[RESYNC_WINDOW];
     uint64_t applied;
+    int64_t left_ns;
     struct resync_progress progress;
 };
 
-struct resync *resync_new(const uint64_t *sizes, unsigned volumes)
+// Without a map: everything.
+static bool whole_next(void *user, uint16_t object, uint64_t from, uint64_t length_max,
+                       uint64_t *ret_offset, uint64_t *ret_length)
+{
+    const struct resync *r = user;
+    if (from >= r->sizes[object])
+        return false;
+    *ret_offset = from;
+    *ret_length = MIN(length_max, r->sizes[object] - from);
+    return true;
+}
+
+static uint64_t whole_bytes(void *user, uint16_t object, uint64_t from)
+{
+    const struct resync *r = user;
+    return r->sizes[object] - MIN(from, r->sizes[object]);
+}
+
+struct resync *resync_new(const uint64_t *sizes, unsigned volumes, const struct resync_map *map)
 {
     ENSURE(volumes <= RECORD_OBJECTS_MAX);
     struct resync *r = calloc(1, sizeof(*r));
     if (!r)
         return NULL;
+    r->map = map ? *map : (struct resync_map){whole_next, whole_bytes, r};
     r->volumes = volumes;
     memcpy(r->sizes, sizes, volumes * sizeof(*sizes));
     return r;
@@ -67,17 +90,33 @@ static void next_volume(struct resync *r)
     r->stage = VOLUME_TO_BEGIN;
 }
 
+// What is written meanwhile may add to it.
+static void look_at_left(struct resync *r, int64_t now)
+{
+    uint64_t left = 0;
+    r->left_ns = now + LEFT_NS;
+    for (uint16_t i = 0; i < r->volumes; i++) {
+        bool waits = (r->objects >> i & 1) && (i != r->object || r->stage == VOLUME_TO_BEGIN);
+        if (waits)
+            left += r->map.bytes(r->map.user, i, 0);
+    }
+    if (r->stage == VOLUME_RUNNING)
+        left += r->map.bytes(r->map.user, (uint16_t)r->object, r->cursor);
+    for (unsigned i = 0; i < RESYNC_WINDOW; i++) {
+        if (r->ranges[i].state != RANGE_FREE)
+            left += r->ranges[i].length;
+    }
+    r->progress.total = r->progress.done + left;
+}
+
 void resync_start(struct resync *r, uint64_t objects, int64_t now)
 {
     memset(&r->progress, 0, sizeof(r->progress));
     r->progress.began_ns = now;
     r->objects = objects;
     r->applied = 0;
-    for (unsigned i = 0; i < r->volumes; i++) {
-        if (objects >> i & 1)
-            r->progress.total += r->sizes[i];
-    }
     next_volume(r);
+    look_at_left(r, now);
 }
 
 bool resync_running(const struct resync *r)
@@ -95,7 +134,8 @@ static uint32_t range_blocks(const struct range *range)
     return (range->length + CHECK_BLOCK_SIZE - 1) / CHECK_BLOCK_SIZE;
 }
 
-// Moves `next_block` to the next run of blocks that differ; false when there is none. *ret_end is behind the run.
+// Moves `next_block` to the next run of blocks that differ; false when there is none. *ret_end is
+// behind the run.
 static bool next_run(struct range *range, uint32_t *ret_end)
 {
     uint32_t blocks = range_blocks(range);
@@ -129,8 +169,8 @@ static bool all_free(const struct resync *r)
     return true;
 }
 
-static struct resync_step step_of(const struct resync *r, enum resync_step_kind kind, uint64_t offset,
-                                  uint32_t length)
+static struct resync_step step_of(const struct resync *r, enum resync_step_kind kind,
+                                  uint64_t offset, uint32_t length)
 {
     return (struct resync_step){kind, (uint16_t)r->object, offset, length};
 }
@@ -152,7 +192,7 @@ static bool next_chunk(struct resync *r, struct resync_step *ret_step)
 
 static bool next_check(struct resync *r, int64_t now, struct resync_step *ret_step)
 {
-    uint64_t size = r->sizes[r->object];
+    uint64_t size = r->sizes[r->object], offset, length;
     bool room = false;
     for (unsigned i = 0; i < RESYNC_WINDOW; i++) {
         struct range *range = &r->ranges[i];
@@ -166,12 +206,18 @@ static bool next_check(struct resync *r, int64_t now, struct resync_step *ret_st
     }
     if (!room || r->cursor >= size)
         return false;
-    *ret_step = step_of(r, RESYNC_CHECK, r->cursor, (uint32_t)MIN(RESYNC_RANGE, size - r->cursor));
+    if (!r->map.next(r->map.user, (uint16_t)r->object, r->cursor, RESYNC_RANGE, &offset, &length)) {
+        r->cursor = size;
+        return false;
+    }
+    *ret_step = step_of(r, RESYNC_CHECK, offset, (uint32_t)length);
     return true;
 }
 
 bool resync_next(struct resync *r, int64_t now, struct resync_step *ret_step)
 {
+    if (r->stage != VOLUME_IDLE && now >= r->left_ns)
+        look_at_left(r, now);
     switch (r->stage) {
     case VOLUME_IDLE:
         return false;
@@ -232,8 +278,9 @@ void resync_began(struct resync *r, const struct resync_step *step, int64_t now)
     case RESYNC_CHUNK: {
         struct range *range = range_at(r, step->offset);
         ENSURE(range && range->state == RANGE_SENDING);
-        range->next_block = (uint32_t)((step->offset - range->offset + step->length +
-                                        CHECK_BLOCK_SIZE - 1) / CHECK_BLOCK_SIZE);
+        range->next_block =
+            (uint32_t)((step->offset - range->offset + step->length + CHECK_BLOCK_SIZE - 1) /
+                       CHECK_BLOCK_SIZE);
         range->chunks++;
         break;
     }
@@ -244,7 +291,8 @@ void resync_began(struct resync *r, const struct resync_step *step, int64_t now)
     }
 }
 
-void resync_copied(struct resync *r, uint16_t object, uint64_t offset, uint32_t length, uint64_t seq)
+void resync_copied(struct resync *r, uint16_t object, uint64_t offset, uint32_t length,
+                   uint64_t seq)
 {
     if (r->stage == VOLUME_IDLE || object != r->object)
         return; // of a run that was stopped
@@ -274,7 +322,8 @@ void resync_copied(struct resync *r, uint16_t object, uint64_t offset, uint32_t 
 
 void resync_again(struct resync *r, uint16_t object, uint64_t offset)
 {
-    struct range *range = r->stage == VOLUME_IDLE || object != r->object ? NULL : range_at(r, offset);
+    struct range *range =
+        r->stage == VOLUME_IDLE || object != r->object ? NULL : range_at(r, offset);
     if (!range)
         return;
     if (range->state == RANGE_ASKING) {
@@ -284,12 +333,13 @@ void resync_again(struct resync *r, uint16_t object, uint64_t offset)
         range->asked_ns = 0;
     } else if (range->state == RANGE_SENDING && range->chunks > 0) {
         range->chunks--;
-        range->next_block = MIN(range->next_block, (uint32_t)((offset - range->offset) / CHECK_BLOCK_SIZE));
+        range->next_block =
+            MIN(range->next_block, (uint32_t)((offset - range->offset) / CHECK_BLOCK_SIZE));
     }
 }
 
-void resync_answer(struct resync *r, uint16_t object, uint64_t seq, uint64_t offset, uint32_t blocks,
-                   const uint8_t *bitmap)
+void resync_answer(struct resync *r, uint16_t object, uint64_t seq, uint64_t offset,
+                   uint32_t blocks, const uint8_t *bitmap)
 {
     if (r->stage != VOLUME_RUNNING || object != r->object)
         return;
@@ -312,6 +362,20 @@ void resync_applied(struct resync *r, uint64_t applied, int64_t now)
         if (r->ranges[i].state == RANGE_ASKED && r->ranges[i].seq > applied)
             r->ranges[i].asked_ns = now;
     }
+}
+
+uint64_t resync_floor(const struct resync *r, uint16_t object)
+{
+    if (!(r->objects >> object & 1))
+        return UINT64_MAX;
+    if (object != r->object || r->stage == VOLUME_TO_BEGIN)
+        return 0;
+    uint64_t floor = r->cursor;
+    for (unsigned i = 0; i < RESYNC_WINDOW; i++) {
+        if (r->ranges[i].state != RANGE_FREE)
+            floor = MIN(floor, r->ranges[i].offset);
+    }
+    return floor;
 }
 
 void resync_progress(const struct resync *r, struct resync_progress *ret_progress)

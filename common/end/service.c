@@ -381,7 +381,7 @@ struct service *service_new(const struct service_config *config, const struct se
     s->config.names = NULL;
     s->ops = *ops;
     s->user = user;
-    s->resync = resync_new(config->sizes, config->volumes);
+    s->resync = resync_new(config->sizes, config->volumes, NULL);
     return s->resync ? s : service_free(s);
 }
 

@@ -7,3 +7,6 @@ test_end_LDADD = $(END_LIBS)
 check_PROGRAMS += test_meet
 test_meet_SOURCES = test_meet.c
 test_meet_LDADD = $(END_LIBS)
+check_PROGRAMS += test_resync
+test_resync_SOURCES = test_resync.c
+test_resync_LDADD = $(top_builddir)/common/end/libend.a $(top_builddir)/queues/libqueues.a $(BASE_LIBS)

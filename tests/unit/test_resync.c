@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+// The order of a resync: goes over what the map says, once; ends whatever is written; goes on with
+// what is left.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "common/base/clock.h"
+#include "common/end/resync.h"
+#include "queues/intent.h"
+
+#define MIB  (UINT64_C(1) << 20)
+#define SIZE (64 * MIB)
+
+struct world {
+    struct intent *map[2];
+    struct resync *resync;
+    int64_t now;
+    uint64_t seq;
+    unsigned begun, ended, checks;
+    uint64_t checked; // bytes
+};
+
+static bool map_next(void *user, uint16_t object, uint64_t from, uint64_t max, uint64_t *offset,
+                     uint64_t *length)
+{
+    struct world *w = user;
+    return intent_next(w->map[object], from, max, offset, length);
+}
+
+static uint64_t map_bytes(void *user, uint16_t object, uint64_t from)
+{
+    struct world *w = user;
+    return intent_bytes(w->map[object], from);
+}
+
+static void make(struct world *w)
+{
+    static const uint64_t sizes[2] = {SIZE, SIZE};
+    *w = (struct world){.now = 1};
+    for (unsigned i = 0; i < 2; i++) {
+        struct intent_config config = {.pair = 1, .volume = i, .size = SIZE};
+        w->map[i] = intent_new(&config);
+        assert_non_null(w->map[i]);
+    }
+    struct resync_map map = {map_next, map_bytes, w};
+    w->resync = resync_new(sizes, 2, &map);
+    assert_non_null(w->resync);
+}
+
+static void destroy(struct world *w)
+{
+    resync_free(w->resync);
+    intent_free(w->map[0]);
+    intent_free(w->map[1]);
+}
+
+// Carries a step out; a check is answered with "all equal", or (differs) with "all different", at
+// once.
+static bool step(struct world *w, bool differs)
+{
+    struct resync_step s;
+    uint8_t bitmap[RESYNC_RANGE / CHECK_BLOCK_SIZE / 8];
+    w->now += NS_PER_MS;
+    if (!resync_next(w->resync, w->now, &s))
+        return false;
+    resync_began(w->resync, &s, w->now);
+    switch (s.kind) {
+    case RESYNC_BEGIN:
+        w->begun++;
+        break;
+    case RESYNC_END:
+        w->ended++;
+        break;
+    case RESYNC_CHECK:
+        w->checks++;
+        w->checked += s.length;
+        resync_copied(w->resync, s.object, s.offset, s.length, ++w->seq);
+        memset(bitmap, differs ? 0xff : 0, sizeof(bitmap));
+        resync_answer(w->resync, s.object, w->seq, s.offset, s.length / CHECK_BLOCK_SIZE, bitmap);
+        break;
+    case RESYNC_CHUNK:
+        resync_copied(w->resync, s.object, s.offset, s.length, ++w->seq);
+        break;
+    }
+    return true;
+}
+
+// Only what is set is looked at, and only what differs is sent.
+static void only_what_is_set(void **state)
+{
+    (void)state;
+    struct world w;
+    struct resync_progress p;
+    make(&w);
+    (void)intent_set(w.map[0], 3 * MIB, 4096);
+    (void)intent_set(w.map[0], 40 * MIB, 2 * MIB);
+    (void)intent_set(w.map[1], SIZE - 1, 1);
+    resync_start(w.resync, 3, w.now);
+    resync_progress(w.resync, &p);
+    assert_int_equal(p.total, 2 * MIB + 2 * INTENT_REGION);
+    while (step(&w, true))
+        ;
+    assert_int_equal(w.begun, 2);
+    assert_int_equal(w.ended, 2);
+    assert_int_equal(w.checked, 2 * MIB + 2 * INTENT_REGION);
+    resync_progress(w.resync, &p);
+    assert_int_equal(p.done, p.total);
+    assert_int_equal(p.sent, p.total);
+    assert_false(resync_running(w.resync));
+    destroy(&w);
+}
+
+// The floor never passes a range that is under way, nor a volume that is still to be done.
+static void the_floor_is_behind_everything_under_way(void **state)
+{
+    (void)state;
+    struct world w;
+    struct resync_step s;
+    uint8_t equal[RESYNC_RANGE / CHECK_BLOCK_SIZE / 8] = {0};
+    make(&w);
+    intent_fill(w.map[0]);
+    assert_int_equal(resync_floor(w.resync, 0), UINT64_MAX);
+    resync_start(w.resync, 3, w.now);
+    assert_int_equal(resync_floor(w.resync, 0), 0);
+    assert_true(step(&w, false));
+    for (uint64_t i = 0; i < 3; i++) {
+        assert_true(resync_next(w.resync, w.now, &s));
+        resync_began(w.resync, &s, w.now);
+        resync_copied(w.resync, 0, s.offset, s.length, i + 1);
+    }
+    resync_answer(w.resync, 0, 2, MIB, 256, equal);
+    assert_int_equal(resync_floor(w.resync, 0), 0);
+    resync_answer(w.resync, 0, 1, 0, 256, equal);
+    assert_int_equal(resync_floor(w.resync, 0), 2 * MIB);
+    assert_int_equal(resync_floor(w.resync, 1), 0);
+    resync_answer(w.resync, 0, 3, 2 * MIB, 256, equal);
+    while (step(&w, false))
+        ;
+    assert_int_equal(resync_floor(w.resync, 0), UINT64_MAX);
+    assert_int_equal(resync_floor(w.resync, 1), UINT64_MAX);
+    destroy(&w);
+}
+
+// However much is written meanwhile, the volume is gone over once.
+static void it_ends_under_any_load(void **state)
+{
+    (void)state;
+    struct world w;
+    unsigned steps = 0;
+    make(&w);
+    intent_fill(w.map[0]);
+    resync_start(w.resync, 1, w.now);
+    while (step(&w, true)) {
+        (void)intent_set(w.map[0], 0, SIZE);
+        assert_true(++steps < 1000);
+    }
+    assert_int_equal(w.ended, 1);
+    assert_int_equal(w.checked, SIZE);
+    destroy(&w);
+}
+
+// Who begins again goes on with what has not been cleared meanwhile.
+static void a_second_run_goes_on_with_what_is_left(void **state)
+{
+    (void)state;
+    struct world w;
+    make(&w);
+    intent_fill(w.map[0]);
+    resync_start(w.resync, 1, w.now);
+    for (unsigned i = 0; i < 40; i++)
+        assert_true(step(&w, false));
+    uint64_t floor = resync_floor(w.resync, 0);
+    assert_true(floor >= 30 * MIB);
+    intent_generation(w.map[0]);
+    (void)intent_clear_untouched(w.map[0], floor);
+    resync_start(w.resync, 0, w.now); // the session ends
+    w.checked = 0;
+    resync_start(w.resync, 1, w.now);
+    while (step(&w, false))
+        ;
+    assert_int_equal(w.checked, SIZE - floor);
+    destroy(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(only_what_is_set),
+        cmocka_unit_test(the_floor_is_behind_everything_under_way),
+        cmocka_unit_test(it_ends_under_any_load),
+        cmocka_unit_test(a_second_run_goes_on_with_what_is_left),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
