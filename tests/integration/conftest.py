@@ -113,12 +113,13 @@ class Lab:
     def role(self, host):
         return self.status(host).get("role")
 
-    def history(self, host):
-        return self.pairctl(host, "history", check=False).stdout
-
     def events(self, host):
         """The same as a list of {time_ms, step, ms, text, loss}."""
         return json.loads(self.pairctl(host, "history", "--json").stdout)
+
+    def story(self):
+        """What the ends will do from now on."""
+        return Story(self)
 
     def same_content(self, volume="disk"):
         """Both stores hold the same, once the pair, which has to be quiet, is settled."""
@@ -164,25 +165,47 @@ class Lab:
         return self.wait_for(host, "active", seconds, role="active",
                              volumes=lambda volumes: all(volume["serving"] for volume in volumes))
 
+    def is_promotable(self, active):
+        here, there = self.status(active), self.status(PEER[active])
+        return (here.get("role") == "active" and there.get("role") == "passive" and not here["alone"]
+                and there["granted"] and all(v["synchronized"] for v in here["volumes"] + there["volumes"]))
+
     def wait_promotable(self, active, seconds=WAIT_SECONDS):
         """Until the active end has a synchronized peer that holds a grant."""
-        passive = PEER[active]
-
-        def good():
-            here, there = self.status(active), self.status(passive)
-            return (here.get("role") == "active" and there.get("role") == "passive" and not here["alone"]
-                    and there["granted"] and all(v["synchronized"] for v in here["volumes"] + there["volumes"]))
-        self.wait_until(good, f"{passive} to be synchronized and hold a grant", seconds)
+        self.wait_until(lambda: self.is_promotable(active), f"{PEER[active]} to be synchronized and hold a grant", seconds)
 
     def wait_settled(self, active, seconds=WAIT_SECONDS):
         """Until everything that the active end has numbered is applied on the peer; the pair has to be quiet."""
         self.wait_promotable(active, seconds)
 
         def good():
-            status = self.status(PEER[active])
-            return status and self.status(active).get("unsafe_queue", {}).get("records") == 0 \
-                and status["safe_queue"]["records"] == 0
+            here = self.status(active)  # first: what leaves its queue afterwards is seen in the peer's
+            there = self.status(PEER[active])
+            return (here and there and here["unsafe_queue"]["records"] == 0 and there["safe_queue"]["records"] == 0
+                    and there["positions"]["applied"] >= here["positions"]["numbered"])
         self.wait_until(good, "both queues to be empty", seconds)
+
+    def wait_answered(self, host, url=f"http://{PUBLIC_ADDRESS}/", seconds=WAIT_SECONDS):
+        """Until the application on that host answers the client at the public address."""
+        def good():
+            return self.exec("client", "curl", "-sf", "-m", "2", url, check=False).stdout == host + "\n"
+        self.wait_until(good, f"{url} to be answered by {host}", seconds)
+
+    def wait_one_promotable(self, seconds=WAIT_SECONDS):
+        """Until one end is active and the other one may take over; returns the active one."""
+        return self.wait_until(lambda: next((host for host in PEER if self.is_promotable(host)), None),
+                               "one end to be active, and the other one promotable", seconds)
+
+    def normal(self):
+        """Whole, not paused, the primary active and answering, whatever a test before has done."""
+        self.heal()
+        for command in (["resume", "--replay"], ["resume"]):
+            self.pairctl("primary", *command, check=False)
+        if self.wait_one_promotable() == "secondary":
+            self.pairctl("secondary", "switch")
+        self.wait_settled("primary")
+        self.wait_answered("primary")
+        return self
 
     def left(self):
         """What is on this machine of the lab, by its name."""
@@ -218,6 +241,33 @@ class Lab:
                     lines = file.read().splitlines()[-LOG_LINES:]
                 text.append("\n".join([f"--- {host}: {name}"] + lines))
         return "\n".join(text)
+
+
+class Story:
+    """What has happened on both ends since it was made: their histories, without what was in them before. No clock of
+    this machine is asked for it."""
+
+    def __init__(self, lab):
+        self.lab = lab
+        self.before = {host: {json.dumps(event) for event in self.all(host)} for host in PEER}
+
+    def all(self, host):
+        done = self.lab.pairctl(host, "history", "--json", check=False)
+        return json.loads(done.stdout) if done.returncode == 0 else []
+
+    def events(self, host):
+        return [event for event in self.all(host) if json.dumps(event) not in self.before[host]]
+
+    def texts(self, host):
+        return [event["text"] for event in self.events(host)]
+
+    def tells(self, *words, hosts=tuple(PEER)):
+        """The texts that have one of these words in them."""
+        return [text for host in hosts for text in self.texts(host) if any(word in text for word in words)]
+
+    def takeovers(self, passive="secondary"):
+        """Of the peer; an active end that starts again `takes over` from its own former run."""
+        return self.tells("taking over", hosts=[passive])
 
 
 def write_pair(path, mode="sync", size="64MiB", **changes):
@@ -272,6 +322,19 @@ def lab(make_lab, tmp_path):
     lab = make_lab(config=write_pair(tmp_path / "lab.json"))
     lab.wait_promotable("primary")
     return lab
+
+
+@pytest.fixture(scope="session")
+def guest_files():
+    """Where the kernel and the initramfs of a guest are; made in the build tree if they are not there."""
+    if os.geteuid() != 0:
+        pytest.skip("the lab needs root")
+    directory = os.path.join(BUILD, "guest")
+    done = subprocess.run([os.path.join(TOP, "deploy", "guest"), directory], text=True, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    if done.returncode != 0:
+        pytest.skip("deploy/guest: " + (done.stdout.strip().splitlines() or ["it failed"])[-1])
+    return directory
 
 
 _failed = pytest.StashKey()

@@ -41,11 +41,7 @@ def shared(make_shared_lab, tmp_path_factory):
 
 @pytest.fixture
 def lab(shared):
-    shared.heal()
-    shared.pairctl("primary", "resume", check=False)
-    shared.pairctl("secondary", "resume", "--replay", check=False)
-    shared.wait_promotable("primary")
-    return shared
+    return shared.normal()
 
 
 def write(lab, host, size="1M"):
@@ -83,7 +79,7 @@ def test_who_it_is(lab):
 def test_roles_and_epochs(lab):
     before = lab.status("primary")
     assert (before["role"], before["state"], before["public_address"]["enabled"]) == ("active", "active", True)
-    lab.wait_until(lambda: lab.status("primary")["applications"][0]["state"] == "running", "the application to run")
+    lab.wait_for("primary", "running its application", applications=lambda apps: apps[0]["state"] == "running")
     lab.pairctl("primary", "switch")
     after = lab.wait_for("primary", "passive", role="passive", state="passive",
                          public_address=lambda address: not address["enabled"],
@@ -102,36 +98,35 @@ def test_alone_and_stale(lab):
     assert status["granted"] and status["stale_ms"] is None and not status["alone"]
     why = lab.status("primary")["why"]
     lab.cut("channel")
-    assert lab.wait_for("primary", "alone", alone=True)["why"] != why
+    lab.wait_for("primary", "alone, and to say why", alone=True, why=lambda now: now != why)
     stale = lab.wait_for("secondary", "stale", granted=False, stale_ms=lambda ms: ms is not None)
-    lab.wait_for("secondary", "stale for longer", stale_ms=lambda ms: ms > stale["stale_ms"])
+    lab.wait_for("secondary", "stale for longer", stale_ms=lambda ms: ms is not None and ms > stale["stale_ms"])
     lab.heal()
     lab.wait_promotable("primary")
-    assert lab.status("secondary")["stale_ms"] is None
+    lab.wait_for("secondary", "no longer stale", stale_ms=None)
 
 
 def test_a_silent_peer(lab):
     assert lab.status("primary")["peer"]["connected"]
     lab.crash("secondary")
-    silent = lab.wait_for("primary", "without peer", peer=lambda peer: not peer["connected"])["peer"]["silent_ms"]
-    assert silent >= 2000
+    silent = lab.wait_for("primary", "without peer for the timeout", peer=lambda peer: not peer["connected"] and
+                          peer["silent_ms"] >= 2000)["peer"]["silent_ms"]
     lab.wait_for("primary", "without peer for longer", peer=lambda peer: peer["silent_ms"] > silent)
     lab.start("secondary")
     lab.wait_promotable("primary")
 
 
 def test_queues_and_positions(lab):
-    before = lab.status("primary")
-    assert before["forecast"]["loss_bytes"] == 0
+    before = lab.wait_for("primary", "quiet", forecast=lambda forecast: forecast["loss_bytes"] == 0)
     lab.pairctl("primary", "pause")
     lab.wait_for("primary", "alone", alone=True)
     write(lab, "primary", "4M")
-    queued = lab.wait_for("primary", "queueing", unsafe_queue=lambda queue: queue["bytes"] >= 4 << 20)
+    queued = lab.wait_for("primary", "queueing", unsafe_queue=lambda queue: queue["bytes"] >= 4 << 20,
+                          forecast=lambda forecast: forecast["loss_bytes"] >= 4 << 20)
     assert queued["unsafe_queue"]["records"] > 0
     assert queued["positions"]["numbered"] > before["positions"]["numbered"]
-    assert queued["forecast"]["loss_bytes"] >= 4 << 20
-    older = lab.wait_for("primary", "older", unsafe_queue=lambda queue: queue["oldest_ms"] > 200)
-    assert older["forecast"]["loss_ms"] > 200
+    lab.wait_for("primary", "older", unsafe_queue=lambda queue: queue["oldest_ms"] > 200,
+                 forecast=lambda forecast: forecast["loss_ms"] > 200)
     lab.pairctl("primary", "resume")
     lab.wait_promotable("primary")
     lab.wait_for("primary", "empty", unsafe_queue=lambda queue: queue["records"] == 0 and queue["bytes"] == 0,
@@ -139,8 +134,9 @@ def test_queues_and_positions(lab):
     lab.pairctl("secondary", "pause", "--replay")
     write(lab, "primary", "4M")
     held = lab.wait_for("secondary", "holding", safe_queue=lambda queue: queue["bytes"] >= 4 << 20 and
-                        queue["records"] > 0 and queue["oldest_ms"] > 0)
-    assert held["positions"]["durable"] > held["positions"]["applied"]
+                        queue["records"] > 0 and queue["oldest_ms"] > 0,
+                        positions=lambda at: at["durable"] > at["applied"])
+    assert held["role"] == "passive"
     lab.pairctl("secondary", "resume", "--replay")
     lab.wait_for("secondary", "empty", safe_queue=lambda queue: queue["records"] == 0)
     settled = lab.wait_for("primary", "settled", positions=lambda at: at["applied"] == at["numbered"])
@@ -156,7 +152,7 @@ def test_forecast_of_the_duration(lab):
 def test_a_mirror(make_lab, tmp_path):
     """Slow enough to be seen."""
     lab = make_lab(config=write_pair(tmp_path / "lab.json", resync={"rate": "8M"}))
-    lab.exec("primary", "pairctl", "wait", "active", "--timeout", "30")
+    lab.exec("primary", "pairctl", "wait", "active", "--timeout", "90")
     write(lab, "primary", "4M")
     first = lab.wait_for("primary", "mirroring", volumes=lambda volumes: not volumes[0]["synchronized"] and
                          0 < volumes[0]["out_of_sync_bytes"])

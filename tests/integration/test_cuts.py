@@ -19,11 +19,6 @@ def mac(host):
     return network._mac("public", host)
 
 
-def steps(lab, host, since):
-    """The texts of the host's history behind that time of day."""
-    return [event["text"] for event in lab.events(host) if event["time_ms"] >= since * 1000]
-
-
 @pytest.fixture(scope="module")
 def shared(make_shared_lab, tmp_path_factory):
     return make_shared_lab(config=write_pair(tmp_path_factory.mktemp("pair") / "lab.json"))
@@ -31,16 +26,7 @@ def shared(make_shared_lab, tmp_path_factory):
 
 @pytest.fixture
 def lab(shared):
-    """Whole, and the primary active, whatever the test before has done."""
-    shared.heal()
-    shared.wait_for("primary", "heard", peer=lambda peer: peer["connected"])
-    active = shared.wait_until(lambda: next((host for host in PEER if shared.role(host) == "active"), None),
-                               "one end to be active")
-    shared.wait_promotable(active)
-    if active == "secondary":
-        shared.pairctl("secondary", "switch")
-        shared.wait_promotable("primary")
-    return shared
+    return shared.normal()
 
 
 class Watch:
@@ -95,12 +81,11 @@ class Watch:
 
 
 def test_cut_channel_primary_goes_alone_passive_is_stale(lab, tmp_path):
-    watch = Watch(lab, tmp_path)
-    since = time.time()
+    watch, story = Watch(lab, tmp_path), lab.story()
     lab.cut("channel")
     lab.wait_for("primary", "alone", role="active", alone=True)
-    stale = lab.wait_for("secondary", "stale", role="passive", stale_ms=lambda ms: ms is not None)
-    assert not stale["granted"] and "stale" in stale["why"]
+    stale = lab.wait_for("secondary", "stale, and to say so", role="passive", granted=False,
+                         stale_ms=lambda ms: ms is not None, why=lambda why: "stale" in why)
     # The public network stands: the peer is heard over it all the time.
     assert lab.status("primary")["peer"]["connected"]
     lab.exec("primary", "qemu-io", "-f", "raw", "-c", "write -P 0x11 0 1M", "-c", "flush", lab.uri("primary"))
@@ -109,53 +94,51 @@ def test_cut_channel_primary_goes_alone_passive_is_stale(lab, tmp_path):
     assert later["role"] == "passive"
     lab.heal()
     lab.wait_promotable("primary")
-    assert lab.status("secondary")["stale_ms"] is None
-    said = steps(lab, "primary", since)
-    assert not [text for text in said if "full resync" in text], said
-    assert [text for text in said if text.startswith("alone: ")], said
-    assert not [text for text in steps(lab, "secondary", since) if "taking over" in text or "probing" in text]
+    lab.wait_for("secondary", "no longer stale", stale_ms=None)
+    assert not story.tells("full resync")
+    assert [text for text in story.texts("primary") if text.startswith("alone: ")]
+    assert not story.tells("taking over", "probing", hosts=["secondary"])
     assert watch.never_both() == ["primary"]
     lab.same_content()
 
 
 @pytest.mark.parametrize("sender", ["primary", "secondary"])
 def test_channel_cut_one_way(lab, sender):
-    since = time.time()
+    story = lab.story()
     lab.cut("channel", "--one-way", sender)
     lab.wait_for("primary", "alone", role="active", alone=True)
     lab.wait_for("secondary", "stale", role="passive", stale_ms=lambda ms: ms is not None)
     lab.heal()
     lab.wait_promotable("primary")
-    assert not [text for text in steps(lab, "primary", since) if "full resync" in text]
+    assert not story.tells("full resync")
+    assert not story.takeovers()
 
 
 def test_nothing_that_the_secondary_sends_arrives(lab):
     """It still hears the primary, and hears its no, or finds that no waypoint answers: whichever is first, it does not
     take over. The primary goes alone.
     """
-    since = time.time()
+    story = lab.story()
     lab.cut("channel", "--one-way", "secondary")
     lab.cut("public", "--one-way", "secondary")
     lab.wait_for("primary", "alone", role="active", alone=True)
     lab.wait_for("secondary", "stale", role="passive", stale_ms=lambda ms: ms is not None)
     lab.heal()
     lab.wait_promotable("primary")
-    said = steps(lab, "secondary", since)
-    assert not [text for text in said if "-> taking over" in text], said
+    assert not story.takeovers()
 
 
 def test_an_isolated_secondary_does_not_take_over(lab):
     """It hears nothing and holds a grant: it asks, no waypoint answers, and so it is the isolated one."""
-    since = time.time()
+    story = lab.story()
     lab.cut("channel")
     lab.cut("public", "secondary")
-    lab.wait_until(lambda: [text for text in steps(lab, "secondary", since) if "no waypoint answers" in text],
+    lab.wait_until(lambda: story.tells("no waypoint answers", hosts=["secondary"]),
                    "the secondary to find itself isolated")
     lab.wait_for("secondary", "stale", role="passive", stale_ms=lambda ms: ms is not None)
     lab.heal()
     lab.wait_promotable("primary")
-    said = steps(lab, "secondary", since)
-    assert not [text for text in said if "-> taking over" in text], said
+    assert not story.takeovers()
 
 
 def test_nothing_that_the_primary_sends_arrives(lab, tmp_path):
@@ -176,19 +159,19 @@ def test_nothing_that_the_primary_sends_arrives(lab, tmp_path):
 
 
 def test_isolated_primary_is_suspended_before_the_secondary_takes_over(lab, tmp_path):
-    watch = Watch(lab, tmp_path)
-    since, began = time.time(), time.monotonic()
+    watch, story = Watch(lab, tmp_path), lab.story()
+    began = time.monotonic()
     lab.cut("channel")
     lab.cut("public", "primary")
     lab.wait_active("secondary")
-    assert lab.wait_for("primary", "suspended", state="suspended")["public_address"]["enabled"] is False
+    lab.wait_for("primary", "suspended", state="suspended", public_address=lambda address: not address["enabled"])
     lab.wait_until(lambda: watch.answers("secondary"), "the secondary to answer at the public address")
     off = min(at for at in watch.changes("primary", "address", "off") if at > began)
     frozen = min(at for at in watch.changes("primary", "frozen", "on") if at > began)
     on = min(at for at in watch.changes("secondary", "address", "on") if at > began)
     assert off < on and frozen < on, (off, frozen, on)
     assert frozen - began > TIMEOUT_S / 2, "it need not step down at once"
-    assert not [text for text in steps(lab, "primary", since) if "alone: " in text]
+    assert not story.tells("alone: ", hosts=["primary"])
     # Its applications are suspended, not destroyed.
     lab.exec("primary", "sh", "-c", "kill -0 $(cat /run/http-application/pid)")
     # Whatever the new active end writes is what counts.
@@ -196,27 +179,26 @@ def test_isolated_primary_is_suspended_before_the_secondary_takes_over(lab, tmp_
     healed = time.monotonic()
     lab.heal()
     lab.wait_promotable("secondary")
-    assert lab.status("primary")["state"] == "passive"
-    # What was frozen is gone.
-    assert lab.exec("primary", "sh", "-c", "kill -0 $(cat /run/http-application/pid)", check=False).returncode != 0
+    lab.wait_for("primary", "passive", state="passive")
+    lab.wait_until(lambda: lab.exec("primary", "sh", "-c", "kill -0 $(cat /run/http-application/pid)",
+                                    check=False).returncode != 0, "what was frozen to be gone")
     assert not [at for at in watch.changes("primary", "address", "on") if at > began]
     assert watch.never_both() == ["primary", "secondary"]
     assert not [at for at in watch.answers("primary") if at > healed]
     lab.same_content()
-    assert lab.exec("client", "curl", "-sf", "-m", "10", f"http://{PUBLIC_ADDRESS}/").stdout == "secondary\n"
+    lab.wait_answered("secondary")
 
 
 def test_addresses_of_both_families_answer_after_a_takeover(lab, tmp_path):
     """The client has the old owner in its neighbour cache, and learns from the announcements."""
     watch = Watch(lab, tmp_path)
     for url in (f"http://{PUBLIC_ADDRESS}/", "http://[fd00:2::10]/"):
-        assert lab.exec("client", "curl", "-sf", "-m", "10", url).stdout == "primary\n"
+        lab.wait_answered("primary", url)
     began = lab.crash("primary")
     dead = time.monotonic()
     lab.wait_active("secondary")
     for url in (f"http://{PUBLIC_ADDRESS}/", "http://[fd00:2::10]/"):
-        lab.wait_until(lambda: lab.exec("client", "curl", "-sf", "-m", "2", url, check=False).stdout == "secondary\n",
-                       f"{url} to be answered by the secondary")
+        lab.wait_answered("secondary", url)
     # Both forms of ARP, and the neighbour advertisement, all the time in the first seconds.
     lab.wait_until(lambda: watch.announced("secondary", began) == {"request", "reply", "neighbour"}, "announcements")
     first = [at for at, words in watch.lines("client") if words[0] == "announce" and at > began]
@@ -227,12 +209,11 @@ def test_addresses_of_both_families_answer_after_a_takeover(lab, tmp_path):
     lab.wait_promotable("secondary")
 
 
-def as_before(lab, since, watch):
+def as_before(lab, story, watch):
     lab.wait_promotable("primary")
-    lab.wait_until(lambda: lab.exec("client", "curl", "-sf", "-m", "2", f"http://{PUBLIC_ADDRESS}/",
-                                    check=False).stdout == "primary\n", "the application to answer")
-    assert not [text for text in steps(lab, "secondary", since) if "-> taking over" in text]
-    assert not [text for text in steps(lab, "primary", since) if "full resync" in text or "yields" in text]
+    lab.wait_answered("primary")
+    assert not story.takeovers()
+    assert not story.tells("full resync", "yields")
     assert watch.never_both() == ["primary"]
 
 
@@ -240,13 +221,12 @@ def as_before(lab, since, watch):
                          ids=["of-primary", "of-secondary", "of-both"])
 def test_public_network_blinks(lab, tmp_path, cut):
     """For longer than the timeout, shorter than for ever: nobody takes over, and everything is as before."""
-    watch = Watch(lab, tmp_path)
+    watch, story = Watch(lab, tmp_path), lab.story()
     pid = lab.exec("primary", "cat", "/run/http-application/pid").stdout
-    since = time.time()
     lab.cut(*cut)
     time.sleep(3)
     lab.heal()
-    as_before(lab, since, watch)
+    as_before(lab, story, watch)
     assert lab.exec("primary", "cat", "/run/http-application/pid").stdout == pid, "suspended at most"
     lab.exec("primary", "sh", "-c", "kill -0 $(cat /run/http-application/pid)")
 
@@ -259,13 +239,9 @@ def test_everything_blinks(lab, tmp_path):
     began = time.monotonic()
     lab.cut("channel")
     lab.cut("public")
-    time.sleep(3)
-    assert [at for at in watch.changes("primary", "address", "off") if at > began]
+    lab.wait_until(lambda: [at for at in watch.changes("primary", "address", "off") if at > began],
+                   "the primary to step down")
     lab.heal()
-    active = lab.wait_until(lambda: next((host for host in PEER if lab.status(host).get("state") == "active"), None),
-                            "one end to be active")
-    lab.wait_promotable(active)
-    lab.wait_until(lambda: lab.exec("client", "curl", "-sf", "-m", "2", f"http://{PUBLIC_ADDRESS}/",
-                                    check=False).stdout == active + "\n", "the application to answer")
+    lab.wait_answered(lab.wait_one_promotable())
     assert watch.never_both() in (["primary"], ["primary", "secondary"])
     lab.same_content()

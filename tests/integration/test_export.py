@@ -133,7 +133,7 @@ def test_the_passive_end_refuses_readably(lab):
 @pytest.mark.parametrize("client", ["qemu-io", "qemu-nbd"])
 def test_a_client_with_a_reconnect_delay_survives_a_killed_daemon(lab, client):
     """What is written in flight when the daemon dies is written again by the client, which sees no error."""
-    before = same_run(lab)
+    before, numbered = same_run(lab), lab.status("primary")["positions"]["numbered"]
     image = (f"driver=nbd,server.type=unix,server.path={lab.export('primary')},export=disk,reconnect-delay=30")
     stop = None
     if client == "qemu-nbd":
@@ -148,11 +148,11 @@ def test_a_client_with_a_reconnect_delay_survives_a_killed_daemon(lab, client):
     process.stdin.write(script)
     process.stdin.close()
     process.stdin = None
-    lab.wait_until(lambda: lab.status("primary")["positions"]["numbered"] > 0, "the client to write")
+    lab.wait_for("primary", "written to", positions=lambda at: at["numbered"] > numbered)
     lab.kill("primary")
     said = process.communicate(timeout=120)[0]
     assert process.returncode == 0 and "failed" not in said and "error" not in said.lower(), said
-    assert same_run(lab) != before
+    lab.wait_for("primary", "another run", run=lambda run: run != before)
     if stop:
         stop.kill()
     qemu_io(lab, *(f"read -P {1 + i % 250} {i * 64}k 64k" for i in range(200)))
@@ -168,7 +168,10 @@ def test_garbage_on_the_export_is_dropped_and_it_serves_on(lab):
     assert int(done.stdout) > 20
     qemu_io(lab, "read -P 0x99 0 1M")
     assert same_run(lab) == run, "the same daemon"
-    with open(os.path.join(lab.base, "primary", "log", "primaryd.log")) as log:
-        lines = [line for line in log if "volume disk: " in line]
-    assert [line for line in lines if "dropped" in line or "does not speak" in line or "not a" in line], lines[-30:]
+
+    def said():
+        with open(os.path.join(lab.base, "primary", "log", "primaryd.log")) as log:
+            lines = [line for line in log if "volume disk: " in line]
+        return [line for line in lines if "dropped" in line or "does not speak" in line or "not a" in line]
+    lab.wait_until(said, "the log to say that clients were dropped")
     lab.same_content()

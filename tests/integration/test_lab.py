@@ -99,11 +99,11 @@ def lab(build):
 
 def test_hosts_are_connected_as_described(lab):
     for host, peer in (("primary", "secondary"), ("secondary", "primary")):
-        assert lab.reaches(host, CHANNEL[peer])
-        assert lab.reaches(host, PUBLIC[peer])
-        assert lab.reaches(host, PUBLIC["client"])
+        assert lab.will_reach(host, CHANNEL[peer])
+        assert lab.will_reach(host, PUBLIC[peer])
+        assert lab.will_reach(host, PUBLIC["client"])
         assert lab.inside(host, "hostname").stdout == host + "\n"
-    assert lab.reaches("client", PUBLIC["primary"])
+    assert lab.will_reach("client", PUBLIC["primary"])
     assert not lab.reaches("client", CHANNEL["primary"]), "the client is not on the channel"
 
 
@@ -130,20 +130,21 @@ def test_exec_passes_status_output_and_directory(lab):
 def test_cut_and_heal(lab, arguments, cut, whole):
     lab("cut", *arguments)
     assert [pair for pair in cut if lab.reaches(*pair)] == []
-    assert [pair for pair in whole if not lab.reaches(*pair)] == []
+    assert [pair for pair in whole if not lab.will_reach(*pair)] == []
     lab("heal")
     assert [pair for pair in cut if not lab.will_reach(*pair)] == []
 
 
 def test_one_way_drops_what_one_host_sends(lab):
     """Seen with one-way datagrams; the neighbours are known beforehand."""
-    receive = ("import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 5005)); "
-               "s.settimeout(1); open('/run/bound', 'w'); print(s.recv(10).decode())")
+    receive = ("import socket, sys; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 5005)); "
+               "s.settimeout(float(sys.argv[1])); open('/run/bound', 'w'); print(s.recv(10).decode())")
     send = "import socket, sys; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'heard', (sys.argv[1], 5005))"
-    assert lab.reaches("primary", CHANNEL["secondary"])
+    assert lab.will_reach("primary", CHANNEL["secondary"])
     lab("cut", "channel", "--one-way", "primary")
     for sender, receiver, heard in (("secondary", "primary", True), ("primary", "secondary", False)):
-        listening = subprocess.Popen([LAB, "exec", receiver, "--", "/usr/bin/python3", "-c", receive],
+        listening = subprocess.Popen([LAB, "exec", receiver, "--", "/usr/bin/python3", "-c", receive,
+                                      "30" if heard else "3"],
                                      env=lab.environment, text=True, stdout=subprocess.PIPE,
                                      stderr=subprocess.DEVNULL)
         lab.wait_file(receiver, "/run/bound")
@@ -170,11 +171,11 @@ def test_a_held_daemon_stays_dead_until_start(lab):
 
 def test_crash_kills_everything_and_wipes_what_was_in_memory(lab):
     lab.inside("primary", "sh", "-c", "echo kept >/var/lib/understudy/file; ip addr add 192.0.2.10/24 dev public; "
-                                      "touch /run/x; (exec setsid sleep 424242) >/dev/null 2>&1 &")
+                                      "touch /run/x; (exec setsid sleep 4242%d) >/dev/null 2>&1 &" % os.getpid())
     lab("crash", "primary")
     assert not lab.reaches("client", PUBLIC["primary"])
     assert lab.inside("primary", "true", check=False).returncode == 1
-    assert subprocess.run(["pgrep", "-f", "^sleep 424242"], stdout=subprocess.DEVNULL).returncode == 1
+    assert subprocess.run(["pgrep", "-f", f"^sleep 4242{os.getpid()}$"], stdout=subprocess.DEVNULL).returncode == 1
     lab("start", "primary")
     assert lab.will_reach("client", PUBLIC["primary"])
     assert not lab.reaches("client", "192.0.2.10")
@@ -190,7 +191,7 @@ def test_cuts_outlive_a_crash(lab):
 
 
 def test_slow_is_slow(lab):
-    """A megabyte at 8 Mbit/s takes about a second; without, it is over at once."""
+    """A megabyte at 8 Mbit/s takes about a second at least; without, it can be over at once."""
     serve = ("import socket, sys; s = socket.create_server(('', 5006)); open('/run/bound', 'w'); "
              "c = s.accept()[0]; n = 0\nwhile n < 1 << 20: n += len(c.recv(1 << 16)) or sys.exit(1)\nc.send(b'x')")
     send = ("import socket, sys, time; t = time.time(); s = socket.create_connection((sys.argv[1], 5006)); "
@@ -208,7 +209,7 @@ def test_slow_is_slow(lab):
     lab("slow", "8mbit")
     assert seconds() > 0.6
     lab("heal")
-    assert seconds() < 0.6
+    assert min(seconds() for _ in range(10)) < 0.6
 
 
 def test_down_cleans_up_after_a_broken_up(build):
@@ -225,12 +226,12 @@ def test_two_labs_do_not_see_each_other(lab, build):
     other("up")
     try:
         other("cut", "public")
-        assert lab.reaches("client", PUBLIC["primary"])
+        assert lab.will_reach("client", PUBLIC["primary"])
         assert not other.reaches("client", PUBLIC["primary"])
     finally:
         other("down")
     assert other.left() == []
-    assert lab.reaches("client", PUBLIC["primary"])
+    assert lab.will_reach("client", PUBLIC["primary"])
 
 
 def test_two_pairs_in_opposite_directions(lab, build, tmp_path):

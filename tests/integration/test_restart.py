@@ -15,27 +15,6 @@ RESUMED = "the stream goes on where it was"
 FULL_RESYNC = "full resync"
 
 
-class Story:
-    """What has happened on both ends since it was made."""
-
-    def __init__(self, lab):
-        self.lab = lab
-        self.before = {host: set(self.lines(host)) for host in ("primary", "secondary")}
-
-    def lines(self, host):
-        return self.lab.history(host).splitlines()
-
-    def since(self, host):
-        return [line for line in self.lines(host) if line not in self.before[host]]
-
-    def tells(self, text, hosts=("primary", "secondary")):
-        return [line for host in hosts for line in self.since(host) if text in line]
-
-    def takeovers(self, passive="secondary"):
-        """Of the peer; an active end that starts again `takes over` from its own former run."""
-        return self.tells("taking over", [passive])
-
-
 def answered_after(lab, writing, event, count=100):
     """Does something, and waits until writes that were sent after it have been answered."""
     event()
@@ -65,7 +44,7 @@ def terminate(lab, host):
 @pytest.mark.parametrize("how", ["kill", "terminate"])
 def test_restart_of_the_active_daemon_under_load(lab, tmp_path, how):
     """The next daemon goes on in the same epoch: clients come back, nothing is mirrored again, nobody takes over."""
-    before, story, epoch = read_volume(lab, "primary"), Story(lab), lab.status("primary")["epoch_id"]
+    before, story, epoch = read_volume(lab, "primary"), lab.story(), lab.status("primary")["epoch_id"]
     writing = Writing(lab, "primary", tmp_path / "writer", 1)
     writing.wait_answers()
     rng = random.Random(how)
@@ -86,7 +65,7 @@ def test_restart_of_the_active_daemon_under_load(lab, tmp_path, how):
 @pytest.mark.parametrize("how", ["kill", "terminate"])
 def test_restart_of_the_passive_daemon_under_load(lab, tmp_path, how):
     """The stream goes on where it was; the writer's connection is not touched."""
-    before, story = read_volume(lab, "primary"), Story(lab)
+    before, story = read_volume(lab, "primary"), lab.story()
     writing = Writing(lab, "primary", tmp_path / "writer", 2)
     writing.wait_answers()
     for _ in range(3):
@@ -102,7 +81,7 @@ def test_restart_of_the_passive_daemon_under_load(lab, tmp_path, how):
 
 
 def test_both_daemons_killed_at_once(lab, tmp_path):
-    before, story = read_volume(lab, "primary"), Story(lab)
+    before, story = read_volume(lab, "primary"), lab.story()
     writing = Writing(lab, "primary", tmp_path / "writer", 3)
     writing.wait_answers()
 
@@ -120,7 +99,7 @@ def test_passive_host_dies_and_comes_back(make_lab, tmp_path):
     """Writes and flushes go on alone; the queue has kept what the peer lacks, so it resumes."""
     lab = make_lab(config=write_pair(tmp_path / "lab.json"))
     lab.wait_promotable("primary")
-    before, story = read_volume(lab, "primary"), Story(lab)
+    before, story = read_volume(lab, "primary"), lab.story()
     writing = Writing(lab, "primary", tmp_path / "writer", 4, rate=8 << 20)
     writing.wait_answers()
     lab.crash("secondary")
