@@ -271,6 +271,188 @@ static int edit_tree(const struct edit *e, xmlDoc *doc, const char *seed, struct
     return 0;
 }
 
+// ---- the reconnect delay, told to QEMU itself ----
+
+#define QEMU_NS       "http://libvirt.org/schemas/domain/qemu/1.0"
+#define OWN_PREFIX    "understudy-" // of node names
+#define USER_ALIAS    "ua-"         // libvirt demands it of aliases that it has not given itself
+#define NODE_NAME_MAX 31
+
+struct bridge {
+    xmlChar *target, *socket, *export, *delay, *cache, *discard;
+    bool readonly;
+};
+
+static void bridge_clear(struct bridge *b)
+{
+    xmlFree(b->target);
+    xmlFree(b->socket);
+    xmlFree(b->export);
+    xmlFree(b->delay);
+    xmlFree(b->cache);
+    xmlFree(b->discard);
+}
+
+static xmlChar *attribute(xmlNode *node, const char *name)
+{
+    return node ? xmlGetNoNsProp(node, BAD_CAST name) : NULL;
+}
+
+static bool attribute_is(xmlNode *node, const char *name, const char *value)
+{
+    xmlChar *found = attribute(node, name);
+    bool is = found && strcmp((const char *)found, value) == 0;
+    xmlFree(found);
+    return is;
+}
+
+static bool all_of(const xmlChar *text, const char *allowed, size_t limit)
+{
+    size_t size = text ? strlen((const char *)text) : 0;
+    return size > 0 && size <= limit && strspn((const char *)text, allowed) == size;
+}
+
+// Whether this element is a disk that asks for the delay in a way that can be told to QEMU.
+static bool bridge_of(xmlNode *disk, struct bridge *ret)
+{
+    xmlNode *source = find_child(disk, "source"), *driver = find_child(disk, "driver");
+    if (!is_element(disk, "disk") || !source || !attribute_is(source, "protocol", "nbd"))
+        return false;
+    xmlNode *host = find_child(source, "host");
+    xmlChar *format = attribute(driver, "type");
+    bool raw = !format || strcmp((const char *)format, "raw") == 0;
+    xmlFree(format);
+    if (!raw || !host || !attribute_is(host, "transport", "unix"))
+        return false;
+    *ret = (struct bridge){.target = attribute(find_child(disk, "target"), "dev"),
+                           .socket = attribute(host, "socket"),
+                           .export = attribute(source, "name"),
+                           .delay = attribute(find_child(source, "reconnect"), "delay"),
+                           .cache = attribute(driver, "cache"),
+                           .discard = attribute(driver, "discard"),
+                           .readonly = find_child(disk, "readonly") != NULL};
+    if (ret->socket && all_of(ret->delay, "0123456789", 9) &&
+        all_of(ret->target, "abcdefghijklmnopqrstuvwxyz0123456789",
+               NODE_NAME_MAX - strlen(OWN_PREFIX)))
+        return true;
+    bridge_clear(ret);
+    return false;
+}
+
+static void write_json(FILE *f, const char *text)
+{
+    for (const char *p = text; *p; p++) {
+        if ((unsigned char)*p < 0x20)
+            (void)fprintf(f, "\\u%04x", (unsigned)*p);
+        else
+            (void)fprintf(f, strchr("\"\\", *p) ? "\\%c" : "%c", *p);
+    }
+}
+
+static char *node_json(const struct bridge *b)
+{
+    const char *cache = b->cache ? (const char *)b->cache : "";
+    bool direct = strcmp(cache, "none") == 0 || strcmp(cache, "directsync") == 0;
+    bool unmap = b->discard && strcmp((const char *)b->discard, "unmap") == 0;
+    char *text = NULL;
+    size_t size = 0;
+    FILE *f = open_memstream(&text, &size);
+
+    ENSURE(f);
+    (void)fprintf(f, "{\"driver\":\"nbd\",\"node-name\":\"" OWN_PREFIX "%s\",",
+                  (const char *)b->target);
+    (void)fputs("\"server\":{\"type\":\"unix\",\"path\":\"", f);
+    write_json(f, (const char *)b->socket);
+    (void)fputs("\"},\"export\":\"", f);
+    write_json(f, b->export ? (const char *)b->export : "");
+    (void)fprintf(f, "\",\"reconnect-delay\":%s,\"read-only\":%s,", (const char *)b->delay,
+                  b->readonly ? "true" : "false");
+    (void)fprintf(f, "\"cache\":{\"direct\":%s,\"no-flush\":%s},\"discard\":\"%s\"}",
+                  direct ? "true" : "false", strcmp(cache, "unsafe") == 0 ? "true" : "false",
+                  unmap ? "unmap" : "ignore");
+    ENSURE(fclose(f) == 0);
+    return text;
+}
+
+// The child of that name in QEMU's namespace, made if there is none.
+static xmlNode *qemu_child(xmlNode *parent, xmlNs *ns, const char *name)
+{
+    for (xmlNode *n = parent->children; n; n = n->next)
+        if (n->type == XML_ELEMENT_NODE && n->ns &&
+            strcmp((const char *)n->ns->href, QEMU_NS) == 0 &&
+            strcmp((const char *)n->name, name) == 0)
+            return n;
+    xmlNode *made = xmlNewChild(parent, ns, BAD_CAST name, NULL);
+    ENSURE(made);
+    return made;
+}
+
+static xmlNode *qemu_new(xmlNode *parent, xmlNs *ns, const char *name, const char *attribute_name,
+                         const char *value)
+{
+    xmlNode *made = xmlNewChild(parent, ns, BAD_CAST name, NULL);
+    ENSURE(made && (!attribute_name || xmlNewProp(made, BAD_CAST attribute_name, BAD_CAST value)));
+    return made;
+}
+
+// The alias under which qemu:override finds the disk's device.
+static void take_alias(xmlNode *disk, const struct bridge *b, char *ret_alias, size_t size)
+{
+    xmlNode *node = find_child(disk, "alias");
+    xmlChar *name = attribute(node, "name");
+    if (name && strncmp((const char *)name, USER_ALIAS, strlen(USER_ALIAS)) == 0 &&
+        strlen((const char *)name) < size) {
+        strcpy(ret_alias, (const char *)name);
+    } else {
+        (void)snprintf(ret_alias, size, USER_ALIAS OWN_PREFIX "%s", (const char *)b->target);
+        if (!node)
+            node = qemu_new(disk, NULL, "alias", NULL, NULL);
+        ENSURE(xmlSetProp(node, BAD_CAST "name", BAD_CAST ret_alias));
+    }
+    xmlFree(name);
+}
+
+static void bridge_disk(xmlNode *root, xmlNs *ns, xmlNode *disk, const struct bridge *b)
+{
+    char alias[128], node_name[NODE_NAME_MAX + 1];
+    CLEANUP_FREE char *json = node_json(b);
+    xmlNode *arguments = qemu_child(root, ns, "commandline");
+    xmlNode *override = qemu_child(root, ns, "override");
+
+    take_alias(disk, b, alias, sizeof(alias));
+    (void)snprintf(node_name, sizeof(node_name), OWN_PREFIX "%s", (const char *)b->target);
+    qemu_new(arguments, ns, "arg", "value", "-blockdev");
+    qemu_new(arguments, ns, "arg", "value", json);
+    xmlNode *device = qemu_new(override, ns, "device", "alias", alias);
+    xmlNode *property =
+        qemu_new(qemu_new(device, ns, "frontend", NULL, NULL), ns, "property", "name", "drive");
+    ENSURE(xmlNewProp(property, BAD_CAST "type", BAD_CAST "string"));
+    ENSURE(xmlNewProp(property, BAD_CAST "value", BAD_CAST node_name));
+}
+
+// False: nothing to do, or no way to do it.
+static bool bridge_tree(xmlDoc *doc)
+{
+    xmlNode *root = xmlDocGetRootElement(doc), *devices = find_child(root, "devices");
+    struct bridge b;
+    bool any = false;
+
+    if (!devices || (!attribute_is(root, "type", "kvm") && !attribute_is(root, "type", "qemu")))
+        return false;
+    for (xmlNode *n = devices->children; n; n = n->next) {
+        if (!bridge_of(n, &b))
+            continue;
+        xmlNs *ns = xmlSearchNsByHref(doc, root, BAD_CAST QEMU_NS);
+        if (!ns)
+            ns = xmlNewNs(root, BAD_CAST QEMU_NS, BAD_CAST "qemu");
+        if (ns)
+            bridge_disk(root, ns, n, &b);
+        any = any || ns;
+        bridge_clear(&b);
+    }
+    return any;
+}
+
 static int dump(xmlDoc *doc, char **ret_text)
 {
     xmlChar *text = NULL;
@@ -311,6 +493,8 @@ int domain_xml_prepare(const char *path, const struct apps_volume *volumes, size
     r = doc ? edit_tree(&e, doc, seed, &xml) : parse_error(path, ctxt, err);
     if (r == 0)
         r = dump(doc, &xml.text);
+    if (r == 0 && bridge_tree(doc))
+        r = dump(doc, &xml.bridged);
     xmlFreeDoc(doc);
     xmlFreeParserCtxt(ctxt);
     if (r == 0)
@@ -321,5 +505,6 @@ int domain_xml_prepare(const char *path, const struct apps_volume *volumes, size
 void domain_xml_clear(struct domain_xml *xml)
 {
     free(xml->text);
+    free(xml->bridged);
     *xml = (struct domain_xml){.text = NULL};
 }

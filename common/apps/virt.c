@@ -433,8 +433,20 @@ static bool begin_create(struct virt *v)
     return v->creating;
 }
 
+// A libvirt that does not know a disk's reconnect delay drops it without a word.
+static const char *fitting_text(struct virt *v, const struct domain_xml *xml)
+{
+    if (!xml->bridged)
+        return xml->text;
+    char *command = virConnectDomainXMLToNative(v->conn, "qemu-argv", xml->text, 0);
+    bool known = command && strstr(command, "reconnect-delay");
+    free(command);
+    return known ? xml->text : xml->bridged;
+}
+
 static void create(struct virt *v, const struct domain_xml *xml, const struct identity *id)
 {
+    const char *text = fitting_text(v, xml);
     struct error err = {0};
     virDomainPtr domain;
 
@@ -443,7 +455,7 @@ static void create(struct virt *v, const struct domain_xml *xml, const struct id
     set_identity(v, id);
     if (identity_save(v->identity_path, id, &err) < 0) {
         report(v, VIRT_FAILED, "%s", err.text);
-    } else if (!(domain = virDomainCreateXML(v->conn, xml->text, VIR_DOMAIN_NONE))) {
+    } else if (!(domain = virDomainCreateXML(v->conn, text, VIR_DOMAIN_NONE))) {
         report(v, VIRT_FAILED, "libvirt does not start it: %s", last_error());
     } else {
         (void)virDomainFree(domain);

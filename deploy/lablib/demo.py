@@ -15,7 +15,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from lablib import host as hosts, pairfile  # noqa: E402
+from lablib import guest, host as hosts, pairfile  # noqa: E402
 from lablib.instance import TOP, VOLUMES, Instance, LabError, quietly  # noqa: E402
 from lablib.ledger import Ledger  # noqa: E402
 
@@ -117,13 +117,10 @@ class Demo:
         pair = pairfile.default(self.mode, [PUBLIC + "/24"])
         pair["pair"] = "demo"
         pair["channel"]["key"] = "/etc/understudy/demo.key"
-        pair["applications"] = [{"name": "guest", "kind": "domain", "xml": "/etc/understudy/guest.xml"}]
+        pair["applications"] = [guest.application()]
         with open(os.path.join(config, "demo.json"), "w") as file:
             json.dump(pair, file, indent=4)
-        with open(os.path.join(DEPLOY, "lablib", "guest.xml")) as file:
-            xml = file.read()
-        with open(os.path.join(config, "guest.xml"), "w") as file:
-            file.write(xml.replace("@DIRECTORY@", self.guest).replace("@PUBLIC@", PUBLIC))
+        guest.write_xml(config, self.guest, PUBLIC)
         return config
 
     def make_image(self):
@@ -142,8 +139,7 @@ class Demo:
 
     # The clients.
     def start_clients(self):
-        argv = hosts.enter_argv(self.lab, "client", ["/usr/bin/python3", "-IS",
-                                                     os.path.join(DEPLOY, "lablib", "ledger.py"),
+        argv = hosts.enter_argv(self.lab, "client", ["/usr/bin/python3", "-IS", guest.CLIENTS,
                                                      PUBLIC, self.ledger_path, str(WRITERS)])
         self.clients = subprocess.Popen(argv)
 

@@ -101,6 +101,83 @@ static void actions_are_forced(void **state)
     domain_xml_clear(&xml);
 }
 
+#define NBD_DISK(driver, source, reconnect)                                                        \
+    "<disk type='network'><driver name='qemu' " driver "/><source protocol='nbd' " source          \
+    "><host transport='unix' socket='${volume:disk}'/>" reconnect "</source>"                      \
+    "<target dev='vda' bus='virtio'/></disk>"
+#define DELAY "<reconnect delay='10'/>"
+
+static void a_reconnect_delay_is_told_to_qemu(void **state)
+{
+    struct domain_xml xml;
+
+    good("<domain type='kvm'><name>vm</name><devices>" NBD_DISK(
+             "type='raw' cache='none' discard='unmap'", "name='disk'", DELAY) "</devices></domain>",
+         &xml);
+    assert_null(strstr(xml.text, "qemu:"));
+    assert_non_null(xml.bridged);
+    assert_has(xml.bridged, "xmlns:qemu=\"http://libvirt.org/schemas/domain/qemu/1.0\"");
+    assert_has(xml.bridged, "<alias name=\"ua-understudy-vda\"/></disk>");
+    assert_has(
+        xml.bridged,
+        "<qemu:commandline><qemu:arg value=\"-blockdev\"/><qemu:arg "
+        "value=\"{&quot;driver&quot;:&quot;nbd&quot;,&quot;node-name&quot;:&quot;understudy-"
+        "vda&quot;,&quot;server&quot;:{&quot;type&quot;:&quot;unix&quot;,&quot;path&quot;:&"
+        "quot;/run/understudy/lab/primary/disk.nbd&quot;},&quot;export&quot;:&quot;disk&quot;"
+        ",&quot;reconnect-delay&quot;:10,&quot;read-only&quot;:false,&quot;cache&quot;:{&quot;"
+        "direct&quot;:true,&quot;no-flush&quot;:false},&quot;discard&quot;:&quot;unmap&quot;}\"/"
+        "></qemu:commandline>");
+    assert_has(xml.bridged,
+               "<qemu:override><qemu:device alias=\"ua-understudy-vda\"><qemu:frontend>"
+               "<qemu:property name=\"drive\" type=\"string\" value=\"understudy-vda\"/>"
+               "</qemu:frontend></qemu:device></qemu:override>");
+    domain_xml_clear(&xml);
+}
+
+// What is there already is kept: the author's arguments, alias and prefix; and strings are escaped.
+static void a_reconnect_delay_joins_what_is_there(void **state)
+{
+    struct domain_xml xml;
+
+    good("<domain type='qemu' xmlns:q='http://libvirt.org/schemas/domain/qemu/1.0'><name>vm</name>"
+         "<devices><disk type='network'><source protocol='nbd' name='a&quot;b\\c'><host "
+         "transport='unix' socket='${volume:odd}'/><reconnect delay='5'/></source><alias "
+         "name='ua-mine'/><readonly/><target dev='vdb'/></disk></devices><q:commandline><q:arg "
+         "value='-x'/></q:commandline></domain>",
+         &xml);
+    assert_non_null(xml.bridged);
+    assert_int_equal(count(xml.bridged, "<q:commandline>"), 1);
+    assert_has(xml.bridged, "<q:arg value=\"-x\"/><q:arg value=\"-blockdev\"/>");
+    assert_has(xml.bridged, "&quot;path&quot;:&quot;/run/a&lt;b&gt;&amp;\\&quot;c'/odd.nbd&quot;");
+    assert_has(xml.bridged, "&quot;export&quot;:&quot;a\\&quot;b\\\\c&quot;");
+    assert_has(xml.bridged, "&quot;read-only&quot;:true");
+    assert_has(xml.bridged, "<q:device alias=\"ua-mine\">");
+    domain_xml_clear(&xml);
+}
+
+static void no_reconnect_delay_no_bridge(void **state)
+{
+    static const char *const plain[] = {
+        "<domain type='kvm'><name>vm</name></domain>",
+        "<domain type='kvm'><name>vm</name><devices>" NBD_DISK("type='raw'", "name='disk'",
+                                                               "") "</devices></domain>",
+        "<domain type='kvm'><name>vm</name><devices>" NBD_DISK("type='qcow2'", "name='disk'",
+                                                               DELAY) "</devices></domain>",
+        "<domain type='kvm'><name>vm</name><devices>" NBD_DISK(
+            "type='raw'", "name='disk'", "<reconnect delay='10,x'/>") "</devices></domain>",
+        "<domain type='xen'><name>vm</name><devices>" NBD_DISK("type='raw'", "name='disk'",
+                                                               DELAY) "</devices></domain>",
+        "<domain type='kvm' xmlns:qemu='urn:other'><name>vm</name><devices>" NBD_DISK(
+            "type='raw'", "name='disk'", DELAY) "</devices></domain>",
+    };
+    for (size_t i = 0; i < sizeof(plain) / sizeof(*plain); i++) {
+        struct domain_xml xml;
+        good(plain[i], &xml);
+        assert_null(xml.bridged);
+        domain_xml_clear(&xml);
+    }
+}
+
 static void uuid_is_kept_or_derived(void **state)
 {
     struct domain_xml one, two;
@@ -187,6 +264,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sockets_are_filled_in),
         cmocka_unit_test(actions_are_forced),
+        cmocka_unit_test(a_reconnect_delay_is_told_to_qemu),
+        cmocka_unit_test(a_reconnect_delay_joins_what_is_there),
+        cmocka_unit_test(no_reconnect_delay_no_bridge),
         cmocka_unit_test(uuid_is_kept_or_derived),
         cmocka_unit_test(bad_placeholders_are_refused),
         cmocka_unit_test(bad_files_are_refused),
