@@ -56,6 +56,11 @@ void unsafe_unreserve(struct unsafe *u)
 
 // ---- Committing ----
 
+static uint64_t sum_payload(const struct unsafe *u, uint64_t position, uint32_t bytes)
+{
+    return checksum64(u->file.ring + position % u->file.ring_bytes, bytes);
+}
+
 int unsafe_commit(struct unsafe *u, const struct unsafe_update *update, uint64_t id,
                   unsigned *ret_slot)
 {
@@ -79,6 +84,7 @@ int unsafe_commit(struct unsafe *u, const struct unsafe_update *update, uint64_t
     slot->object = update->object;
     slot->type = update->type;
     slot->flags = update->flags;
+    slot->payload_sum = chunk ? sum_payload(u, chunk->position, chunk->payload) : 0;
     slot->sum = unsafe_slot_sum(slot);
     atomic_store_explicit(&slot->state, SLOT_COMMITTED, memory_order_release);
     if (chunk)
@@ -101,7 +107,8 @@ static bool any_reader(const struct unsafe *u)
 
 // Writes the record of the next seq where nobody looks yet. `payload` bytes at `position`.
 static uint64_t write_record(struct unsafe *u, const struct unsafe_update *update,
-                             uint64_t position, uint32_t payload, int64_t time_ns)
+                             uint64_t position, uint32_t payload, uint64_t payload_sum,
+                             int64_t time_ns)
 {
     uint64_t seq = numbered_now(u) + 1;
     ENSURE(seq <= u->file.state->bound);
@@ -119,12 +126,8 @@ static uint64_t write_record(struct unsafe *u, const struct unsafe_update *updat
         .length = le32_make(update->length),
         .payload = le32_make(payload),
         .time = le64_make((uint64_t)time_ns),
+        .payload_sum = le64_make(payload > 0 ? payload_sum : 0),
     };
-    // Without a reader nobody will ever see it; its header stays for the check of `numbered` after
-    // a restart.
-    if (payload > 0 && any_reader(u))
-        record.payload_sum =
-            le64_make(checksum64(u->file.ring + position % u->file.ring_bytes, payload));
     record_seal(&record);
     uint32_t index = (uint32_t)(seq & (u->file.records - 1));
     u->file.record[index] = record;
@@ -135,6 +138,7 @@ static uint64_t write_record(struct unsafe *u, const struct unsafe_update *updat
 static void publish(struct unsafe *u, uint64_t seq)
 {
     u->promised--;
+    atomic_store_explicit(&u->file.state->numbered_not, ~seq, memory_order_release);
     atomic_store_explicit(&u->file.state->numbered, seq, memory_order_release);
 }
 
@@ -167,7 +171,7 @@ uint64_t unsafe_number(struct unsafe *u, unsigned index, int status, int64_t tim
         update.status = (uint16_t)-status;
         payload = 0;
     }
-    uint64_t seq = write_record(u, &update, slot->position, payload, time_ns);
+    uint64_t seq = write_record(u, &update, slot->position, payload, slot->payload_sum, time_ns);
     // The order of these three is what makes a restart number it exactly once.
     __atomic_store_n(&slot->seq, seq, __ATOMIC_RELEASE);
     publish(u, seq);
@@ -185,8 +189,12 @@ uint64_t unsafe_append_reserved(struct unsafe *u, const struct unsafe_update *up
 {
     const struct chunk *chunk = id != UNSAFE_NO_CHUNK ? chunk_at(u, id) : NULL;
     ENSURE(!chunk || chunk->state == CHUNK_HELD);
-    uint64_t seq =
-        write_record(u, update, chunk ? chunk->position : 0, chunk ? chunk->payload : 0, time_ns);
+    uint64_t position = chunk ? chunk->position : 0;
+    uint32_t payload = chunk ? chunk->payload : 0;
+    // Without a reader nobody will ever see it; its header stays for the check of `numbered` after
+    // a restart.
+    uint64_t sum = payload > 0 && any_reader(u) ? sum_payload(u, position, payload) : 0;
+    uint64_t seq = write_record(u, update, position, payload, sum, time_ns);
     publish(u, seq);
     chunk_numbered(u, id, seq, true);
     return seq;
@@ -216,7 +224,8 @@ int unsafe_append(struct unsafe *u, const struct unsafe_update *update, const vo
 
 void unsafe_set_epoch(struct unsafe *u, uint64_t epoch)
 {
-    u->file.state->epoch = epoch;
+    __atomic_store_n(&u->file.state->epoch, epoch, __ATOMIC_RELEASE);
+    __atomic_store_n(&u->file.state->epoch_not, ~epoch, __ATOMIC_RELEASE);
 }
 
 uint64_t unsafe_epoch(const struct unsafe *u)
@@ -226,8 +235,10 @@ uint64_t unsafe_epoch(const struct unsafe *u)
 
 void unsafe_set_bound(struct unsafe *u, uint64_t bound)
 {
-    if (bound > u->file.state->bound)
-        u->file.state->bound = bound;
+    if (bound <= u->file.state->bound)
+        return;
+    __atomic_store_n(&u->file.state->bound, bound, __ATOMIC_RELEASE);
+    __atomic_store_n(&u->file.state->bound_not, ~bound, __ATOMIC_RELEASE);
 }
 
 uint64_t unsafe_bound(const struct unsafe *u)
@@ -249,20 +260,20 @@ void unsafe_attach(struct unsafe *u, unsigned index, uint64_t seq)
     ENSURE(unsafe_holds(u, seq));
     struct unsafe_reader *reader = &u->file.state->readers[index];
     atomic_store(&reader->released, seq);
-    atomic_store(&reader->attached, 1);
+    atomic_store(&reader->attached, READER_ATTACHED);
 }
 
 void unsafe_detach(struct unsafe *u, unsigned index)
 {
     ENSURE(index < UNSAFE_READERS_MAX);
-    atomic_store(&u->file.state->readers[index].attached, 0);
+    atomic_store(&u->file.state->readers[index].attached, READER_DETACHED);
     unsafe_take_back(u);
 }
 
 bool unsafe_attached(const struct unsafe *u, unsigned index)
 {
     ENSURE(index < UNSAFE_READERS_MAX);
-    return atomic_load_explicit(&u->file.state->readers[index].attached, memory_order_relaxed);
+    return atomic_load_explicit(&u->file.state->readers[index].attached, memory_order_relaxed) == READER_ATTACHED;
 }
 
 uint64_t unsafe_released(const struct unsafe *u, unsigned index)

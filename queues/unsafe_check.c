@@ -25,12 +25,47 @@ static void tell(const struct judge *j, const void *at, const char *what)
     j->found(j->arg, (uint64_t)((const uint8_t *)at - j->file->base), what);
 }
 
-uint64_t unsafe_file_floor(const struct unsafe_file *file)
+// ---- What the positions are, whatever a crash has left of them ----
+
+static bool record_is(const struct unsafe_file *file, uint64_t seq)
 {
-    uint64_t floor = atomic_load_explicit(&file->state->numbered, memory_order_relaxed);
+    const struct record *record = &file->record[seq % file->records];
+    return !record_invalid(record) && le64_get(record->seq) == seq;
+}
+
+// The last seq. UINT64_MAX: it cannot be told.
+static uint64_t find_numbered(const struct unsafe_file *file)
+{
+    uint64_t numbered = atomic_load(&file->state->numbered);
+    uint64_t other = ~atomic_load(&file->state->numbered_not);
+    if (numbered == other)
+        return numbered;
+    // The record was complete, and counts, when the complement had been stored.
+    return other == numbered + 1 && record_is(file, other) ? other : UINT64_MAX;
+}
+
+static uint64_t find_bound(const struct unsafe_file *file)
+{
+    return MIN(file->state->bound, ~file->state->bound_not);
+}
+
+// *ret_epoch; false: it cannot be told.
+static bool find_epoch(const struct unsafe_file *file, uint64_t numbered, uint64_t *ret_epoch)
+{
+    uint64_t epoch = file->state->epoch, other = ~file->state->epoch_not;
+    if (epoch != other && (numbered == file->super->start || !record_is(file, numbered)))
+        return false;
+    uint64_t last = epoch == other ? epoch : le64_get(file->record[numbered % file->records].epoch);
+    *ret_epoch = last;
+    return last == epoch || last == other;
+}
+
+static uint64_t floor_of(const struct unsafe_file *file, uint64_t numbered)
+{
+    uint64_t floor = numbered;
     for (int i = 0; i < UNSAFE_READERS_MAX; i++) {
         struct unsafe_reader *reader = &file->state->readers[i];
-        if (atomic_load_explicit(&reader->attached, memory_order_relaxed) == 0)
+        if (atomic_load_explicit(&reader->attached, memory_order_relaxed) != READER_ATTACHED)
             continue;
         uint64_t released = atomic_load_explicit(&reader->released, memory_order_acquire);
         floor = MIN(floor, released);
@@ -38,10 +73,17 @@ uint64_t unsafe_file_floor(const struct unsafe_file *file)
     return floor;
 }
 
+uint64_t unsafe_file_floor(const struct unsafe_file *file)
+{
+    return floor_of(file, atomic_load_explicit(&file->state->numbered, memory_order_relaxed));
+}
+
+// ---- Rules ----
+
 static bool reader_valid(const struct unsafe_file *file, const struct unsafe_reader *reader, uint64_t numbered)
 {
     uint64_t released = atomic_load(&reader->released);
-    return atomic_load(&reader->attached) == 0 ||
+    return atomic_load(&reader->attached) == READER_DETACHED ||
            (released <= numbered && released >= file->super->start && numbered - released <= file->records);
 }
 
@@ -49,21 +91,24 @@ static bool reader_valid(const struct unsafe_file *file, const struct unsafe_rea
 static bool judge_state(const struct judge *j)
 {
     struct unsafe_state *state = j->file->state;
-    uint64_t numbered = atomic_load(&state->numbered);
-    bool right = true;
-    if (state->bound > INT64_MAX) {
+    uint64_t numbered = find_numbered(j->file), bound = find_bound(j->file), epoch;
+    bool right = false;
+    if (numbered == UINT64_MAX)
+        tell(j, &state->numbered, "its last seq does not match its complement");
+    else if (bound > INT64_MAX)
         tell(j, &state->bound, "impossible bound of its seqs");
-        right = false;
-    }
-    if (numbered < j->file->super->start || numbered > state->bound) {
+    else if (numbered < j->file->super->start || numbered > bound)
         tell(j, &state->numbered, "its last seq lies outside of its bounds");
-        right = false;
-    }
+    else if (!find_epoch(j->file, numbered, &epoch))
+        tell(j, &state->epoch, "its epoch does not match its complement");
+    else
+        right = true;
     for (int i = 0; i < UNSAFE_READERS_MAX; i++) {
         const struct unsafe_reader *reader = &state->readers[i];
-        if (atomic_load(&reader->attached) > 1)
+        uint32_t attached = atomic_load(&reader->attached);
+        if (attached != READER_DETACHED && attached != READER_ATTACHED)
             tell(j, &reader->attached, "a reader is neither attached nor detached");
-        else if (!reader_valid(j->file, reader, numbered))
+        else if (right && !reader_valid(j->file, reader, numbered))
             tell(j, &reader->released, "a reader's position is impossible");
         else
             continue;
@@ -75,8 +120,7 @@ static bool judge_state(const struct judge *j)
 // The record of the next seq may be there, complete but not counted; one behind that cannot be.
 static bool counts_too_few(const struct unsafe_file *file, uint64_t numbered)
 {
-    const struct record *record = &file->record[(numbered + 2) % file->records];
-    return !record_invalid(record) && le64_get(record->seq) == numbered + 2;
+    return record_is(file, numbered + 2);
 }
 
 static const char *place_invalid(const struct unsafe_file *file, uint64_t position, uint32_t bytes)
@@ -129,6 +173,20 @@ static const char *slot_invalid(const struct unsafe_file *file, const struct uns
     return place_invalid(file, slot->position, slot->payload);
 }
 
+// A slot that says that it has been numbered: its record says so, too.
+static bool slot_is_record(const struct unsafe_file *file, const struct unsafe_slot *slot)
+{
+    const struct record *record = &file->record[slot->seq % file->records];
+    return record_is(file, slot->seq) && le16_get(record->object) == slot->object &&
+           le64_get(record->offset) == slot->offset && le32_get(record->length) == slot->length;
+}
+
+static bool slot_payload_matches(const struct unsafe_file *file, const struct unsafe_slot *slot)
+{
+    const uint8_t *data = file->ring + slot->position % file->ring_bytes;
+    return slot->payload == 0 || checksum_same(slot->payload_sum, checksum64(data, slot->payload));
+}
+
 static void judge_slots(const struct judge *j, uint64_t numbered)
 {
     for (unsigned i = 0; i < UNSAFE_SLOTS; i++) {
@@ -139,21 +197,26 @@ static void judge_slots(const struct judge *j, uint64_t numbered)
             continue;
         if (state != SLOT_COMMITTED)
             reason = "an update in flight is in an unknown state";
-        else if (slot->seq > numbered + 1)
-            reason = "an update in flight has a seq from the future";
+        else if (slot->seq != 0 && slot->seq != numbered && slot->seq != numbered + 1)
+            reason = "an update in flight has an impossible seq";
         else
             reason = slot_invalid(j->file, slot);
+        if (!reason && slot->seq != 0 && slot->seq == numbered && !slot_is_record(j->file, slot))
+            reason = "an update in flight has the seq of another one";
         if (reason)
             tell(j, slot, reason);
+        else if (!slot_payload_matches(j->file, slot))
+            j->found(j->arg, j->file->ring_at + slot->position % j->file->ring_bytes,
+                     "the payload of an update in flight does not match its checksum");
     }
 }
 
 static void judge_all(const struct judge *j)
 {
-    uint64_t numbered = atomic_load(&j->file->state->numbered);
     if (!judge_state(j))
         return;
-    uint64_t floor = unsafe_file_floor(j->file);
+    uint64_t numbered = find_numbered(j->file);
+    uint64_t floor = floor_of(j->file, numbered);
     if (numbered != j->file->super->start)
         judge_record(j, numbered, false);
     if (counts_too_few(j->file, numbered))
@@ -166,9 +229,17 @@ static void judge_all(const struct judge *j)
     judge_slots(j, numbered);
 }
 
-// Only after everything was found right: until here the file is as the predecessor left it.
-static void settle_slots(struct unsafe_file *file, uint64_t numbered)
+// Only after everything was found right: until here the file is as the predecessor left it. What a crash has left half
+// done is completed.
+static void settle(struct unsafe_file *file)
 {
+    struct unsafe_state *state = file->state;
+    uint64_t numbered = find_numbered(file);
+    state->bound = find_bound(file);
+    state->bound_not = ~state->bound;
+    ENSURE(find_epoch(file, numbered, &state->epoch));
+    state->epoch_not = ~state->epoch;
+    atomic_store(&state->numbered, numbered);
     for (unsigned i = 0; i < UNSAFE_SLOTS; i++) {
         struct unsafe_slot *slot = &file->slot[i];
         if (atomic_load(&slot->state) == SLOT_EMPTY)
@@ -195,7 +266,7 @@ int unsafe_file_check(struct unsafe_file *file, struct error *err)
     judge_all(&j);
     if (reason)
         return error_set(err, -EUCLEAN, "unsafe queue: %s", reason);
-    settle_slots(file, atomic_load(&file->state->numbered));
+    settle(file);
     return 0;
 }
 
@@ -223,11 +294,11 @@ static void progress(void *arg, uint64_t done, uint64_t total)
 
 static void summarize(struct unsafe_file *file, struct unsafe_summary *summary)
 {
+    settle(file); // of this private mapping
     summary->numbered = atomic_load(&file->state->numbered);
     summary->floor = unsafe_file_floor(file);
     summary->bound = file->state->bound;
     summary->epoch = file->state->epoch;
-    settle_slots(file, summary->numbered);
     for (unsigned i = 0; i < UNSAFE_SLOTS; i++)
         summary->pending += atomic_load(&file->slot[i].state) != SLOT_EMPTY;
     for (uint64_t seq = summary->floor + 1; seq <= summary->numbered; seq++)

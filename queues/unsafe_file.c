@@ -74,7 +74,8 @@ uint64_t unsafe_slot_sum(const struct unsafe_slot *slot)
         .object = slot->object,
         .type = slot->type,
         .flags = slot->flags,
-        .reserved = {slot->reserved[0], slot->reserved[1]},
+        .payload_sum = slot->payload_sum,
+        .reserved = slot->reserved,
     };
     return checksum64(&copy, offsetof(struct unsafe_slot, sum));
 }
@@ -203,8 +204,13 @@ static void write_super(struct unsafe_file *file, const struct unsafe_config *co
         .slots = UNSAFE_SLOTS,
     };
     super.sum = super_sum(&super);
+    for (unsigned i = 0; i < UNSAFE_SLOTS; i++)
+        atomic_store_explicit(&file->slot[i].state, SLOT_EMPTY, memory_order_relaxed);
     file->state->bound = config->bound;
+    file->state->bound_not = ~config->bound;
     file->state->epoch = config->epoch;
+    file->state->epoch_not = ~config->epoch;
+    atomic_store(&file->state->numbered_not, ~config->start);
     atomic_store(&file->state->numbered, config->start);
     super.magic = 0;
     *file->super = super;

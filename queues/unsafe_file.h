@@ -19,9 +19,10 @@
 // A crash (the memory survives, the process stops at any instruction) leaves, in the order of the
 // stores:
 //   commit   fields, then state = COMMITTED: before that the slot is empty, after it complete
-//   number   record and place of numbered + 1, then the slot's seq, then numbered, then state =
-//   EMPTY: a committed slot
-//            counts as numbered when 0 < its seq <= numbered, and is unnumbered otherwise
+//   number   record and place of numbered + 1, then the slot's seq, then the complement of numbered + 1, then numbered,
+//            then state = EMPTY. What the complement says counts: it is numbered or, with the record in place, one more.
+//            A committed slot's seq is that of the last record, and then it is numbered, or the next one, or 0
+//   bound    bound, then its complement: the lower one counts. epoch likewise: that of the last record counts
 //   attach   released, then attached
 #ifndef QUEUES_UNSAFE_FILE_H
 #define QUEUES_UNSAFE_FILE_H
@@ -34,7 +35,7 @@
 #include "queues/unsafe.h"
 
 #define UNSAFE_MAGIC   UINT64_C(0x3151534641534e55) // "UNSAFSQ1"
-#define UNSAFE_VERSION 1
+#define UNSAFE_VERSION 2
 #define UNSAFE_LINE    64
 
 struct unsafe_super {
@@ -50,19 +51,27 @@ struct unsafe_super {
     uint64_t sum;        // checksum64 of all before
 };
 
+enum unsafe_reader_state { READER_DETACHED = 0, READER_ATTACHED = 0x44414552 };
+
 struct unsafe_reader {
-    _Alignas(UNSAFE_LINE) _Atomic uint32_t attached; // 0 or 1; set by the producer
+    _Alignas(UNSAFE_LINE) _Atomic uint32_t attached; // enum unsafe_reader_state; set by the producer
+    // Not protected: all that it says is which records are still held. What the peer has is asked of the peer.
     _Atomic uint64_t released;
 };
 
+// Each `..._not` is the complement of what stands before it, so that no damage of one of them goes unnoticed.
 struct unsafe_state {
     _Alignas(UNSAFE_LINE) _Atomic uint64_t numbered; // records up to it are complete
+    _Atomic uint64_t numbered_not;
     _Alignas(UNSAFE_LINE) uint64_t bound;
+    uint64_t bound_not;
     uint64_t epoch;
+    uint64_t epoch_not;
     struct unsafe_reader readers[UNSAFE_READERS_MAX];
 };
 
-enum unsafe_slot_state { SLOT_EMPTY = 0, SLOT_COMMITTED = 0x434f4d4d };
+// Neither is zero: slots that were wiped are noticed.
+enum unsafe_slot_state { SLOT_EMPTY = 0x54504d45, SLOT_COMMITTED = 0x434f4d4d };
 
 struct unsafe_slot {
     _Atomic uint32_t state;
@@ -74,7 +83,8 @@ struct unsafe_slot {
     uint16_t object;
     uint8_t type;
     uint8_t flags;
-    uint64_t reserved[2];
+    uint64_t payload_sum; // checksum64 of the payload; 0 without one
+    uint64_t reserved;
     uint64_t sum; // of everything but state, seq and itself
 };
 _Static_assert(sizeof(struct unsafe_slot) == UNSAFE_LINE, "a slot is a cache line");

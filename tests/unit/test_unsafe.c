@@ -19,6 +19,7 @@
 #include <cmocka.h>
 
 #include "common/base/checksum.h"
+#include "common/base/cleanup.h"
 #include "queues/unsafe.h"
 #include "queues/unsafe_file.h"
 
@@ -514,44 +515,182 @@ static void test_path(void **state)
     assert_int_equal(unsafe_create(path, &small, &u, &err), -EINVAL);
 }
 
-// Any flipped bit in what a successor relies on is found.
-static void test_damage(void **state)
+// ---- Damage of every byte ----
+//
+// A queue with released, held and pending updates is damaged in every way that is tried, and opened. It is refused, or
+// what a successor gets of it is what the predecessor had: the same last seq, every held record as it was (or not held
+// any more: its peer is then resynced by the map), every pending update, and nothing else.
+
+struct damaged {
+    struct unsafe_file file; // of the copy that is damaged
+    int fd;
+    uint8_t *image; // of the tables, and of the ring's start
+    size_t image_bytes;
+    unsigned refused, harmless;
+};
+
+#define RING_USED 4096
+
+static struct damaged damage_begin(void)
 {
-    struct unsafe *u = make(), *again;
-    unsafe_attach(u, 0, 100);
-    unsafe_number(u, commit(u, 0, 300, 1), 0, 1);
-    unsafe_number(u, commit(u, 4096, 300, 2), 0, 1);
-    (void)commit(u, 8192, 300, 3);
-    struct unsafe_file file;
+    struct unsafe *u = make();
     struct error err;
-    int fd = copy_of(unsafe_fd(u));
-    assert_int_equal(unsafe_file_map(dup(fd), &config, &file, &err), 0);
-    struct {
-        void *at;
-        size_t size;
-    } parts[] = {
-        {file.super, sizeof(*file.super)},
-        {&file.record[101 % file.records], 2 * sizeof(struct record)},
-        {file.ring + 28, 300},
-        {(uint8_t *)&file.slot[0] + offsetof(struct unsafe_slot, position),
-         sizeof(struct unsafe_slot) - offsetof(struct unsafe_slot, position)},
-        {&file.state->numbered, 8},
-    };
-    for (unsigned p = 0; p < sizeof(parts) / sizeof(parts[0]); p++) {
-        for (size_t i = 0; i < parts[p].size * 8; i += 1 + parts[p].size / 100) {
-            uint8_t *byte = (uint8_t *)parts[p].at + i / 8;
-            *byte ^= (uint8_t)(1u << i % 8);
-            int r = reopen(fd, &config, &again);
-            if (r == 0)
-                fail_msg("part %u, bit %zu: not found", p, i);
-            *byte ^= (uint8_t)(1u << i % 8);
+    unsafe_attach(u, 0, 100);
+    for (unsigned i = 0; i < 5; i++)
+        unsafe_number(u, commit(u, i * 4096, 300, (int)i + 1), i == 3 ? -EIO : 0, 1);
+    unsafe_release(u, 0, 102);
+    (void)commit(u, 40960, 300, 9);
+    (void)commit(u, 50000, 200, 10);
+    struct damaged d = {.fd = copy_of(unsafe_fd(u))};
+    unsafe_free(u);
+    assert_int_equal(unsafe_file_map(dup(d.fd), &config, &d.file, &err), 0);
+    d.image_bytes = d.file.base_bytes + RING_USED;
+    d.image = malloc(d.image_bytes);
+    assert_non_null(d.image);
+    assert_int_equal(pread(d.fd, d.image, d.image_bytes, 0), d.image_bytes);
+    return d;
+}
+
+static void damage_end(struct damaged *d)
+{
+    print_message("%u refused, %u harmless\n", d->refused, d->harmless);
+    unsafe_file_unmap(&d->file);
+    free(d->image);
+    close(d->fd);
+}
+
+static void assert_same_content(struct unsafe *u, size_t at)
+{
+    struct unsafe_pending found;
+    unsigned cursor = 0, pending = 0;
+    if (unsafe_numbered(u) != 105 || unsafe_epoch(u) != 3 || unsafe_bound(u) > config.bound)
+        fail_msg("byte %zu: it goes on at another position", at);
+    for (uint64_t seq = MAX(unsafe_released(u, 0), 102) + 1; seq <= 105; seq++) {
+        if (seq == 104)
+            assert_int_equal(unsafe_record(u, seq)->mark, MARK_UNDEFINED);
+        else
+            assert_record(u, seq, (seq - 101) * 4096, 300, (int)(seq - 100));
+    }
+    while (unsafe_pending(u, &cursor, &found)) {
+        bool first = found.update.offset == 40960;
+        const uint8_t *data = found.data;
+        uint32_t length = first ? 300 : 200;
+        assert_true(first || found.update.offset == 50000);
+        assert_int_equal(found.update.length, length);
+        assert_true(data[0] == (first ? 9 : 10) && memcmp(data, data + 1, length - 1) == 0);
+        pending |= first ? 1 : 2;
+    }
+    if (pending != 3)
+        fail_msg("byte %zu: a pending update is gone", at);
+}
+
+// Opens the damaged file and puts it right again.
+static void damage_try(struct damaged *d, size_t at, size_t size)
+{
+    struct unsafe *again = NULL;
+    struct error err = {0};
+    int r = unsafe_open_fd(d->fd, &config, &again, &err);
+    if (r == 0) {
+        assert_same_content(again, at);
+        d->harmless++;
+    } else {
+        assert_true(r == -EUCLEAN || r == -ENOENT);
+        assert_true(err.text[0] != '\0');
+        d->refused++;
+    }
+    unsafe_free(again);
+    // An opening completes what a crash left half done: the state's page and the first slots.
+    size_t settled = (size_t)((uint8_t *)d->file.slot - d->file.base) + 4096;
+    assert_int_equal(pwrite(d->fd, d->image, settled, 0), settled);
+    if (at + size > settled)
+        assert_int_equal(pwrite(d->fd, d->image + at, size, (off_t)at), size);
+}
+
+static void damage_range(struct damaged *d, const void *from, size_t size)
+{
+    size_t first = (size_t)((const uint8_t *)from - d->file.base);
+    for (size_t at = first; at < first + size; at++) {
+        for (unsigned how = 0; how < 2; how++) {
+            uint8_t byte = d->image[at] ^ (how ? 0xff : (uint8_t)(1U << at % 8));
+            assert_int_equal(pwrite(d->fd, &byte, 1, (off_t)at), 1);
+            damage_try(d, at, 1);
         }
     }
-    assert_int_equal(reopen(fd, &config, &again), 0);
-    unsafe_free(again);
-    unsafe_file_unmap(&file);
-    close(fd);
-    unsafe_free(u);
+}
+
+static void every_damaged_byte_is_harmless_or_refused(void **state)
+{
+    struct damaged d = damage_begin();
+    damage_range(&d, d.file.super, sizeof(*d.file.super) + 8);
+    damage_range(&d, d.file.state, sizeof(*d.file.state));
+    for (unsigned i = 0; i < UNSAFE_SLOTS; i++) {
+        if (atomic_load(&d.file.slot[i].state) != SLOT_EMPTY)
+            damage_range(&d, &d.file.slot[i], sizeof(d.file.slot[i]));
+    }
+    damage_range(&d, &d.file.slot[UNSAFE_SLOTS / 2], sizeof(d.file.slot[0]));
+    damage_range(&d, &d.file.record[100 % d.file.records], 8 * sizeof(struct record));
+    damage_range(&d, &d.file.place[100 % d.file.records], 64);
+    size_t ring = d.file.base_bytes;
+    for (size_t at = ring; at < ring + 2400; at++) {
+        uint8_t byte = d.image[at] ^ (uint8_t)(1U << at % 8);
+        assert_int_equal(pwrite(d.fd, &byte, 1, (off_t)at), 1);
+        damage_try(&d, at, 1);
+    }
+    assert_true(d.refused > 1500);
+    damage_end(&d);
+}
+
+// A changed seq can name any record: each is tried, not only what one bit makes of it.
+static void positions_cannot_be_moved(void **state)
+{
+    struct damaged d = damage_begin();
+    size_t numbered = (size_t)((uint8_t *)&d.file.state->numbered - d.file.base);
+    size_t slot = 0;
+    for (unsigned i = 0; i < UNSAFE_SLOTS && !slot; i++) {
+        if (atomic_load(&d.file.slot[i].state) != SLOT_EMPTY)
+            slot = (size_t)((uint8_t *)&d.file.slot[i].seq - d.file.base);
+    }
+    for (uint64_t seq = 90; seq < 120; seq++) {
+        assert_int_equal(pwrite(d.fd, &seq, sizeof(seq), (off_t)numbered), sizeof(seq));
+        damage_try(&d, numbered, sizeof(seq));
+        assert_int_equal(pwrite(d.fd, &seq, sizeof(seq), (off_t)slot), sizeof(seq));
+        damage_try(&d, slot, sizeof(seq));
+    }
+    damage_end(&d);
+}
+
+static void every_lost_sector_is_harmless_or_refused(void **state)
+{
+    struct damaged d = damage_begin();
+    static const uint8_t zeros[512];
+    for (size_t at = 0; at + 512 <= d.image_bytes; at += 512) {
+        if (memcmp(d.image + at, zeros, 512) == 0)
+            continue;
+        assert_int_equal(pwrite(d.fd, zeros, 512, (off_t)at), 512);
+        damage_try(&d, at, 512);
+    }
+    assert_true(d.refused > 5);
+    damage_end(&d);
+}
+
+static void a_file_of_another_length_is_refused(void **state)
+{
+    struct damaged d = damage_begin();
+    struct unsafe *again;
+    struct stat st;
+    assert_int_equal(fstat(d.fd, &st), 0);
+    unsafe_file_unmap(&d.file); // what is mapped must not be cut
+    for (off_t size = 0; size < st.st_size + 8192; size += size < 1024 ? 1 : 4093) {
+        if (size == st.st_size)
+            continue;
+        struct error err = {0};
+        assert_int_equal(ftruncate(d.fd, size), 0);
+        int r = unsafe_open_fd(d.fd, &config, &again, &err);
+        assert_true(r == -EUCLEAN || (r == -ENOENT && size < (off_t)sizeof(struct unsafe_super)));
+        assert_int_equal(ftruncate(d.fd, st.st_size), 0);
+        assert_int_equal(pwrite(d.fd, d.image, d.image_bytes, 0), d.image_bytes);
+    }
+    damage_end(&d);
 }
 
 // ---- Killed after each store ----
@@ -762,8 +901,10 @@ static void test_sealed_nonsense(void **state)
 
     uint64_t bound = file.state->bound;
     file.state->bound = UINT64_MAX;
+    file.state->bound_not = 0;
     assert_damaged(fd, "impossible bound");
     file.state->bound = bound;
+    file.state->bound_not = ~bound;
 
     file.super->payload_max *= 2; // payloads that reach past the second mapping of the ring
     file.super->sum = checksum64(file.super, offsetof(struct unsafe_super, sum));
@@ -787,7 +928,10 @@ int main(void)
         cmocka_unit_test(test_reader_thread),
         cmocka_unit_test(test_open_outcomes),
         cmocka_unit_test(test_path),
-        cmocka_unit_test(test_damage),
+        cmocka_unit_test(every_damaged_byte_is_harmless_or_refused),
+        cmocka_unit_test(positions_cannot_be_moved),
+        cmocka_unit_test(every_lost_sector_is_harmless_or_refused),
+        cmocka_unit_test(a_file_of_another_length_is_refused),
         cmocka_unit_test(test_sealed_nonsense),
         cmocka_unit_test(test_killed_after_each_store),
     };
