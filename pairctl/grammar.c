@@ -12,7 +12,7 @@ static const struct command commands[] = {
      command_status, "Show roles, synchronization, queues and what a takeover now would lose."},
     {"switch", "", 0, 0, REMOTE, PREFER_ACTIVE, command_remote,
      "Hand the active role to the peer in order, with nothing lost."},
-    {"takeover", "[--force | --accept-inconsistent]", 0, 0, REMOTE | OPTION_FORCE | OPTION_ACCEPT,
+    {"takeover", "[--force[=VETO,...] | --accept-inconsistent]", 0, 0, REMOTE | OPTION_FORCE | OPTION_ACCEPT,
      PREFER_PASSIVE, command_remote, "Make the passive end active because the active one is gone."},
     {"pause", "[--replay]", 0, 0, REMOTE | OPTION_REPLAY, PREFER_ACTIVE, command_remote,
      "Stop sending updates; with --replay stop applying them at the passive end."},

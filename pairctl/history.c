@@ -10,11 +10,14 @@ static void print_loss(const struct status_loss *loss)
     char bytes[FORMAT_SIZE], age[FORMAT_SIZE];
     if (!loss->known)
         return;
-    if (loss->records == 0 && loss->bytes == 0)
+    const char *more = loss->more ? ", and whatever was acknowledged after that" : "";
+    if (loss->records == 0 && loss->bytes == 0 && loss->more)
+        (void)printf("; lost is whatever was acknowledged after that");
+    else if (loss->records == 0 && loss->bytes == 0)
         (void)printf("; nothing was lost");
     else
-        (void)printf("; lost %" PRIu64 " records, %s, the oldest %s old", loss->records,
-                     format_bytes(loss->bytes, bytes), format_ms(loss->age_ms, age));
+        (void)printf("; lost %" PRIu64 " records, %s, the oldest %s old%s", loss->records,
+                     format_bytes(loss->bytes, bytes), format_ms(loss->age_ms, age), more);
 }
 
 static void print_event(const struct status_event *event)

@@ -15,7 +15,8 @@ static const struct option {
     const char *name;
     bool takes_value;
     size_t offset;
-    unsigned bit; // 0: for every command
+    unsigned bit;  // 0: for every command
+    bool may_list; // a flag, or a list behind "="
 } known[] = {
     {"-p", "--pair", true, offsetof(struct options, pair), OPTION_PLACE},
     {NULL, "--end", true, offsetof(struct options, end), OPTION_PLACE},
@@ -25,7 +26,7 @@ static const struct option {
     {NULL, "--timeout", true, offsetof(struct options, timeout_s), OPTION_TIMEOUT},
     {NULL, "--json", false, offsetof(struct options, json), OPTION_JSON},
     {NULL, "--watch", false, offsetof(struct options, watch), OPTION_WATCH},
-    {NULL, "--force", false, offsetof(struct options, force), OPTION_FORCE},
+    {NULL, "--force", false, offsetof(struct options, force), OPTION_FORCE, true},
     {NULL, "--accept-inconsistent", false, offsetof(struct options, accept_inconsistent),
      OPTION_ACCEPT},
     {NULL, "--replay", false, offsetof(struct options, replay), OPTION_REPLAY},
@@ -48,7 +49,7 @@ static const struct option *find_option(const char *arg, const char **ret_value)
         size_t length = strlen(o->name);
         if ((o->letter && strcmp(arg, o->letter) == 0) || strcmp(arg, o->name) == 0)
             return o;
-        if (o->takes_value && strncmp(arg, o->name, length) == 0 && arg[length] == '=') {
+        if ((o->takes_value || o->may_list) && strncmp(arg, o->name, length) == 0 && arg[length] == '=') {
             *ret_value = arg + length + 1;
             return o;
         }
@@ -69,7 +70,9 @@ static int set_timeout(const char *value, double *ret_seconds)
 static int set_option(const struct option *o, const char *value, struct options *options)
 {
     void *to = (char *)options + o->offset;
-    if (!o->takes_value)
+    if (o->may_list)
+        *(const char **)to = value ? value : "true";
+    else if (!o->takes_value)
         *(bool *)to = true;
     else if (o->bit == OPTION_TIMEOUT)
         return set_timeout(value, to);
@@ -133,10 +136,13 @@ static int check_call(const struct invocation *call, unsigned used)
         complain("usage: pairctl %s %s", c->name, c->usage);
         return EXIT_USAGE;
     }
-    if (call->options.force && call->options.accept_inconsistent) {
-        complain("--force and --accept-inconsistent exclude each other");
+    const char *force = call->options.force;
+    if (force && strcmp(force, "true") == 0 && call->options.accept_inconsistent) {
+        complain("--force and --accept-inconsistent exclude each other; name what --force overrides: --force=NAME,...");
         return EXIT_USAGE;
     }
+    if (force && !force[0])
+        return usage("a veto's name is missing behind", "--force=");
     int r = check_end(call->options.end, "--end");
     return r ? r : check_end(call->options.keep, "--keep");
 }

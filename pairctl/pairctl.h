@@ -33,7 +33,7 @@ struct options {
     double timeout_s; // 0: none
     bool json;
     bool watch;
-    bool force;
+    const char *force; // "true": whatever stands; else names of vetoes; NULL: not given
     bool accept_inconsistent;
     bool replay;
     bool help;

@@ -25,7 +25,7 @@ static int make_request(const struct invocation *call, const struct end *end,
     *ret = (struct control_request){0};
     (void)snprintf(ret->pair, sizeof(ret->pair), "%s", end->status.pair);
     (void)snprintf(ret->command, sizeof(ret->command), "%s", call->command->name);
-    int r = add_flag(ret, "force", o->force);
+    int r = o->force ? control_request_add(ret, "force", o->force) : 0;
     if (r == 0)
         r = add_flag(ret, "accept-inconsistent", o->accept_inconsistent);
     if (r == 0)
@@ -79,6 +79,30 @@ static void print_step(const struct watch *w, const struct status_operation *now
     (void)fflush(stdout);
 }
 
+// What spoke against a takeover, what was overridden, and what the operator gets.
+static void print_verdict(const struct watch *w, const struct status_operation *o, FILE *out)
+{
+    char name[STATUS_WORD_SIZE], text[STATUS_TEXT_SIZE];
+    if (w->call->options.json)
+        return;
+    for (size_t i = 0; i < o->veto_count; i++)
+        (void)fprintf(out, "  %-12s %s%s\n", format_clean(o->vetoes[i].name, name, sizeof(name)),
+                      format_clean(o->vetoes[i].text, text, sizeof(text)), o->vetoes[i].overridden ? " (overridden)" : "");
+    if (o->age[0])
+        (void)fprintf(out, "  what you get: %s\n", format_clean(o->age, text, sizeof(text)));
+    if (o->override[0])
+        (void)fprintf(out, "  to take over all the same: pairctl -p %s takeover %s\n", w->end->status.pair,
+                      format_clean(o->override, text, sizeof(text)));
+    (void)fflush(out);
+}
+
+static void print_json(const struct watch *w, const struct status_operation *o)
+{
+    CLEANUP_FREE char *json = w->call->options.json ? status_operation_to_json(o) : NULL;
+    if (json)
+        (void)printf("%s\n", json);
+}
+
 // One look. Returns 0 to go on, 1 when it has ended well, -1 when it has not (and says why).
 static int watch_once(struct watch *w)
 {
@@ -102,9 +126,13 @@ static int watch_once(struct watch *w)
     w->last = *now;
     if (strcmp(now->state, "running") == 0)
         return 0;
-    if (strcmp(now->state, "done") == 0)
+    print_json(w, now);
+    if (strcmp(now->state, "done") == 0) {
+        print_verdict(w, now, stdout);
         return 1;
+    }
     complain("%s: %s failed: %s", w->end->status.pair, now->name, now->text);
+    print_verdict(w, now, stderr);
     return -1;
 }
 
@@ -127,6 +155,8 @@ static int watch_operation(struct watch *w)
 static void print_reply(const struct invocation *call, const struct control_reply *reply)
 {
     char clean[sizeof(reply->text)];
+    if (call->options.json && reply->operation)
+        return; // it is shown when it has ended
     if (call->options.json)
         (void)printf("%s\n", reply->json ? reply->json : "{}");
     else if (reply->text[0])

@@ -88,22 +88,35 @@ static const struct json_field resync_fields[] = {
 };
 TABLE(resync);
 
+#define L struct status_loss
+static const struct json_field loss_fields[] = {
+    VALUE(JSON_U64, L, records),
+    VALUE(JSON_U64, L, bytes),
+    VALUE(JSON_TIME, L, age_ms),
+    VALUE(JSON_BOOL, L, more),
+};
+TABLE(loss);
+
+#define X struct status_veto
+static const struct json_field veto_fields[] = {
+    TEXT(X, name),
+    TEXT(X, text),
+    VALUE(JSON_BOOL, X, overridden),
+};
+TABLE(veto);
+
 #define O struct status_operation
 static const struct json_field operation_fields[] = {
     VALUE(JSON_U64, O, id),
     TEXT(O, name),
     TEXT(O, state),
     TEXT(O, text),
+    ARRAY(JSON_OBJECTS, O, vetoes, veto_count, &veto),
+    TEXT(O, override),
+    TEXT(O, age),
+    {"loss", JSON_OBJECT, AT(O, loss), .table = &loss, .present_offset = offsetof(O, loss.known)},
 };
 TABLE(operation);
-
-#define L struct status_loss
-static const struct json_field loss_fields[] = {
-    VALUE(JSON_U64, L, records),
-    VALUE(JSON_U64, L, bytes),
-    VALUE(JSON_TIME, L, age_ms),
-};
-TABLE(loss);
 
 #define E struct status_event
 static const struct json_field event_fields[] = {
@@ -198,6 +211,11 @@ static const struct json_field status_fields[] = {
      .present_offset = offsetof(S, has_last_event)},
 };
 TABLE(status);
+
+char *status_operation_to_json(const struct status_operation *one)
+{
+    return json_encode(&operation, one, false);
+}
 
 char *status_to_json(const struct pair_status *one, bool pretty)
 {

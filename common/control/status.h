@@ -18,6 +18,7 @@
 #define STATUS_WAYPOINTS_MAX    16
 #define STATUS_APPLICATIONS_MAX 32
 #define STATUS_PATHS_MAX        9 // the channel's and the public one
+#define STATUS_VETOES_MAX       16
 #define STATUS_NAME_SIZE        33
 #define STATUS_WORD_SIZE        32
 #define STATUS_ADDRESS_SIZE     64
@@ -83,13 +84,22 @@ struct status_operation {
     char name[STATUS_WORD_SIZE];
     char state[STATUS_WORD_SIZE]; // running, done, failed
     char text[STATUS_TEXT_SIZE];  // the step it is at, or how it ended
-};
-
-struct status_loss {
-    bool known; // false: nothing is said about losses
-    uint64_t records;
-    uint64_t bytes;
-    int64_t age_ms;
+    // Of a takeover: what speaks against it, and what an operator gets.
+    struct status_veto {
+        char name[STATUS_WORD_SIZE];
+        char text[STATUS_TEXT_SIZE];
+        bool overridden; // by this takeover; what is not has refused it
+    } vetoes[STATUS_VETOES_MAX];
+    size_t veto_count;
+    char override[STATUS_TEXT_SIZE]; // the options that override precisely these; empty: nothing is refused
+    char age[STATUS_TEXT_SIZE];      // one sentence: how old what he gets is
+    struct status_loss {
+        bool known;  // false: nothing is said about losses
+        uint64_t records;
+        uint64_t bytes;
+        int64_t age_ms;
+        bool more; // what the active end acknowledged after its last word is not known, and not counted
+    } loss; // what the active end had told of and is not here
 };
 
 // One step of the end's life.
@@ -172,6 +182,7 @@ struct pair_status {
     struct status_event last_event;
 };
 
+char *status_operation_to_json(const struct status_operation *operation);
 // One end as a JSON object; several as an array. malloc'ed text, or NULL when there is no memory.
 char *status_to_json(const struct pair_status *status, bool pretty);
 char *status_list_to_json(const struct pair_status *const *list, size_t count, bool pretty);

@@ -249,20 +249,59 @@ static const struct {
     {"resume", COMMAND_RESUME}, {"resync", COMMAND_RESYNC},     {"stop", COMMAND_STOP},
 };
 
+// `--force` alone overrides whatever stands; `--force=NAME,...` these vetoes. Returns 0, or the length of a name that is
+// none, at *ret_name.
+static size_t parse_force(const char *value, unsigned *ret_flags, uint32_t *ret_overrides, const char **ret_name)
+{
+    if (!value)
+        return 0;
+    if (strcmp(value, "true") == 0) {
+        *ret_flags |= COMMAND_FORCE;
+        return 0;
+    }
+    for (const char *at = value; *at; at += *at == ',') {
+        size_t length = strcspn(at, ",");
+        uint32_t veto = end_veto_find(at, length);
+        if (!veto) {
+            *ret_name = at;
+            return MAX(length, (size_t)1);
+        }
+        *ret_overrides |= veto;
+        at += length;
+    }
+    return 0;
+}
+
+static void refuse_force(struct control_reply *reply, const char *name, size_t length)
+{
+    char known[256];
+    size_t at = 0;
+    for (unsigned i = 0; end_veto_name(i) && at < sizeof(known); i++)
+        at += (size_t)snprintf(known + at, sizeof(known) - at, "%s%s", i ? ", " : "", end_veto_name(i));
+    (void)control_reply_refuse(reply, -EINVAL, "--force=%.*s: there is no such veto; they are: %s", (int)MIN(length, (size_t)32),
+                               name, known);
+}
+
 static void run_command(struct watched *w, const struct control_request *request,
                         struct control_reply *reply)
 {
     char text[ACTION_TEXT_SIZE];
+    uint32_t overrides = 0;
+    const char *name = NULL;
     unsigned flags =
-        (control_request_flag(request, "force") ? COMMAND_FORCE : 0) |
         (control_request_flag(request, "accept-inconsistent") ? COMMAND_INCONSISTENT : 0) |
         (control_request_flag(request, "replay") ? COMMAND_REPLAY : 0);
+    size_t bad = parse_force(control_request_arg(request, "force"), &flags, &overrides, &name);
+    if (bad) {
+        refuse_force(reply, name, bad);
+        return;
+    }
     for (size_t i = 0; i < ARRAY_LEN(commands); i++) {
         if (strcmp(request->command, commands[i].name) != 0)
             continue;
         uint64_t operation = 0;
         log_info("pair %s: operator: %s", endpoint_pair(w->endpoint), request->command);
-        int r = endpoint_command(w->endpoint, commands[i].command, flags, &operation, text,
+        int r = endpoint_command(w->endpoint, commands[i].command, flags, overrides, &operation, text,
                                  sizeof(text));
         rearm(w);
         if (r < 0) {

@@ -263,7 +263,7 @@ bool endpoint_exited(const struct endpoint *ep)
     return ep->exited;
 }
 
-int endpoint_command(struct endpoint *ep, enum end_command command, unsigned flags,
+int endpoint_command(struct endpoint *ep, enum end_command command, unsigned flags, uint32_t overrides,
                      uint64_t *ret_operation, char *text, size_t size)
 {
     if (!ep->started) {
@@ -275,6 +275,7 @@ int endpoint_command(struct endpoint *ep, enum end_command command, unsigned fla
     struct end_event ev = {.type = EV_COMMAND};
     ev.command.command = command;
     ev.command.flags = flags;
+    ev.command.overrides = overrides;
     ev.command.id = ep->reply_id;
     endpoint_feed(ep, &ev);
     (void)snprintf(text, size, "%s", ep->replied ? ep->reply_text : "no answer");

@@ -38,7 +38,8 @@ void endpoint_terminate(struct endpoint *endpoint);
 bool endpoint_exited(const struct endpoint *endpoint);
 
 // An operator's command. Returns 0 and the operation's number, or -errno with the reason in `text`.
-int endpoint_command(struct endpoint *endpoint, enum end_command command, unsigned flags,
+// `overrides`: the vetoes (enum end_veto) that a takeover overrides by name.
+int endpoint_command(struct endpoint *endpoint, enum end_command command, unsigned flags, uint32_t overrides,
                      uint64_t *ret_operation, char *text, size_t size);
 void endpoint_status(struct endpoint *endpoint, struct pair_status *ret_status);
 // The steps of this end's life, oldest first, at most `limit` of the newest.

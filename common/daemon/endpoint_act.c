@@ -82,7 +82,7 @@ static void act_announce(struct endpoint *ep)
         endpoint_note(ep, -1, err.text);
 }
 
-static void act_probe(struct endpoint *ep, uint64_t ticket)
+static void act_probe(struct endpoint *ep, uint64_t ticket, bool all)
 {
     struct vetoes_config config = {
         .interface = ep->interface,
@@ -95,6 +95,7 @@ static void act_probe(struct endpoint *ep, uint64_t ticket)
         .to = ep->peer_management,
         .port = (uint16_t)ep->pair->channel.management_port,
         .peer = ep->config.side == PAIR_PRIMARY ? INQUIRY_SECONDARY : INQUIRY_PRIMARY,
+        .all = all,
     };
     memcpy(config.key, ep->inquiry.key, sizeof(config.key));
     vetoes_free(ep->vetoes);
@@ -108,7 +109,7 @@ void endpoint_probed(struct endpoint *ep)
 {
     struct end_event ev = {.type = EV_PROBED};
     char text[ACTION_TEXT_SIZE];
-    if (!ep->vetoes || !vetoes_work(ep->vetoes, &ev.probed.result, text, sizeof(text)))
+    if (!ep->vetoes || !vetoes_work(ep->vetoes, &ev.probed.vetoes, text, sizeof(text)))
         return;
     ep->vetoes = vetoes_free(ep->vetoes);
     ev.probed.ticket = ep->vetoes_ticket;
@@ -208,6 +209,7 @@ static void act_history(struct endpoint *ep, const struct end_action *a)
 {
     struct status_loss loss = {
         .known = a->on,
+        .more = a->more,
         .records = a->seq,
         .bytes = a->objects,
         .age_ms = (int64_t)a->ticket / NS_PER_MS,
@@ -297,7 +299,7 @@ void endpoint_act(struct endpoint *ep, const struct end_action *a)
         act_announce(ep);
         break;
     case ACT_PROBE:
-        act_probe(ep, a->ticket);
+        act_probe(ep, a->ticket, a->on);
         break;
     case ACT_APPS:
     case ACT_ADOPT:

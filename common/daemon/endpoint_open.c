@@ -40,6 +40,7 @@ static int make_places(struct endpoint *ep, struct error *err)
             return error_sys(err, r, "pair %s: the socket of volume %s", ep->pair->pair,
                              ep->pair->volumes[i].name);
         ep->sockets[i] = strdup(export);
+        ep->volume_names[i] = ep->pair->volumes[i].name;
     }
     r = dir_make(ep->state_path, 0700, err);
     // Guests' QEMU has to reach the sockets, which have owners of their own.
@@ -304,6 +305,7 @@ static int open_end(struct endpoint *ep)
         .alone_when_slow = ep->pair->slow == PAIR_SLOW_ALONE,
         .stops_on_split = stops_on_split(ep),
         .volumes = (unsigned)ep->pair->volume_count,
+        .names = ep->volume_names,
         .run = ep->run,
         .seed = random_id(),
     };

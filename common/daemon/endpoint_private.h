@@ -43,6 +43,7 @@ struct endpoint {
     char state_path[PATH_SIZE], runtime_path[PATH_SIZE], queue_path[PATH_SIZE];
     char safe_path[PATH_SIZE], flag_path[PATH_SIZE];
     char *sockets[PAIR_VOLUMES_MAX];
+    const char *volume_names[PAIR_VOLUMES_MAX];
     struct vitals *vitals;
     bool same_boot, started, exited;
     struct end_start start;

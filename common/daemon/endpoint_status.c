@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What `pairctl status` shows of an end.
+#include <assert.h>
 #include <string.h>
 
 #include "common/config/places.h"
@@ -158,6 +159,36 @@ static void fill_forecast(struct endpoint *ep, const struct end_view *view, int6
     s->forecast.takeover_ms = ep->pair->timing.timeout_ms + 220 + replay + ep->apps_start_ms;
 }
 
+// What speaks against a takeover; and the options that override precisely that.
+static void fill_verdict(const struct end_verdict *v, struct status_operation *o)
+{
+    char forced[sizeof(o->override)] = "";
+    size_t at = 0;
+    static_assert(END_VETO_COUNT <= STATUS_VETOES_MAX, "every veto has a place");
+    for (unsigned i = 0; i < END_VETO_COUNT; i++) {
+        uint32_t bit = UINT32_C(1) << i;
+        if (!(v->vetoes & bit))
+            continue;
+        struct status_veto *veto = &o->vetoes[o->veto_count++];
+        SET(veto->name, "%s", end_veto_name(i));
+        SET(veto->text, "%s", v->text[i]);
+        veto->overridden = v->overridden & bit;
+        if (bit != END_VETO_INCONSISTENT && at < sizeof(forced))
+            at += (size_t)snprintf(forced + at, sizeof(forced) - at, "%s%s", at ? "," : "--force=", end_veto_name(i));
+    }
+    if (v->vetoes & ~v->overridden)
+        SET(o->override, "%s%s%.400s", v->vetoes & END_VETO_INCONSISTENT ? "--accept-inconsistent" : "",
+            (v->vetoes & END_VETO_INCONSISTENT) && at ? " " : "", forced);
+    SET(o->age, "%s", v->age);
+    o->loss = (struct status_loss){
+        .known = v->loss_known,
+        .more = v->loss_known && (v->vetoes & END_VETO_GRANT),
+        .records = v->records,
+        .bytes = v->bytes,
+        .age_ms = v->age_ns / NS_PER_MS,
+    };
+}
+
 static void fill_operation(const struct end_view *view, uint64_t id, struct pair_status *s)
 {
     static const char *const states[] = {"", "running", "done", "failed"};
@@ -167,6 +198,8 @@ static void fill_operation(const struct end_view *view, uint64_t id, struct pair
     SET(s->operation.name, "%s", view->operation);
     SET(s->operation.state, "%s", states[view->operation_result]);
     SET(s->operation.text, "%s", view->operation_text);
+    if (strcmp(view->operation, "takeover") == 0)
+        fill_verdict(view->verdict, &s->operation);
 }
 
 static void fill_role(struct endpoint *ep, const struct end_view *view, int64_t now,

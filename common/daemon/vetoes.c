@@ -51,21 +51,12 @@ static bool waypoint_answers(const struct vetoes *v)
     return sent != WAYPOINT_NEVER && sent >= v->began_ns;
 }
 
-static bool say(enum end_probe *ret_probe, enum end_probe probe, char *text, size_t size,
-                const char *why)
-{
-    *ret_probe = probe;
-    (void)snprintf(text, size, "%s", why);
-    return true;
-}
-
-bool vetoes_work(struct vetoes *v, enum end_probe *ret_probe, char *text, size_t size)
+bool vetoes_work(struct vetoes *v, uint32_t *ret_vetoes, char *text, size_t size)
 {
     struct probe_answer answer = {0};
     enum probe_state state = PROBE_SILENT;
     enum inquiry_result said = INQUIRY_SILENT;
-    if (v->impossible)
-        return say(ret_probe, PROBE_ERROR, text, size, v->error.text);
+    uint32_t found = 0;
     if (v->probe) {
         address_probe_work(v->probe);
         state = address_probe_state(v->probe, &answer);
@@ -74,20 +65,26 @@ bool vetoes_work(struct vetoes *v, enum end_probe *ret_probe, char *text, size_t
         inquiry_work(v->inquiry);
         said = inquiry_result(v->inquiry, NULL);
     }
+    if (v->impossible || state == PROBE_IMPOSSIBLE)
+        found |= END_VETO_PROBE;
     if (state == PROBE_ANSWERED)
-        return say(ret_probe, PROBE_ADDRESS, text, size, answer.text);
-    if (state == PROBE_IMPOSSIBLE)
-        return say(ret_probe, PROBE_ERROR, text, size, answer.text);
+        found |= END_VETO_ADDRESS;
     if (said == INQUIRY_SAYS_ACTIVE)
-        return say(ret_probe, PROBE_ADDRESS, text, size,
-                   "the peer says at its management address that it is active");
+        found |= END_VETO_MANAGEMENT;
     bool span_over = clock_boot_ns() - v->began_ns >= PROBE_SPAN_NS;
-    if (state == PROBE_ASKING || said == INQUIRY_ASKING || !span_over)
+    bool open = state == PROBE_ASKING || said == INQUIRY_ASKING || !span_over;
+    if (open && (!found || v->config.all))
         return false;
-    if (!waypoint_answers(v))
-        return say(ret_probe, PROBE_ISOLATED, text, size,
-                   "no waypoint answers: this end is the isolated one");
-    return say(ret_probe, PROBE_CLEAR, text, size, "");
+    if (!open && !waypoint_answers(v))
+        found |= END_VETO_WAYPOINT;
+    *ret_vetoes = found;
+    const char *why = v->impossible                  ? v->error.text
+                      : answer.text[0]               ? answer.text
+                      : found & END_VETO_MANAGEMENT  ? "the peer says at its management address that it is active"
+                      : found & END_VETO_WAYPOINT    ? "no waypoint answers: this end is the isolated one"
+                                                     : "";
+    (void)snprintf(text, size, "%s", why);
+    return true;
 }
 
 struct vetoes *vetoes_free(struct vetoes *v)

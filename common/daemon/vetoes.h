@@ -26,13 +26,14 @@ struct vetoes_config {
     uint16_t port;
     enum inquiry_identity peer;
     uint8_t key[MAC_KEY_SIZE];
+    bool all; // ask everything to the end, even when something stands against it
 };
 
 struct vetoes *vetoes_start(const struct vetoes_config *config);
 int64_t vetoes_deadline_ns(const struct vetoes *vetoes);
-// Takes in what has arrived; call it at the deadline, or more often. True when decided: *ret_probe,
-// and a text where something speaks against it ("" otherwise).
-bool vetoes_work(struct vetoes *vetoes, enum end_probe *ret_probe, char *text, size_t size);
+// Takes in what has arrived; call it at the deadline, or more often. True when decided: *ret_vetoes (0: nothing speaks
+// against it), and a text for the first of them ("" otherwise).
+bool vetoes_work(struct vetoes *vetoes, uint32_t *ret_vetoes, char *text, size_t size);
 struct vetoes *vetoes_free(struct vetoes *vetoes); // NULL-safe
 
 #endif

@@ -44,58 +44,105 @@ static struct answer do_switch(struct end *e)
     return a;
 }
 
-static struct answer do_takeover(struct end *e, unsigned flags)
+// What no word of the operator overrides.
+static const char *never_takes_over(const struct end *e)
 {
     if (e->state == END_ACTIVE || e->state == END_HANDING_OVER || e->state == END_TAKING_OVER)
-        return refuse("this end is active already, or about to be");
+        return "this end is active already, or about to be";
     if (e->state == END_STOPPED)
-        return refuse("this end was stopped: use resume");
-    if (peer_heard(e) && (e->peer.flags & FRAME_ACTIVE))
-        return refuse("the active end is connected: use switch");
-    bool own = e->st.role == ROLE_ACTIVE;
-    if (own || e->unreadable || e->st.history.count == 0) {
-        if (!(flags & COMMAND_FORCE))
-            return refuse("only with --force: this end would serve from its own store, whatever "
-                          "its peer has");
-        if (grant_out(e))
-            return refuse("the peer may still hold the permission to take over: try again in a few seconds");
-        if (e->state == END_HANDED_OVER)
-            e->st.intent = INTENT_NONE;
-        // A new epoch needs a fresh queue.
-        if (e->exports != EXPORTS_CLOSED) {
-            end_act(e, ACT_ABANDON);
-            e->exports = EXPORTS_CLOSING;
-            e->gate = GATE_CLOSED;
-            e->gate_pending = false;
-        }
-        e->start.queue_found = false;
-        e->given.out = false;
-        e->unreadable = false;
-        e->take.forced = true;
-        struct answer a = begun(e, "takeover", "taking over from this end's own store");
-        take_begin(e, EPOCH_LOST_QUEUE, false);
+        return "this end was stopped: use resume";
+    bool connected = peer_heard(e) && (e->peer.flags & FRAME_ACTIVE);
+    if (connected && e->state == END_SPLIT)
+        return "the other end serves and is connected: this is a split (pairctl resolve)";
+    if (connected)
+        return "the active end is connected: use switch";
+    if (veto_own_store(e) && grant_out(e))
+        return "the peer may still hold the permission to take over: try again in a few seconds";
+    return NULL;
+}
+
+static void take_own_store(struct end *e)
+{
+    if (e->state == END_HANDED_OVER)
+        e->st.intent = INTENT_NONE;
+    // A new epoch needs a fresh queue.
+    if (e->exports != EXPORTS_CLOSED) {
+        end_act(e, ACT_ABANDON);
+        e->exports = EXPORTS_CLOSING;
+        e->gate = GATE_CLOSED;
+        e->gate_pending = false;
+    }
+    e->start.queue_found = false;
+    e->given.out = false;
+    e->unreadable = false;
+    take_begin(e, EPOCH_LOST_QUEUE, false);
+}
+
+// Everything has been asked. `vetoes` stand, `accepted` may.
+static void takeover_decide(struct end *e, uint32_t vetoes, uint32_t accepted, const char *probed)
+{
+    char list[WHY_SIZE];
+    veto_judge(e, vetoes, accepted, probed);
+    veto_list(vetoes & ~accepted, list, sizeof(list));
+    if (vetoes & ~accepted) {
+        end_operation(e, "takeover", STEP_FAILED, "refused, this speaks against it: %s", list);
+        end_note(e, "the operator's takeover is refused, this speaks against it: %s", list);
+        return;
+    }
+    veto_list(e->verdict.overridden, list, sizeof(list));
+    end_note(e, "takeover by the operator, who overrides: %s", list[0] ? list : "nothing");
+    end_note(e, "what is taken over: %s", e->verdict.age);
+    e->take.accepted = accepted;
+    bool own = veto_own_store(e);
+    end_operation(e, "takeover", STEP_PENDING, "%s",
+                  own ? "taking over from this end's own store" : "replaying the safe queue");
+    if (own)
+        take_own_store(e);
+    else
+        take_begin(e, EPOCH_TAKEOVER, true);
+}
+
+bool command_rules(struct end *e)
+{
+    if (!e->ask.pending)
+        return false;
+    const char *never = never_takes_over(e);
+    if (!never && !e->ask.answered)
+        return false;
+    e->ask.pending = e->ask.answered = false;
+    if (!never)
+        takeover_decide(e, veto_standing(e) | e->ask.vetoes, e->ask.accepted, e->ask.text);
+    else if (e->state != END_TAKING_OVER && e->state != END_ACTIVE) // else it became so by itself meanwhile
+        end_operation(e, "takeover", STEP_FAILED, "refused: %s", never);
+    return true;
+}
+
+static struct answer do_takeover(struct end *e, unsigned flags, uint32_t overrides)
+{
+    const char *never = never_takes_over(e);
+    if (never)
+        return refuse(never);
+    if (e->ask.pending)
+        return refuse("a takeover is being decided on already");
+    uint32_t accepted = overrides & ~(uint32_t)END_VETO_INCONSISTENT;
+    if (flags & COMMAND_FORCE)
+        accepted |= ~(uint32_t)END_VETO_INCONSISTENT;
+    if (flags & COMMAND_INCONSISTENT)
+        accepted |= END_VETO_INCONSISTENT | END_VETO_GRANT | END_VETO_LOSS;
+    struct answer a = begun(e, "takeover", "asking whether the active end lives");
+    e->verdict = (struct end_verdict){0};
+    if (peer_heard(e)) {
+        // It says that it is not active: there is nobody else to ask.
+        takeover_decide(e, veto_standing(e), accepted, "");
         return a;
     }
-    if (e->st.inconsistent && !(flags & COMMAND_INCONSISTENT))
-        return refuse(
-            "this replica is inconsistent, in mid-resync: only with --accept-inconsistent");
-    if (!grant_held(e) && !(flags & (COMMAND_FORCE | COMMAND_INCONSISTENT)))
-        return refuse(
-            "stale: the active end may have gone on without this one; --force overrides that");
-    if (e->replica == REPLICA_DEAD && !(flags & COMMAND_FORCE))
-        return refuse("the replica or its queue failed: --force serves what is there");
-    e->take.forced = flags & (COMMAND_FORCE | COMMAND_INCONSISTENT);
-    if (!e->take.forced && !peer_heard(e)) {
-        // No veto was named: they are asked as for a takeover by itself.
-        if (e->state != END_PASSIVE && e->state != END_PROBING)
-            return refuse("the active end is not heard, and it was not followed: only with --force");
-        struct answer asks = begun(e, "takeover", "asking whether the active end lives");
-        if (e->state != END_PROBING)
-            end_go(e, END_PROBING, "the operator asks for a takeover");
-        return asks;
-    }
-    struct answer a = begun(e, "takeover", "replaying the safe queue");
-    take_begin(e, EPOCH_TAKEOVER, true);
+    e->probe.asked = e->probe.answered = false;
+    e->ask.pending = true;
+    e->ask.answered = false;
+    e->ask.accepted = accepted;
+    struct end_action *probe = end_act(e, ACT_PROBE);
+    probe->ticket = e->ask.ticket = ++e->probe.ticket;
+    probe->on = true;
     return a;
 }
 
@@ -166,13 +213,13 @@ static struct answer do_stop(struct end *e)
     return a;
 }
 
-static struct answer execute(struct end *e, enum end_command command, unsigned flags)
+static struct answer execute(struct end *e, enum end_command command, unsigned flags, uint32_t overrides)
 {
     switch (command) {
     case COMMAND_SWITCH:
         return do_switch(e);
     case COMMAND_TAKEOVER:
-        return do_takeover(e, flags);
+        return do_takeover(e, flags, overrides);
     case COMMAND_PAUSE:
         return do_pause(e, flags);
     case COMMAND_RESUME:
@@ -228,7 +275,7 @@ void command_take(struct end *e, const struct end_event *ev)
         reply(e, ev->command.id, 0, "passed on to the other end");
         return; // its FRAME_REPLY says how it goes
     }
-    struct answer a = execute(e, ev->command.command, ev->command.flags);
+    struct answer a = execute(e, ev->command.command, ev->command.flags, ev->command.overrides);
     reply(e, ev->command.id, a.status, a.text);
 }
 
@@ -250,7 +297,7 @@ void command_frame(struct end *e, const struct frame *f)
     if (f->word.command > COMMAND_STOP || f->word.id <= e->peer.command_id)
         return;
     e->peer.command_id = f->word.id;
-    struct answer a = execute(e, (enum end_command)f->word.command, f->word.flags);
+    struct answer a = execute(e, (enum end_command)f->word.command, f->word.flags, 0);
     struct frame answer = frame_new(e, FRAME_REPLY);
     answer.word.id = f->word.id;
     answer.word.command = f->word.command;

@@ -381,6 +381,7 @@ static void take_event(struct end *e, const struct end_event *ev)
             e->st.pending = end_all_volumes(e);
             end_save(e);
             session_end(e, ev->failed.text);
+            e->session.proposed = 0; // with facts that are no longer true
         }
         if (e->state == END_ACTIVE) {
             active_go_alone(e, "%s: a full resync follows", ev->failed.text);
@@ -569,7 +570,7 @@ void end_deadline(struct end *e)
         deadline = e->deadline_ns; // likewise
     bool watch = e->state == END_ACTIVE && grant_out(e) &&
                  e->now - e->peer.proven_ns > e->config.timeout_ns / 2;
-    watch |= e->state == END_SUSPENDED || e->state == END_PROBING || e->probe.asked;
+    watch |= e->state == END_SUSPENDED || e->state == END_PROBING || e->probe.asked || e->ask.pending;
     watch |= e->state == END_ACTIVE && e->relation == REL_GOING_ALONE;
     if (watch != e->watching) {
         e->watching = watch;
@@ -616,6 +617,7 @@ void end_step(struct end *e, int64_t now, const struct end_data *data,
         again |= save_rule(e);
         again |= address_off_rule(e);
         again |= silence_rule(e);
+        again |= command_rules(e);
         again |= session_rules(e);
         again |= state_rules(e);
         again |= terminate_rule(e);
@@ -678,6 +680,7 @@ void end_view(struct end *e, int64_t now, struct end_view *view)
         .operation = e->operation.name,
         .operation_result = e->operation.result,
         .operation_text = e->operation.text,
+        .verdict = &e->verdict,
     };
     view->promotable = !serving && end_promotable(e) && view->granted;
     if (epoch)

@@ -44,6 +44,7 @@ struct end_config {
     unsigned volumes;     // at most RECORD_OBJECTS_MAX
     uint64_t run;         // random, new for each run of this end
     uint64_t seed;        // for the ids of epochs
+    const char *const *names; // of the volumes, for texts; NULL: by their numbers. The caller's
 };
 
 // The longest gap of an own or a waypoint's clock.
@@ -141,14 +142,25 @@ enum end_replica_event {
     FOLLOW_FAILED,   // cannot go on; `text`
 };
 
-enum end_probe {
-    PROBE_CLEAR,    // nobody answers, a waypoint does
-    PROBE_ADDRESS,  // the public address answers, or the peer says "active" at its management
-                    // address
-    PROBE_ISOLATED, // no waypoint answers: this end is the isolated one
-    PROBE_ARBITER,  // the arbiter refuses or cannot be reached
-    PROBE_ERROR,    // could not ask
+// What speaks against becoming active. An operator overrides them by name (end_veto_name()).
+enum end_veto {
+    END_VETO_GRANT = 1 << 0,        // no grant: the active end may have gone on without this one
+    END_VETO_INCONSISTENT = 1 << 1, // a volume in mid-resync; only COMMAND_INCONSISTENT overrides it
+    END_VETO_REPLICA = 1 << 2,      // the replica or its queue failed
+    END_VETO_ADDRESS = 1 << 3,      // the public address answers
+    END_VETO_MANAGEMENT = 1 << 4,   // the peer says "active" at its management address
+    END_VETO_WAYPOINT = 1 << 5,     // no waypoint answers: this end is the isolated one
+    END_VETO_ARBITER = 1 << 6,      // the arbiter refuses or cannot be reached
+    END_VETO_PROBE = 1 << 7,        // could not ask
+    END_VETO_OWN_STORE = 1 << 8,    // was active itself: from its own store, whatever its peer has
+    END_VETO_SPLIT = 1 << 9,        // what only the other end has is left out
+    END_VETO_STATE = 1 << 10,       // its state is damaged
+    END_VETO_EMPTY = 1 << 11,       // never had the data
+    END_VETO_LOSS = 1 << 12,        // the replay ends short of what this run had confirmed
 };
+#define END_VETO_COUNT 13
+const char *end_veto_name(unsigned number); // of bit `number`; NULL: no such veto
+uint32_t end_veto_find(const char *name, size_t length); // the bit; 0: no such name
 
 enum end_command {
     COMMAND_SWITCH,
@@ -158,8 +170,8 @@ enum end_command {
     COMMAND_RESYNC,
     COMMAND_STOP,
 };
-#define COMMAND_FORCE        0x1 // takeover: from its own store, whatever the vetoes say
-#define COMMAND_INCONSISTENT 0x2 // takeover: also of a replica in mid-resync
+#define COMMAND_FORCE        0x1 // takeover: overrides every veto but a mid-resync
+#define COMMAND_INCONSISTENT 0x2 // takeover: also of a replica in mid-resync, which holds no grant
 #define COMMAND_REPLAY       0x4 // pause: the passive end stops applying
 
 struct end_event {
@@ -207,8 +219,8 @@ struct end_event {
         } replica;
         struct {
             uint64_t ticket; // of the ACT_PROBE that it answers
-            enum end_probe result;
-            const char *text;
+            uint32_t vetoes;   // END_VETO_ADDRESS to END_VETO_PROBE that stand; 0: nobody answers, a waypoint does
+            const char *text;  // of the address, or why it could not ask; may be NULL
         } probed;
         struct {
             bool frozen; // acted, or (false) thawed
@@ -223,6 +235,7 @@ struct end_event {
         struct {
             enum end_command command;
             unsigned flags;
+            uint32_t overrides; // takeover: these vetoes, by name
             uint64_t id; // comes back in ACT_REPLY
         } command;
     };
@@ -256,7 +269,8 @@ enum end_action_type {
                   // EV_RESYNCED each; mask 0: stop
     ACT_ADDRESS,  // public address on or off -> EV_ADDRESS
     ACT_ANNOUNCE, // tell the network where the public address is now
-    ACT_PROBE,    // ask the vetoes -> EV_PROBED with `ticket`; a newer one replaces an older one
+    ACT_PROBE,    // ask the vetoes (`on`: all of them, even when one stands) -> EV_PROBED with `ticket`; a newer one
+                  // replaces an older one
     ACT_APPS,     // start (`on`) or stop the applications in order -> EV_APPS
     ACT_ADOPT,    // go on with applications that run since the former run -> EV_APPS
     ACT_DESTROY,  // kill what was frozen or runs: it must not write again
@@ -277,9 +291,10 @@ enum end_action_type {
 
 struct end_action {
     enum end_action_type type;
-    bool on;      // ADDRESS, APPS, REPLAY, WATCH
+    bool on;      // ADDRESS, APPS, REPLAY, WATCH, PROBE
     bool restart; // FOLLOW
     bool recover; // OPEN
+    bool more;    // HISTORY: what else was lost is not known
     int status;   // REPLY
     enum end_gate gate;
     uint64_t seq;
@@ -313,6 +328,18 @@ const struct end_action *end_action(struct end *end);
 // When the next EV_TICK is wanted.
 int64_t end_deadline_ns(const struct end *end);
 
+// What an operator's takeover met, and what he gets.
+#define END_VETO_TEXT 200
+struct end_verdict {
+    uint32_t vetoes;     // that stood
+    uint32_t overridden; // of these; the others refused it
+    char text[END_VETO_COUNT][END_VETO_TEXT];
+    char age[ACTION_TEXT_SIZE]; // one sentence; empty: there was no takeover
+    bool loss_known;            // of what the active end had told of, this is not here; told so long ago:
+    uint64_t records, bytes;
+    int64_t age_ns;
+};
+
 // What a status shows.
 struct end_view {
     enum end_role_state state;
@@ -343,6 +370,7 @@ struct end_view {
     const char *operation; // NULL: none yet
     enum end_step_result operation_result;
     const char *operation_text;
+    const struct end_verdict *verdict; // of the last takeover here; valid until the next step
 };
 void end_view(struct end *end, int64_t now, struct end_view *view);
 

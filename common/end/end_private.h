@@ -7,6 +7,7 @@
 //   serving: paired, going alone, alone, joining; stepping down takeover.c  becoming active: by
 //   silence, by the operator, by a switchover, at a start handover.c  switchover and stop on the
 //   active end command.c   what an operator may ask why.c       the one sentence of the status
+//   veto.c      what speaks against an operator's takeover, by name
 #ifndef END_END_PRIVATE_H
 #define END_END_PRIVATE_H
 
@@ -129,8 +130,8 @@ struct take {
     bool replay;      // from the replica; else from an own store that was active before
     bool recover;     // the unsafe queue of the former run goes on: no new epoch
     bool open_epoch;  // ... but for one that was durable and not in the queue yet
-    bool accept_loss; // the operator accepts a prefix short of what was confirmed
-    bool forced;      // by the operator, from whatever this end has
+    bool behind;       // ... and without a grant: the active end may have gone on
+    uint32_t accepted; // vetoes that an operator overrides; 0: a takeover by itself
     uint64_t fork;    // last seq of the parent epoch that this end has
     uint64_t first;   // first seq of the new epoch
     uint64_t ticket;
@@ -245,9 +246,18 @@ struct end {
         bool answered; // there is a result to look at
         uint64_t ticket;
         int64_t again_ns; // not to be asked before
-        enum end_probe result;
+        uint32_t vetoes;
         char text[WHY_SIZE];
     } probe;
+    // An operator's takeover that waits for the answer to `ticket`. No other probe is asked meanwhile.
+    struct {
+        bool pending, answered;
+        uint64_t ticket;
+        uint32_t accepted;
+        uint32_t vetoes;
+        char text[WHY_SIZE];
+    } ask;
+    struct end_verdict verdict;
     bool watching;
     struct operation operation;
     uint64_t passed_on; // a command whose answer by the peer is awaited; 0 none
@@ -288,6 +298,7 @@ struct frame frame_new(const struct end *e, enum frame_type type);
 
 // grant.c
 bool grant_may_say_yes(const struct end *e);
+bool grant_relied(const struct end *e); // active: the passive end has what the mode promises
 void grant_said(struct end *e, enum frame_answer answer, uint64_t number);
 void grant_confirmed(struct end *e);
 bool grant_out(const struct end *e); // the peer may hold one
@@ -337,6 +348,14 @@ void hand_take_back(struct end *e, const char *why);
 // command.c
 void command_take(struct end *e, const struct end_event *event);
 void command_frame(struct end *e, const struct frame *f);
+bool command_rules(struct end *e);
+
+// veto.c
+uint32_t veto_standing(const struct end *e); // of this end itself
+bool veto_own_store(const struct end *e);    // a takeover would be from its own store, without a replay
+void veto_list(uint32_t vetoes, char *ret_text, size_t size);
+void veto_judge(struct end *e, uint32_t vetoes, uint32_t accepted, const char *probed); // fills e->verdict
+void veto_late(struct end *e, uint32_t veto);
 
 // why.c
 const char *why_text(const struct end *e, char *buffer, size_t size);

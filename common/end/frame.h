@@ -42,6 +42,7 @@ enum frame_answer { ANSWER_NONE, ANSWER_NO, ANSWER_YES };
 #define FRAME_FAILED        0x0020 // passive: cannot go on; the active cannot rely on it
 #define FRAME_PAUSED        0x0040
 #define FRAME_LAGGING       0x0080
+#define FRAME_PAIRED        0x0200 // active: the receiver has what the mode promises, nothing is acknowledged alone
 #define FRAME_SERVED        0x0100 // its durable role is active: it serves, or was the last of the two that did
 
 struct frame_beat {

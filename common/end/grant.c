@@ -8,6 +8,13 @@
 // adds a margin for clocks that drift.
 #include "common/end/end_private.h"
 
+bool grant_relied(const struct end *e)
+{
+    bool serving = e->state == END_ACTIVE || (e->state == END_HANDING_OVER && !e->hand.stop);
+    return serving && e->relation == REL_PAIRED && session_streaming(e) && e->st.pending == 0 && !e->st.alone &&
+           !e->paused && !(e->peer.flags & FRAME_FAILED);
+}
+
 // E2.
 bool grant_may_say_yes(const struct end *e)
 {
@@ -17,10 +24,8 @@ bool grant_may_say_yes(const struct end *e)
                    (e->state == END_HANDING_OVER && !e->hand.stop && e->hand.stage < HAND_SAVE);
     // It would have to be given up at once.
     bool lasts = e->now < e->peer.proven_ns + e->config.timeout_ns - e->config.margin_ns;
-    return lasts && serving && e->relation == REL_PAIRED && session_streaming(e) && e->st.pending == 0 &&
-           !e->st.alone && !e->paused && !e->terminating && !e->frozen && !e->freezing &&
-           e->config.automatic && e->config.has_waypoint && !(e->peer.flags & FRAME_FAILED) &&
-           !e->save_failed && !e->data.unguarded;
+    return lasts && serving && grant_relied(e) && !e->terminating && !e->frozen && !e->freezing &&
+           e->config.automatic && e->config.has_waypoint && !e->save_failed && !e->data.unguarded;
 }
 
 void grant_said(struct end *e, enum frame_answer answer, uint64_t number)

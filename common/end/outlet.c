@@ -56,7 +56,8 @@ static void watch(struct outlet *o, int64_t now)
 
 bool outlet_start(struct outlet *o, uint64_t session, uint64_t from, int64_t now)
 {
-    if (!o->sender || unsafe_released(o->queue, o->reader) > from ||
+    // The queue may have let go of the peer, and the end not have heard of it yet.
+    if (!o->sender || !unsafe_attached(o->queue, o->reader) || unsafe_released(o->queue, o->reader) > from ||
         unsafe_numbered(o->queue) < from)
         return false;
     sender_start(o->sender, session, from, now);

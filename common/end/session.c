@@ -322,10 +322,20 @@ static void take_stream(struct end *e, const struct frame *f)
     s->stage = SESSION_PREPARING;
 }
 
+// What the stream was to go on from is no longer kept for the peer.
+static bool queue_let_go(struct end *e)
+{
+    const struct session *s = &e->session;
+    if (s->restart || (e->data.held_from && e->data.held_from <= s->seq))
+        return false;
+    session_end(e, "the unsafe queue no longer has what follows");
+    return true;
+}
+
 static void take_ready(struct end *e, const struct frame *f)
 {
     struct session *s = &e->session;
-    if (!s->lead || s->stage != SESSION_OFFERING || f->at.seq != s->seq)
+    if (!s->lead || s->stage != SESSION_OFFERING || f->at.seq != s->seq || queue_let_go(e))
         return;
     struct end_action *a = end_act(e, ACT_STREAM);
     a->session = s->number;

@@ -54,10 +54,9 @@ bool take_may_recover(const struct end *e)
 void take_begin(struct end *e, enum epoch_reason reason, bool replay)
 {
     struct take t = {.reason = reason, .replay = replay, .began_ns = e->now, .step_ns = e->now};
-    bool accept = e->take.accept_loss, forced = e->take.forced;
+    t.accepted = e->take.accepted;
+    t.behind = replay && (t.accepted & e->verdict.vetoes & END_VETO_GRANT);
     e->take = t;
-    e->take.accept_loss = accept;
-    e->take.forced = forced;
     grant_drop(e);
     session_end(e, "this end becomes active");
     e->start.replica_durable = 0;
@@ -95,7 +94,7 @@ static void take_fail(struct end *e, const char *why)
     end_save(e);
     if (e->replica == REPLICA_DONE || e->replica == REPLICA_FINISHING)
         e->replica = REPLICA_OFF;
-    e->take.accept_loss = e->take.forced = false;
+    e->take.accepted = 0;
     if (e->operation.result == STEP_PENDING)
         end_operation(e, e->operation.name, STEP_FAILED, "%s", why);
     end_go(e, END_PASSIVE, "the takeover is given up: %s", why);
@@ -175,13 +174,15 @@ static void take_lost(struct end *e)
         end_note(e, "nothing is lost: the old active end handed over position %llu",
                  (unsigned long long)e->take.fork);
     else if (e->take.replay)
-        end_note(e, "replayed to %llu; the active end had told of %llu",
-                 (unsigned long long)e->replica_seq, (unsigned long long)e->peer.durable);
+        end_note(e, "replayed to %llu; the active end had told of %llu%s",
+                 (unsigned long long)e->replica_seq, (unsigned long long)e->peer.durable,
+                 e->take.behind ? ", and what it has acknowledged since is not known" : "");
     else
         return;
     // What the active end had told of with its last heartbeat; what it numbered behind that nobody knows.
     struct end_action *a = &e->actions[e->action_count - 1];
     a->on = true;
+    a->more = e->take.behind;
     if (e->take.reason == EPOCH_SWITCH || e->peer.durable <= e->replica_seq)
         return;
     a->seq = e->peer.durable - e->replica_seq;
@@ -193,18 +194,22 @@ static bool take_replay(struct end *e)
 {
     if (e->replica == REPLICA_FINISHING)
         return false;
-    if (e->replica == REPLICA_DEAD && !e->take.forced) {
+    if (e->replica == REPLICA_DEAD && !(e->take.accepted & END_VETO_REPLICA)) {
+        veto_late(e, END_VETO_REPLICA);
         take_fail(e, e->replica_why);
         return true;
     }
     if (e->replica == REPLICA_DONE || e->replica == REPLICA_DEAD) {
         if (e->replica == REPLICA_DEAD)
             e->take.replay = false;
-        if (e->replica_short && !e->take.accept_loss && !e->take.forced) {
-            take_fail(e, "the safe queue does not reach what was confirmed durable: an operator "
-                         "may accept the loss "
-                         "with takeover --force");
-            return true;
+        if (e->replica_short) {
+            veto_late(e, END_VETO_LOSS);
+            if (!(e->take.accepted & END_VETO_LOSS)) {
+                take_fail(e, "the safe queue does not reach what was confirmed durable: an operator may accept the loss "
+                             "with takeover --force=loss");
+                return true;
+            }
+            end_note(e, "the operator accepts that the safe queue does not reach what was confirmed durable");
         }
         take_stage(e, TAKE_EPOCH);
         e->take.ticket = 0;
@@ -275,7 +280,8 @@ static void take_done(struct end *e)
     take_lost(e);
     end_go(e, END_ACTIVE, "serves%s after %lld ms", recover ? " again" : "",
            (long long)((e->now - e->take.began_ns) / NS_PER_MS));
-    e->take.recover = e->take.accept_loss = e->take.forced = false;
+    e->take.recover = false;
+    e->take.accepted = 0;
     e->start.queue_found = false;
     if (e->operation.name && e->operation.result == STEP_PENDING)
         end_operation(e, e->operation.name, STEP_DONE, "this end is active");
@@ -350,11 +356,17 @@ bool passive_rules(struct end *e)
 
 void probe_take(struct end *e, const struct end_event *ev)
 {
+    if (e->ask.pending && ev->probed.ticket == e->ask.ticket) {
+        e->ask.answered = true;
+        e->ask.vetoes = ev->probed.vetoes;
+        (void)snprintf(e->ask.text, sizeof(e->ask.text), "%s", ev->probed.text ? ev->probed.text : "");
+        return;
+    }
     if (!e->probe.asked || ev->probed.ticket != e->probe.ticket)
         return;
     e->probe.asked = false;
     e->probe.answered = true;
-    e->probe.result = ev->probed.result;
+    e->probe.vetoes = ev->probed.vetoes;
     (void)snprintf(e->probe.text, sizeof(e->probe.text), "%s",
                    ev->probed.text ? ev->probed.text : "");
 }
@@ -363,9 +375,11 @@ void probe_take(struct end *e, const struct end_event *ev)
 // becoming active.
 static bool probes_clear(struct end *e, int64_t pause_ns)
 {
+    if (e->ask.pending)
+        return false; // the operator asks
     if (e->probe.answered) {
         e->probe.answered = false;
-        if (e->probe.result == PROBE_CLEAR)
+        if (!e->probe.vetoes)
             return true;
         end_note(e, "vetoed: %s", e->probe.text);
         e->probe.again_ns = e->now + pause_ns;
@@ -379,8 +393,6 @@ static bool probes_clear(struct end *e, int64_t pause_ns)
 
 static void no_takeover(struct end *e, const char *why)
 {
-    if (e->operation.name && e->operation.result == STEP_PENDING)
-        end_operation(e, e->operation.name, STEP_FAILED, "no takeover: %s", why);
     end_go(e, END_PASSIVE, "no takeover: %s", why);
 }
 

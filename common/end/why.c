@@ -58,7 +58,12 @@ static const char *passive_why(const struct end *e, char *buffer, size_t size)
                                         : "the active end has taken its permission back");
         return buffer;
     }
-    return peer_heard(e) ? "follows the active end" : "waits for the active end";
+    bool by_hand = !e->config.automatic && end_promotable(e) && (e->peer.flags & FRAME_PAIRED);
+    if (peer_heard(e))
+        return by_hand ? "follows the active end, and takes over at an operator's word" : "follows the active end";
+    if (by_hand)
+        return "the active end is silent, and had said that this end has everything: waits for pairctl takeover";
+    return "waits for the active end";
 }
 
 static const char *waiting_why(const struct end *e, char *buffer, size_t size)

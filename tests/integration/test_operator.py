@@ -3,6 +3,7 @@
 and the reason; and what an application that ends by itself brings about.
 """
 
+import json
 import time
 
 import pytest
@@ -101,8 +102,15 @@ def test_takeover_by_force_leads_to_a_split_that_is_said(lab_of_its_own):
     lab.crash("primary")
     lab.wait_for("secondary", "without peer", peer=lambda peer: not peer["connected"])
     assert lab.role("secondary") == "passive", "no grant, no takeover by itself"
-    assert "--force" in refused(lab, "secondary", "takeover")
-    lab.pairctl("secondary", "takeover", "--force")
+    said = refused(lab, "secondary", "takeover")
+    assert "grant " in said and "heard last" in said and "not known" in said, said
+    assert said.rstrip().endswith("pairctl -p lab takeover --force=grant"), said
+    assert "--force=grant" in refused(lab, "secondary", "takeover", "--force=address,waypoint")
+    assert "no such veto" in refused(lab, "secondary", "takeover", "--force=nonsense")
+    done = json.loads(lab.pairctl("secondary", "takeover", "--force=grant", "--json").stdout)
+    assert [(veto["name"], veto["overridden"]) for veto in done["vetoes"]] == [("grant", True)]
+    assert done["state"] == "done" and done["override"] == "" and done["loss"]["more"] is True
+    assert [text for text in texts(lab, "secondary") if text.endswith("who overrides: grant")]
     assert lab.status("secondary")["role"] == "active"
     lab.wait_active("secondary")
     lab.wait_answered("secondary")
@@ -118,6 +126,21 @@ def test_takeover_by_force_leads_to_a_split_that_is_said(lab_of_its_own):
     with open(lab.store("primary"), "rb") as store:
         assert store.read(1 << 20) == b"\x41" * (1 << 20), "nothing is overwritten"
     assert refused(lab, "secondary", "switch")
+
+
+def test_takeover_by_hand_needs_no_force(make_lab, tmp_path):
+    """With the policy `manual` nobody takes over by himself, and a synchronized passive end does at a word."""
+    lab = make_lab(config=write_pair(tmp_path / "lab.json", takeover="manual"))
+    lab.wait_for("primary", "paired", synchronized=True, alone=False)
+    lab.wait_for("secondary", "told so", why=lambda why: "at an operator's word" in why)
+    write(lab, "primary", 0x43)
+    lab.crash("primary")
+    lab.wait_for("secondary", "waiting for the operator", why=lambda why: "waits for pairctl takeover" in why)
+    assert lab.status("secondary")["role"] == "passive"
+    assert "heard last" in lab.pairctl("secondary", "takeover").stdout
+    assert lab.role("secondary") == "active"
+    answered_by(lab, "secondary")
+    verify(lab, "secondary", 0x43)
 
 
 def test_pause_and_resume(lab):

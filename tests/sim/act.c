@@ -167,9 +167,9 @@ static void probe_look(struct host *h, void *arg, uint64_t n)
     }
     waypoint_advance(h);
     ev.probed.ticket = p->ticket;
-    ev.probed.result = p->seen                   ? PROBE_ADDRESS
-                       : h->ask_ns < p->began_ns ? PROBE_ISOLATED
-                                                 : PROBE_CLEAR;
+    ev.probed.vetoes = p->seen                   ? END_VETO_ADDRESS
+                       : h->ask_ns < p->began_ns ? END_VETO_WAYPOINT
+                                                 : 0;
     ev.probed.text = p->seen ? "the address answers" : "no waypoint answers";
     feed(h, &ev);
 }

@@ -82,9 +82,9 @@ static const char golden[] =
     "\"192.0.2.254\",\"answers\":true,\"silent_ms\":20}],\"resync\":{\"active\":false,\"paused\":"
     "false,\"volume\":\"\",\"kind\":\"\",\"done_bytes\":0,\"total_bytes\":0,\"rate\":0,\"left_ms\":"
     "null},\"guard\":{\"alive\":true,\"deadline_ms\":null},\"operation\":{\"id\":1,\"name\":"
-    "\"switch\",\"state\":\"done\",\"text\":\"the peer is active\"},\"last_event\":{\"time_ms\":"
+    "\"switch\",\"state\":\"done\",\"text\":\"the peer is active\",\"vetoes\":[],\"override\":\"\",\"age\":\"\",\"loss\":null},\"last_event\":{\"time_ms\":"
     "1700000000000,\"step\":\"takeover\",\"ms\":812,\"text\":\"took over\",\"loss\":{\"records\":3,"
-    "\"bytes\":4096,\"age_ms\":12}}}";
+    "\"bytes\":4096,\"age_ms\":12,\"more\":false}}}";
 
 static void status_has_the_names_of_the_contract(void **state)
 {
@@ -150,7 +150,7 @@ static void history_goes_both_ways(void **state)
     CLEANUP_FREE char *json = history_to_json(events, 2, false);
     assert_string_equal(json, "[{\"time_ms\":1700000000000,\"step\":\"takeover\",\"ms\":812,"
                               "\"text\":\"took over\",\"loss\":{\"records\":3,\"bytes\":4096,"
-                              "\"age_ms\":12}},{\"time_ms\":1700000001000,\"step\":\"address on\","
+                              "\"age_ms\":12,\"more\":false}},{\"time_ms\":1700000001000,\"step\":\"address on\","
                               "\"ms\":null,\"text\":\"\",\"loss\":null}]");
     assert_int_equal(history_from_json(json, &back, &count, &err), 0);
     assert_int_equal(count, 2);
