@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -15,6 +16,7 @@
 #include "common/base/clock.h"
 #include "common/control/steps.h"
 #include "pairctl/fsck.h"
+#include "queues/vitals.h"
 
 #define SAY_AFTER_NS (2 * NS_PER_S)
 
@@ -181,14 +183,30 @@ static void unsafe_progress(void *arg, uint64_t done, uint64_t total)
     fsck_progress(arg, done, total);
 }
 
-static uint64_t read_boot(const struct fsck *f)
+// The token of the boot; 0: nothing can be said.
+static uint64_t look_at_vitals(struct fsck *f)
 {
     char path[PATH_SIZE];
-    uint64_t boot = 0;
+    struct vitals vitals;
     if (path_format(path, sizeof(path), "%s/vitals", f->runtime) < 0)
         return 0;
     CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
-    return fd >= 0 && file_pread(fd, &boot, sizeof(boot), 0) == 0 ? boot : 0;
+    if (fd < 0)
+        return 0;
+    if (file_pread(fd, &vitals, sizeof(vitals), 0) < 0) {
+        note(f, true, "vitals", 0, "it is too short; it counts as of another boot");
+        return 0;
+    }
+    if (vitals_damaged(&vitals))
+        note(f, true, "vitals", offsetof(struct vitals, boot),
+             "the token of the boot does not match its complement; it counts as of another boot");
+    if (vitals.echo_sent_ns != ~vitals.echo_not && vitals_boot(&vitals))
+        note(f, false, "vitals", offsetof(struct vitals, echo_sent_ns),
+             "the time of the last echo does not match its complement; the earlier one counts");
+    if (vitals.lease_ns != ~vitals.lease_not && vitals_boot(&vitals))
+        note(f, false, "vitals", offsetof(struct vitals, lease_ns),
+             "the guard's deadline does not match its complement; it counts as unknown");
+    return vitals_boot(&vitals);
 }
 
 static void look_at_unsafe(struct fsck *f)
@@ -199,6 +217,7 @@ static void look_at_unsafe(struct fsck *f)
     if (path_format(path, sizeof(path), "%s/unsafe", f->runtime) < 0)
         return;
     f->reading = "unsafe queue";
+    uint64_t boot = look_at_vitals(f);
     int r = unsafe_inspect(path, pair_id(f), &inspect, &f->queue, &err);
     if (r == -ENOENT)
         return;
@@ -208,7 +227,7 @@ static void look_at_unsafe(struct fsck *f)
         return;
     }
     f->unsafe_there = true;
-    f->same_boot = f->queue.boot != 0 && f->queue.boot == read_boot(f);
+    f->same_boot = f->queue.boot != 0 && f->queue.boot == boot;
 }
 
 static void look_at_flag(struct fsck *f)

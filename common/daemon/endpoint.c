@@ -115,8 +115,7 @@ static void step_one(struct endpoint *ep, const struct end_event *event)
         endpoint_act(ep, a);
     struct end_view view;
     end_view(ep->end, now, &view);
-    if (view.echo_sent_ns > ep->vitals->echo_sent_ns)
-        __atomic_store_n(&ep->vitals->echo_sent_ns, view.echo_sent_ns, __ATOMIC_RELAXED);
+    vitals_echo(ep->vitals, view.echo_sent_ns);
     say_role(ep, &view);
 }
 

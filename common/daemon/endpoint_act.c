@@ -18,7 +18,7 @@ static void act_send(struct endpoint *ep, const struct end_action *a)
 static void act_open(struct endpoint *ep, const struct end_action *a)
 {
     ep->serving = true;
-    __atomic_store_n(&ep->vitals->lease_ns, atomic_load(&ep->figures.lease_ns), __ATOMIC_RELAXED);
+    vitals_lease(ep->vitals, atomic_load(&ep->figures.lease_ns));
     ep->open_action = *a;
     ep->open_after_close = true;
     stream_close(ep->stream, a->recover ? NULL : &a->epoch, a->seq); // -> endpoint_closed()
@@ -150,7 +150,7 @@ void endpoint_plan(struct endpoint *ep)
 static void act_deadline(struct endpoint *ep, int64_t deadline_ns)
 {
     atomic_store(&ep->figures.lease_ns, deadline_ns);
-    __atomic_store_n(&ep->vitals->lease_ns, deadline_ns, __ATOMIC_RELAXED);
+    vitals_lease(ep->vitals, deadline_ns);
     mailbox_ring(front_mailbox(ep->front)); // it may be waiting for a new lease
     if (!ep->guard)
         return;

@@ -71,9 +71,11 @@ static int map_vitals(struct endpoint *ep, struct error *err)
         ep->vitals = NULL;
         return error_sys(err, -errno, "cannot map %s", path);
     }
-    ep->same_boot = ep->vitals->boot != 0;
+    if (vitals_damaged(ep->vitals))
+        log_warning("pair %s: %s is damaged: this counts as another boot", ep->pair->pair, path);
+    ep->same_boot = vitals_boot(ep->vitals) != 0;
     if (!ep->same_boot)
-        ep->vitals->boot = random_id();
+        vitals_begin(ep->vitals, random_id());
     return 0;
 }
 
@@ -241,7 +243,7 @@ static int open_threads(struct endpoint *ep, struct error *err)
         .queue_path = ep->queue_path,
         .sockets = (const char *const *)ep->sockets,
         .pair_id = ep->pair_id,
-        .boot = ep->vitals->boot,
+        .boot = vitals_boot(ep->vitals),
         .figures = &ep->figures,
         .lane = ep->lane,
         .reports = ep->reports,
@@ -323,8 +325,8 @@ static void prepare_start(struct endpoint *ep)
         endpoint_note(ep, -1, why);
     s->same_boot = ep->same_boot;
     s->guard_acted = acted || (ep->guard && guard_acted(ep->guard));
-    s->echo_sent_ns = ep->same_boot ? ep->vitals->echo_sent_ns : 0;
-    s->unwatched = ep->same_boot && ep->vitals->lease_ns == INT64_MAX;
+    s->echo_sent_ns = ep->same_boot ? vitals_echo_sent_ns(ep->vitals) : 0;
+    s->unwatched = ep->same_boot && vitals_lease_ns(ep->vitals) == VITALS_NO_DEADLINE;
     ep->frozen_told = s->guard_acted;
     if (s->guard_acted)
         apps_set_frozen(ep->apps, true);

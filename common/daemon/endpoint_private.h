@@ -22,16 +22,9 @@
 #include "common/daemon/saver.h"
 #include "common/daemon/stream.h"
 #include "common/daemon/vetoes.h"
+#include "queues/vitals.h"
 
 #define EVENTS_MAX 128
-
-// In the runtime directory, so that it lives as long as the boot; mapped.
-struct vitals {
-    uint64_t boot;        // random token of this boot
-    int64_t echo_sent_ns; // sending time of the last echoed heartbeat, CLOCK_BOOTTIME
-    int64_t lease_ns; // the deadline that the guard has at most; INT64_MAX: none, no grant is out;
-                      // 0: not known
-};
 
 struct endpoint {
     struct endpoint_config config;

@@ -17,6 +17,7 @@
 #include "queues/safe.h"
 #include "queues/state.h"
 #include "queues/unsafe.h"
+#include "queues/vitals.h"
 
 #define PAIR    checksum64("web", 3)
 #define SEGMENT (64U * 1024)
@@ -138,7 +139,8 @@ static void put(const char *file, const void *data, size_t size)
 
 int main(int argc, char **argv)
 {
-    const uint64_t vitals[3] = {BOOT};
+    struct vitals vitals = {0};
+    vitals_begin(&vitals, BOOT);
     ENSURE(argc == 3);
     ENSURE(dir_make(in(argv[1], "web/primary"), 0700, NULL) == 0);
     ENSURE(dir_make(in(argv[1], "web/secondary"), 0700, NULL) == 0);
@@ -151,6 +153,6 @@ int main(int argc, char **argv)
     put(in(argv[1], "web/secondary/lock"), "", 0);
     make_safe(in(argv[1], "web/secondary/safe"));
     make_unsafe(in(argv[2], "web/primary/unsafe"));
-    put(in(argv[2], "web/primary/vitals"), vitals, sizeof(vitals));
+    put(in(argv[2], "web/primary/vitals"), &vitals, sizeof(vitals));
     return 0;
 }

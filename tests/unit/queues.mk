@@ -17,6 +17,11 @@ test_replica_SOURCES = test_replica.c fake_volume.c fake_volume.h fake_disk.c fa
 	passive_help.c passive_help.h
 test_replica_LDADD = $(QUEUES_LIBS)
 
+# Both.
+check_PROGRAMS += test_vitals
+test_vitals_SOURCES = test_vitals.c
+test_vitals_LDADD = $(QUEUES_LIBS)
+
 # The active half.
 check_PROGRAMS += test_updates
 test_updates_SOURCES = test_updates.c fake_block.h

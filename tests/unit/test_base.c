@@ -197,6 +197,107 @@ static int drop_dir(void **state)
     return system(command);
 }
 
+// ---- Damage of every byte of a twin ----
+
+struct twin_image {
+    char path[256];
+    int fd[2];
+    uint8_t bytes[2][TWIN_FILE_SIZE];
+};
+
+static void image_make(struct twin_image *image)
+{
+    struct twin *twin = NULL;
+    char name[300], got[64];
+    size_t size;
+    snprintf(image->path, sizeof(image->path), "%s/damaged", dir);
+    assert_int_equal(twin_open(image->path, got, sizeof(got), &twin, &size, NULL), 0);
+    assert_int_equal(twin_save(twin, "the former content", 18, NULL), 0);
+    assert_int_equal(twin_mirror(twin, NULL), 0);
+    assert_int_equal(twin_save(twin, "what counts", 11, NULL), 0);
+    assert_int_equal(twin_mirror(twin, NULL), 0);
+    twin_free(twin);
+    for (int i = 0; i < 2; i++) {
+        snprintf(name, sizeof(name), "%s.%d", image->path, i);
+        image->fd[i] = open(name, O_RDWR);
+        assert_true(image->fd[i] >= 0);
+        assert_int_equal(pread(image->fd[i], image->bytes[i], TWIN_FILE_SIZE, 0), TWIN_FILE_SIZE);
+    }
+}
+
+static void image_restore(const struct twin_image *image, int copy, size_t at, size_t size)
+{
+    assert_int_equal(pwrite(image->fd[copy], image->bytes[copy] + at, size, (off_t)at), size);
+}
+
+// Looks at it, as fsck does, so that nothing is repaired. The newest content, or (where `may_fail`) damage; never
+// another one, never "empty".
+static void image_judge(const struct twin_image *image, bool may_fail)
+{
+    struct twin_copy copies[2];
+    char got[64] = "";
+    size_t size = 0;
+    int r = twin_inspect(image->path, got, sizeof(got), &size, copies, NULL);
+    if (may_fail && r == -EUCLEAN)
+        return;
+    assert_int_equal(r, 0);
+    assert_int_equal(size, 11);
+    assert_memory_equal(got, "what counts", 11);
+}
+
+#define TWIN_USED (32 + 18 + 8) // header, the longest content, some behind it
+
+static void every_damaged_byte_of_a_twin_is_found(void **state)
+{
+    struct twin_image *image = calloc(1, sizeof(*image));
+    image_make(image);
+    for (size_t at = 0; at < TWIN_USED; at++) {
+        uint8_t byte[2];
+        for (int copy = 0; copy < 2; copy++) {
+            byte[copy] = image->bytes[copy][at] ^ (uint8_t)(1U << at % 8);
+            assert_int_equal(pwrite(image->fd[copy], &byte[copy], 1, (off_t)at), 1);
+            image_judge(image, false);
+            image_restore(image, copy, at, 1);
+        }
+        for (size_t other = 0; other < TWIN_USED; other += 3) {
+            uint8_t second = image->bytes[1][other] ^ 0x80;
+            assert_int_equal(pwrite(image->fd[0], &byte[0], 1, (off_t)at), 1);
+            assert_int_equal(pwrite(image->fd[1], &second, 1, (off_t)other), 1);
+            image_judge(image, true);
+            image_restore(image, 0, at, 1);
+            image_restore(image, 1, other, 1);
+        }
+    }
+    close(image->fd[0]);
+    close(image->fd[1]);
+    free(image);
+}
+
+static void a_twin_cut_or_wiped_is_found(void **state)
+{
+    static const uint8_t zeros[512];
+    struct twin_image *image = calloc(1, sizeof(*image));
+    image_make(image);
+    for (int copy = 0; copy < 2; copy++) {
+        for (off_t size = 0; size < TWIN_FILE_SIZE; size += size < TWIN_USED ? 1 : 8191) {
+            assert_int_equal(ftruncate(image->fd[copy], size), 0);
+            image_judge(image, false);
+            assert_int_equal(ftruncate(image->fd[!copy], size), 0);
+            // Both cut to nothing is a pair of files that was never written.
+            if (size > 0)
+                image_judge(image, size < TWIN_USED);
+            for (int i = 0; i < 2; i++)
+                image_restore(image, i, 0, TWIN_FILE_SIZE);
+        }
+        assert_int_equal(pwrite(image->fd[copy], zeros, sizeof(zeros), 0), sizeof(zeros));
+        image_judge(image, false);
+        image_restore(image, copy, 0, sizeof(zeros));
+    }
+    close(image->fd[0]);
+    close(image->fd[1]);
+    free(image);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -205,6 +306,8 @@ int main(void)
         cmocka_unit_test(checksum_is_xxh3_at_every_size),
         cmocka_unit_test(file_replace_gives_old_or_new),
         cmocka_unit_test(twin_survives_a_torn_copy),
+        cmocka_unit_test(every_damaged_byte_of_a_twin_is_found),
+        cmocka_unit_test(a_twin_cut_or_wiped_is_found),
         cmocka_unit_test(twin_with_an_impossible_version_is_damaged),
         cmocka_unit_test(twin_that_is_too_large_can_be_overwritten),
     };

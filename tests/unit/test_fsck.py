@@ -211,12 +211,26 @@ class Damage(Fsck):
         self.assert_found(self.report("primary", expect=1), "unsafe", 0)
 
     def test_another_boot_and_no_runtime_directory(self):
-        self.flip(os.path.join(self.runtime, "web/primary/vitals"), 0)
+        vitals = os.path.join(self.runtime, "web/primary/vitals")
+        with open(vitals, "r+b") as file:  # another token, and its complement
+            file.write(bytes([1] * 8 + [0xfe] * 8))
         report = self.report("primary")
         self.assertEqual(report["unsafe_queue"]["state"], "of another boot")
         self.assert_says(report, "of another boot of this machine, and void")
         os.unlink(os.path.join(self.runtime, "web/primary/unsafe"))
         self.assert_says(self.report("primary"), "its unsafe queue is not there")
+
+    def test_vitals(self):
+        vitals = os.path.join(self.runtime, "web/primary/vitals")
+        self.flip(vitals, 3)
+        report = self.report("primary", expect=1)
+        self.assert_found(report, "vitals", 0)
+        self.assertEqual(report["unsafe_queue"]["state"], "of another boot")
+        self.flip(vitals, 3)
+        self.flip(vitals, 20)
+        report = self.report("primary")
+        self.assert_found(report, "vitals", 16, "torn")
+        self.assertEqual(report["unsafe_queue"]["state"], "whole")
 
     def test_the_guards_flag(self):
         with open(os.path.join(self.runtime, "web/primary/stepped-down"), "w") as file:
