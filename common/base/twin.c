@@ -27,6 +27,8 @@ struct twin_header {
 };
 _Static_assert(sizeof(struct twin_header) == 32, "a format of the disk");
 
+#define VERSION_EMPTY 1 // of a copy that was created and never saved
+
 #define FILE_SIZE TWIN_FILE_SIZE
 _Static_assert(FILE_SIZE == sizeof(struct twin_header) + TWIN_PAYLOAD_MAX, "a format of the disk");
 
@@ -46,16 +48,6 @@ static uint64_t header_sum(struct twin_header h)
     return checksum64(&h, sizeof(h));
 }
 
-// A copy of zeros was allocated and never written, or its first write was lost as a whole.
-static bool all_zero(const uint8_t *data, size_t size)
-{
-    for (size_t i = 0; i < size; i++) {
-        if (data[i])
-            return false;
-    }
-    return true;
-}
-
 static struct twin_copy damaged(const char *what, uint64_t offset)
 {
     return (struct twin_copy){.state = TWIN_DAMAGED, .what = what, .offset = offset};
@@ -66,9 +58,6 @@ static struct twin_copy judge_copy(const uint8_t *buffer)
 {
     struct twin_header h;
     memcpy(&h, buffer, sizeof(h));
-    if (all_zero(buffer, sizeof(h)))
-        return all_zero(buffer, FILE_SIZE) ? (struct twin_copy){.state = TWIN_EMPTY}
-                                           : damaged("the header is gone, the content is not", 0);
     size_t size = le32_get(h.size);
     if (le32_get(h.magic) != TWIN_MAGIC)
         return damaged("the header does not begin like one", 0);
@@ -102,26 +91,54 @@ static struct twin_copy read_copy(int fd, uint8_t *buffer)
     return copy;
 }
 
-static int open_copy(const char *path, int index, int *ret_fd, struct error *err)
+static size_t encode_copy(uint8_t *buffer, const void *payload, size_t size, uint64_t version)
+{
+    struct twin_header h = {
+        .magic = le32_make(TWIN_MAGIC),
+        .size = le32_make((uint32_t)size),
+        .version = le64_make(version),
+        .payload_sum = le64_make(checksum64(payload, size)),
+    };
+    h.header_sum = le64_make(header_sum(h));
+    memmove(buffer + sizeof(h), payload, size);
+    memcpy(buffer, &h, sizeof(h));
+    return sizeof(h) + size;
+}
+
+// The file gets its name when it is whole and durable: one that is wiped or too short was not left by a crash.
+static int create_copy(const char *name, uint8_t *buffer, struct error *err)
+{
+    char temporary[PATH_SIZE];
+    if (path_format(temporary, sizeof(temporary), "%s.new", name) < 0)
+        return error_sys(err, -ENAMETOOLONG, "%s", name);
+    CLEANUP_CLOSE int fd = open(temporary, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return error_sys(err, -errno, "cannot create %s", temporary);
+    int r = -posix_fallocate(fd, 0, (off_t)FILE_SIZE);
+    if (r == 0)
+        r = file_pwrite(fd, buffer, encode_copy(buffer, "", 0, VERSION_EMPTY), 0);
+    if (r == 0 && (fsync(fd) < 0 || rename(temporary, name) < 0))
+        r = -errno;
+    if (r < 0)
+        return error_sys(err, r, "cannot create %s", name);
+    return TAKE_FD(fd);
+}
+
+// *ret_new: it was not there.
+static int open_copy(struct twin *twin, const char *path, int index, bool *ret_new, struct error *err)
 {
     char name[PATH_SIZE];
     if (path_format(name, sizeof(name), "%s.%d", path, index) < 0)
         return error_sys(err, -ENAMETOOLONG, "%s", path);
-    CLEANUP_CLOSE int fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (fd < 0)
+    int fd = open(name, O_RDWR | O_CLOEXEC);
+    *ret_new = fd < 0 && errno == ENOENT;
+    if (fd < 0 && errno != ENOENT)
         return error_sys(err, -errno, "cannot open %s", name);
-    struct stat st;
-    if (fstat(fd, &st) < 0)
-        return error_sys(err, -errno, "cannot look at %s", name);
-    if ((size_t)st.st_size < FILE_SIZE) {
-        // New, or created by a run that was cut off here. What it holds, if anything, stays.
-        int r = posix_fallocate(fd, 0, (off_t)FILE_SIZE);
-        if (r != 0)
-            return error_sys(err, -r, "cannot allocate %s", name);
-        if (fsync(fd) < 0)
-            return error_sys(err, -errno, "cannot sync %s", name);
-    }
-    *ret_fd = TAKE_FD(fd);
+    if (fd < 0)
+        fd = create_copy(name, twin->buffer, err);
+    if (fd < 0)
+        return fd;
+    twin->fd[index] = fd;
     return 0;
 }
 
@@ -158,7 +175,7 @@ static int load_newest(struct twin *twin, const char *path, struct twin_copy cop
                          twin->newest, twin->size, limit);
     // One damaged copy beside an empty one: the very first save was torn, or the only copy rotted. The two cannot be
     // told apart, so it counts as damage.
-    if (twin->version == 0 && bad > 0)
+    if (twin->size == 0 && twin->version <= VERSION_EMPTY && bad > 0)
         return error_set(err, -EUCLEAN, "%s: no readable copy (%d damaged)", path, bad);
     *ret_size = twin->size;
     return 0;
@@ -166,28 +183,22 @@ static int load_newest(struct twin *twin, const char *path, struct twin_copy cop
 
 static int write_copy(struct twin *twin, int index, const void *payload, size_t size, uint64_t version)
 {
-    struct twin_header h = {
-        .magic = le32_make(TWIN_MAGIC),
-        .size = le32_make((uint32_t)size),
-        .version = le64_make(version),
-        .payload_sum = le64_make(checksum64(payload, size)),
-    };
-    h.header_sum = le64_make(header_sum(h));
-    memmove(twin->buffer + sizeof(h), payload, size);
-    memcpy(twin->buffer, &h, sizeof(h));
-    int r = file_pwrite(twin->fd[index], twin->buffer, sizeof(h) + size, 0);
+    int r = file_pwrite(twin->fd[index], twin->buffer, encode_copy(twin->buffer, payload, size, version), 0);
     return r == 0 && fdatasync(twin->fd[index]) < 0 ? -errno : r;
 }
 
 // A crash may have come between the two copies, or one has rotted: both are to hold the newest again.
-static void make_equal(struct twin *twin, const char *path, const struct twin_copy copies[2], const void *payload)
+static void make_equal(struct twin *twin, const char *path, const struct twin_copy copies[2],
+                       const bool young[2], const void *payload)
 {
     const struct twin_copy *other = &copies[!twin->newest];
     if (twin->version == 0 || (other->state == TWIN_GOOD && other->version == twin->version))
         return;
-    if (other->state == TWIN_DAMAGED)
+    if (other->state == TWIN_DAMAGED || young[!twin->newest])
         (void)snprintf(twin->repaired, sizeof(twin->repaired), "%.80s.%d: %s; the other copy counts", path,
-                       !twin->newest, other->what);
+                       !twin->newest, young[!twin->newest] ? "it is not there" : other->what);
+    if (other->bytes < FILE_SIZE)
+        (void)posix_fallocate(twin->fd[!twin->newest], 0, (off_t)FILE_SIZE);
     memcpy(twin->buffer + sizeof(struct twin_header), payload, twin->size);
     twin->unequal = true;
     (void)twin_mirror(twin, NULL);
@@ -203,13 +214,14 @@ static int allocate(struct twin *twin, const char *path, struct error *err)
 int twin_open(const char *path, void *payload, size_t limit, struct twin **ret_twin,
               size_t *ret_size, struct error *err)
 {
-    struct twin_copy copies[2] = {{.state = TWIN_EMPTY}, {.state = TWIN_EMPTY}};
+    struct twin_copy copies[2] = {{.state = TWIN_MISSING}, {.state = TWIN_MISSING}};
+    bool young[2] = {false, false};
     struct twin *twin = calloc(1, sizeof(*twin));
     if (!twin)
         return error_sys(err, -ENOMEM, "%s", path);
     int r = allocate(twin, path, err);
     for (int i = 0; i < 2 && r == 0; i++)
-        r = open_copy(path, i, &twin->fd[i], err);
+        r = open_copy(twin, path, i, &young[i], err);
     if (r == 0)
         r = sync_parent(path, err);
     if (r < 0) {
@@ -218,7 +230,7 @@ int twin_open(const char *path, void *payload, size_t limit, struct twin **ret_t
     }
     r = load_newest(twin, path, copies, payload, limit, ret_size, err);
     if (r == 0)
-        make_equal(twin, path, copies, payload);
+        make_equal(twin, path, copies, young, payload);
     *ret_twin = twin;
     return r;
 }

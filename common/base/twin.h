@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A small piece of durable state, kept in two checksummed copies ("NAME.0" and "NAME.1") that are written one after the
 // other and in place: a crash while one is being written leaves the other. Both are allocated in full when created, so
-// that a full disk cannot stop a later save.
+// that a full disk cannot stop a later save, and get their names when they are whole, so that a wiped one is damage.
 //
 // Invariants: after twin_save() returned 0 a load gives these bytes; after it failed, or a crash, these or the former.
 // After twin_mirror() returned 0 both copies hold them, so that whatever one copy suffers later, no load gives something
@@ -34,12 +34,12 @@ struct twin *twin_free(struct twin *twin); // NULL-safe; returns NULL
 
 // ---- Looking without changing anything ----
 
-enum twin_copy_state { TWIN_MISSING, TWIN_EMPTY, TWIN_DAMAGED, TWIN_GOOD };
+enum twin_copy_state { TWIN_MISSING, TWIN_DAMAGED, TWIN_GOOD };
 struct twin_copy {
     enum twin_copy_state state;
     uint64_t bytes;   // of the file
     uint64_t version; // GOOD
-    size_t size;      // GOOD: of its payload
+    size_t size;      // GOOD: of its payload; 0: never saved
     const char *what; // DAMAGED: static text
     uint64_t offset;  // DAMAGED: where
 };

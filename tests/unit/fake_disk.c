@@ -399,6 +399,12 @@ void fake_disk_remove(struct fake_disk *f, uint32_t slot)
     file_clear(&f->files[slot]);
 }
 
+void fake_disk_cut(struct fake_disk *f, uint32_t slot, uint64_t size)
+{
+    ENSURE(size <= f->files[slot].size);
+    f->files[slot].size = size;
+}
+
 struct fake_disk *fake_disk_copy(const struct fake_disk *from, uint64_t seed)
 {
     struct fake_disk *f = fake_disk_new(from->capacity, seed);

@@ -40,6 +40,7 @@ uint64_t fake_disk_operations(const struct fake_disk *fake);
 uint8_t *fake_disk_bytes(struct fake_disk *fake, uint32_t slot, uint64_t *ret_size);
 uint32_t fake_disk_slots(const struct fake_disk *fake); // above every slot in use
 void fake_disk_remove(struct fake_disk *fake, uint32_t slot);
+void fake_disk_cut(struct fake_disk *fake, uint32_t slot, uint64_t size); // the file ends there
 // An exact copy of another disk's content (all of it durable), nothing open.
 struct fake_disk *fake_disk_copy(const struct fake_disk *fake, uint64_t seed);
 

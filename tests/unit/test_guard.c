@@ -743,6 +743,32 @@ static void flag_that_cannot_be_understood_counts_as_set(void **state)
     (void)unlink(path);
 }
 
+// Each byte of a set flag and of a clear one: what was set stays set; what was clear may count as set, which is safe.
+static void no_damaged_byte_clears_a_flag(void **state)
+{
+    char path[256];
+    uint8_t byte;
+    snprintf(path, sizeof(path), "%s/flag", dir);
+    assert_int_equal(flag_make(path, &err), 0);
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    unsigned set = 0;
+    for (int round = 0; round < 2; round++) {
+        for (off_t at = 0; pread(fd, &byte, 1, at) == 1; at++) {
+            uint8_t damaged = byte ^ (uint8_t)(1U << at % 8);
+            assert_int_equal(pwrite(fd, &damaged, 1, at), 1);
+            if (round)
+                assert_true(flag_is_set(path));
+            else
+                set += flag_is_set(path);
+            assert_int_equal(pwrite(fd, &byte, 1, at), 1);
+        }
+        assert_int_equal(flag_write(fd, "stepped down: why"), 0);
+    }
+    assert_true(set >= 5); // each letter of the word
+    (void)close(fd);
+    (void)unlink(path);
+}
+
 // --- Updates of the plan ---
 
 static struct plan_slot *map_slot(void)
@@ -882,6 +908,7 @@ int main(void)
         cmocka_unit_test(bad_plans_are_refused),
         cmocka_unit_test(guard_answers_for_a_dead_daemon),
         cmocka_unit_test(flag_that_cannot_be_understood_counts_as_set),
+        cmocka_unit_test(no_damaged_byte_clears_a_flag),
         cmocka_unit_test(plan_is_whole_whenever_its_writer_dies),
         cmocka_unit_test(reader_beside_a_writer_gets_whole_plans_or_none),
     };

@@ -66,6 +66,31 @@ static void damaged_slot_is_left_out(void **state)
     history_free(h);
 }
 
+// Each byte of a slot: it is left out, and every other one is as it was.
+static void every_damaged_byte_leaves_one_step_out(void **state)
+{
+    struct history *h = history_open(path);
+    size_t count = history_list(h, events, HISTORY_MAX);
+    const struct status_event *newest = history_newest(h);
+    char text[STATUS_TEXT_SIZE];
+    snprintf(text, sizeof(text), "%s", newest->text);
+    history_free(h);
+    int fd = open(path, O_RDWR);
+    for (size_t i = 0; i < sizeof(struct step_slot); i++) {
+        off_t at = (off_t)(20 * sizeof(struct step_slot) + i);
+        uint8_t byte, damaged;
+        assert_int_equal(pread(fd, &byte, 1, at), 1);
+        damaged = byte ^ (uint8_t)(1U << i % 8);
+        assert_int_equal(pwrite(fd, &damaged, 1, at), 1);
+        h = history_open(path);
+        assert_int_equal(history_list(h, events, HISTORY_MAX), count - 1);
+        assert_string_equal(history_newest(h)->text, text);
+        history_free(h);
+        assert_int_equal(pwrite(fd, &byte, 1, at), 1);
+    }
+    close(fd);
+}
+
 struct slot {
     uint64_t number, sum;
     struct status_event event;
@@ -119,6 +144,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(newest_are_kept_in_order),
         cmocka_unit_test(restart_knows_them),
+        cmocka_unit_test(every_damaged_byte_leaves_one_step_out),
         cmocka_unit_test(damaged_slot_is_left_out),
         cmocka_unit_test(impossible_slots_are_left_out),
         cmocka_unit_test(file_that_cannot_be_made_is_done_without),

@@ -297,6 +297,58 @@ static void every_damaged_byte_is_harmless_or_found(void **state)
     fake_disk_free(disk);
 }
 
+// Opens the damaged queue. What is held is a prefix of what was there; where it ends before what had been confirmed, that
+// is said, unless nothing that is left proves it (`unproven`: the meeting with the active end does).
+static void judge_damaged(struct fake_disk *disk, uint64_t last, uint64_t confirmed, bool unproven)
+{
+    struct safe_recovery recovery;
+    struct safe *safe = open_safe(disk, &recovery);
+    assert_true(recovery.last <= last);
+    if (recovery.last < confirmed && !unproven)
+        assert_int_equal(recovery.verdict, SAFE_DAMAGED);
+    if (recovery.verdict != SAFE_EMPTY)
+        read_all(safe, recovery.first);
+    safe_free(safe);
+    fake_disk_kill(disk);
+}
+
+static void every_lost_sector_is_harmless_or_found(void **state)
+{
+    uint64_t last, confirmed;
+    struct fake_disk *disk = two_segments(&last, &confirmed);
+    for (uint32_t slot = 0; slot < fake_disk_slots(disk); slot++) {
+        for (uint64_t at = 0; at < SEGMENT; at += 512) {
+            uint8_t was[512];
+            uint8_t *bytes = fake_disk_bytes(disk, slot, NULL);
+            memcpy(was, bytes + at, sizeof(was));
+            memset(bytes + at, 0, sizeof(was));
+            judge_damaged(disk, last, confirmed, false);
+            memcpy(bytes + at, was, sizeof(was));
+        }
+    }
+    fake_disk_free(disk);
+}
+
+// A file that is cut, at each length: everything from there on reads as nothing.
+static void every_cut_file_is_harmless_or_found(void **state)
+{
+    uint64_t last, confirmed;
+    struct fake_disk *disk = two_segments(&last, &confirmed);
+    for (uint32_t slot = 0; slot < fake_disk_slots(disk); slot++) {
+        for (uint64_t size = 0; size < SEGMENT; size += size < 8300 ? 1 : 61) {
+            struct fake_disk *copy = fake_disk_copy(disk, 9);
+            fake_disk_cut(copy, slot, size);
+            // Nothing that came after the newest segment's own entries could say that they are missing.
+            bool newest = slot + 1 == fake_disk_slots(disk);
+            judge_damaged(copy, last, confirmed, newest);
+            fake_disk_free(copy);
+            if (newest && size > 8300)
+                size += 500;
+        }
+    }
+    fake_disk_free(disk);
+}
+
 static void damage_ends_with_a_restart(void **state)
 {
     uint64_t last;
@@ -758,6 +810,8 @@ int main(void)
         cmocka_unit_test(what_was_appended_is_held_and_read),
         cmocka_unit_test(an_empty_queue_keeps_its_position),
         cmocka_unit_test(every_damaged_byte_is_harmless_or_found),
+        cmocka_unit_test(every_lost_sector_is_harmless_or_found),
+        cmocka_unit_test(every_cut_file_is_harmless_or_found),
         cmocka_unit_test(damage_ends_with_a_restart),
         cmocka_unit_test(a_missing_segment_is_damage),
         cmocka_unit_test(another_pairs_queue_is_refused),
