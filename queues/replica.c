@@ -409,6 +409,8 @@ void replica_run(struct replica *r)
         r->again = false;
         replica_sync_step(r);
         replica_durable_step(r);
+        if (r->ack_now)
+            replica_ack_step(r); // somebody waits: before the replica's writes
         replica_apply_step(r);
         replica_settle_step(r);
         restart_step(r);

@@ -60,7 +60,7 @@ static int open_stores(void *user, struct block *ret_blocks[RECORD_OBJECTS_MAX],
 {
     struct stream *s = user;
     const struct pair_config *pair = s->config.pair;
-    int r = stores_open(&s->stores, pair, s->config.side, err);
+    int r = stores_open(&s->stores, pair, s->config.side, false, err);
     if (r < 0)
         return r;
     stores_poll(&s->stores, s->epoll);
@@ -78,7 +78,7 @@ static void close_stores(void *user)
 static int open_disk(void *user, struct disk **ret_disk, struct error *err)
 {
     struct stream *s = user;
-    int r = segments_open(s->config.safe_path, 0, &s->segments, err);
+    int r = segments_open(s->config.safe_path, SEGMENTS_KICKED, &s->segments, err);
     if (r < 0)
         return r;
     struct epoll_event ev = {.events = EPOLLIN};
@@ -99,6 +99,7 @@ static void close_disk(void *user)
 static void work_disk(void *user)
 {
     struct stream *s = user;
+    segments_kick(s->segments, false);
     segments_work(s->segments);
     (void)nanosleep(&(struct timespec){.tv_nsec = NS_PER_MS}, NULL);
 }
@@ -318,8 +319,11 @@ static int64_t turn(struct stream *s)
 {
     struct channel_message m;
     take_generation(s);
-    for (int i = 0; i < MESSAGES_A_TURN && channel_data_receive(s->config.channel, &m) == 0; i++)
+    int messages = 0;
+    while (messages < MESSAGES_A_TURN && channel_data_receive(s->config.channel, &m) == 0) {
         take_message(s, &m);
+        messages++;
+    }
     channel_data_work(s->config.channel);
     int64_t now = clock_boot_ns();
     int64_t at = channel_data_deadline_ns(s->config.channel);
@@ -339,6 +343,9 @@ static int64_t turn(struct stream *s)
                 "a LUN came back without its write cache: its content has to be resynced");
     }
     follower_turn(s->follower, now);
+    // Nothing else has come: an acknowledgement is all that anybody waits for.
+    if (s->segments)
+        segments_kick(s->segments, messages < MESSAGES_A_TURN);
     at = MIN(at, MIN(follower_deadline(s->follower), stores_deadline_ns(&s->stores)));
     if (s->send_polled)
         lane_unblock(s->config.lane);

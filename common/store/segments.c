@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The disk of a queue on a real directory (segments.h).
 //
-// The owner's thread does everything but the fdatasync of started syncs, which a thread of its own
-// does, first come, first served. Two lists of struct disk_sync go between them under one lock:
+// The owner's thread does everything but the fdatasync of syncs that were handed over, which a
+// thread of its own does, first come, first served. Two lists of struct disk_sync go between them under one lock:
 // `waiting` (owner to syncer) and `done` (syncer to owner), and an eventfd says that `done` has
 // something.
 #include "common/store/segments.h"
@@ -20,15 +20,21 @@
 #include <unistd.h>
 
 #include "common/base/cleanup.h"
+#include "common/base/clock.h"
 #include "common/base/file.h"
 
 #define NAME_FORMAT "segment.%04u"
 #define NAME_SIZE   32
 #define PARTS_MAX   16
+#define FILL_BYTES  (1024u * 1024)
+#define FILL_AHEAD  (128u * 1024)
 
 struct disk_file {
     struct segments *segments;
     int fd;
+    uint64_t size;
+    uint64_t end;    // of the last write
+    uint64_t filled; // a new file holds data or written zeros up to here; behind it, unwritten extents
 };
 
 struct sync_list {
@@ -45,8 +51,14 @@ struct segments {
     pthread_cond_t wake;
     struct sync_list waiting, done;
     bool stopping;
+    bool syncing;    // the syncer is at work, or is about to be
+    int64_t took_ns; // the last sync, whoever did it
 
-    bool thread_runs; // owner's only
+    // The owner's only.
+    struct sync_list unkicked;
+    uint64_t written; // bytes since the last sync was started
+    struct disk_file *latest; // that was to be synced
+    bool thread_runs;
     pthread_t thread;
 };
 
@@ -74,6 +86,22 @@ static struct disk_sync *list_take(struct sync_list *list)
             list->end = &list->first;
     }
     return sync;
+}
+
+static void list_move(struct sync_list *to, struct sync_list *from)
+{
+    list_init(to);
+    if (from->first)
+        *to = *from;
+    list_init(from);
+}
+
+// done() may start another sync, in the same struct: what is needed of it is taken first.
+static void deliver(struct sync_list *done)
+{
+    struct disk_sync *sync;
+    while ((sync = list_take(done)))
+        sync->done(sync, (int)(int64_t)sync->scratch[1]);
 }
 
 static struct segments *of(struct disk *disk)
@@ -123,14 +151,14 @@ static int segments_list(struct disk *disk, void (*found)(void *arg, uint32_t sl
     }
 }
 
-static int file_new(struct segments *s, int fd, struct disk_file **ret_file)
+static int file_new(struct segments *s, int fd, uint64_t size, uint64_t filled, struct disk_file **ret_file)
 {
     struct disk_file *file = calloc(1, sizeof(*file));
     if (!file) {
         (void)close(fd);
         return -ENOMEM;
     }
-    *file = (struct disk_file){s, fd};
+    *file = (struct disk_file){.segments = s, .fd = fd, .size = size, .filled = filled};
     *ret_file = file;
     return 0;
 }
@@ -150,7 +178,7 @@ static int segments_create(struct disk *disk, uint32_t slot, uint64_t size,
     if (rc == 0 && fsync(fd) < 0)
         rc = -errno;
     if (rc == 0)
-        return file_new(s, fd, ret_file);
+        return file_new(s, fd, size, 0, ret_file);
     (void)close(fd);
     (void)unlinkat(s->dir_fd, name, 0);
     return rc;
@@ -172,7 +200,7 @@ static int segments_open_file(struct disk *disk, uint32_t slot, struct disk_file
         return -EINVAL;
     }
     *ret_size = (uint64_t)st.st_size;
-    return file_new(s, fd, ret_file);
+    return file_new(s, fd, *ret_size, *ret_size, ret_file);
 }
 
 static int segments_remove(struct disk *disk, uint32_t slot)
@@ -206,6 +234,7 @@ static int segments_write(struct disk_file *file, uint64_t offset, const struct 
 {
     struct iovec copy[PARTS_MAX];
     struct iovec *parts = copy;
+    uint64_t start = offset;
 
     if (count < 0 || count > PARTS_MAX)
         return -EINVAL;
@@ -220,6 +249,9 @@ static int segments_write(struct disk_file *file, uint64_t offset, const struct 
         offset += (uint64_t)n;
         parts_skip(&parts, &count, (size_t)n);
     }
+    file->segments->written += offset - start;
+    file->end = offset;
+    file->filled = MAX(file->filled, offset);
     return 0;
 }
 
@@ -243,10 +275,13 @@ static void announce(struct segments *s)
     ENSURE(n == sizeof(one));
 }
 
-static void sync_run(struct disk_sync *sync)
+// Returns how long it took.
+static int64_t sync_run(struct disk_sync *sync)
 {
+    int64_t began = clock_boot_ns();
     int rc = fdatasync((int)sync->scratch[0]) < 0 ? -errno : 0;
     sync->scratch[1] = (uint64_t)(int64_t)rc;
+    return clock_boot_ns() - began;
 }
 
 static void *syncer(void *arg)
@@ -256,13 +291,15 @@ static void *syncer(void *arg)
     (void)pthread_mutex_lock(&s->lock);
     while (!s->stopping) {
         struct disk_sync *sync = list_take(&s->waiting);
+        s->syncing = sync != NULL;
         if (!sync) {
             (void)pthread_cond_wait(&s->wake, &s->lock);
             continue;
         }
         (void)pthread_mutex_unlock(&s->lock);
-        sync_run(sync);
+        int64_t took = sync_run(sync);
         (void)pthread_mutex_lock(&s->lock);
+        s->took_ns = took;
         bool first = !s->done.first;
         list_add(&s->done, sync);
         if (first)
@@ -272,26 +309,90 @@ static void *syncer(void *arg)
     return NULL;
 }
 
+// A sync of what was written to fallocated, but never written, space has to commit the extents'
+// conversion, too: twice the time. So where small syncs are made, zeros are written ahead of them in
+// large pieces, when nobody waits. Never below `filled`: there may be data.
+static void fill_ahead(struct disk_file *file)
+{
+    static const uint8_t zeros[FILL_BYTES / PARTS_MAX];
+    struct iovec parts[PARTS_MAX];
+    if (file->filled >= file->size || file->filled - MIN(file->end, file->filled) > FILL_AHEAD)
+        return;
+    uint64_t piece = MIN(file->size - file->filled, FILL_BYTES);
+    // A failure does no harm here; the write that belongs there will meet it.
+    for (int i = 0; i < PARTS_MAX; i++)
+        parts[i] = (struct iovec){(void *)(uintptr_t)zeros, sizeof(zeros)};
+    int count = (int)(piece / sizeof(zeros)); // a remainder is left as it is
+    if (count > 0 && pwritev(file->fd, parts, count, (off_t)file->filled) > 0)
+        (void)sync_file_range(file->fd, (off_t)file->filled, (off_t)piece, SYNC_FILE_RANGE_WRITE);
+    file->filled += piece;
+}
+
+static void hand_over(struct segments *s, struct sync_list *list)
+{
+    struct disk_sync *sync;
+    HOLD_LOCK(&s->lock);
+    while ((sync = list_take(list)))
+        list_add(&s->waiting, sync);
+    s->syncing = true;
+    (void)pthread_cond_signal(&s->wake);
+}
+
 static void segments_sync_start(struct disk_file *file, struct disk_sync *sync)
 {
     struct segments *s = file->segments;
-    bool here = s->flags & SEGMENTS_SYNC_HERE;
 
     sync->scratch[0] = (uint64_t)file->fd;
-    if (here)
-        sync_run(sync);
+    s->latest = file;
+    list_add(&s->unkicked, sync);
+    if (!(s->flags & SEGMENTS_KICKED))
+        hand_over(s, &s->unkicked);
+}
+
+// Syncs are in order: none overtakes those that the syncer has.
+static bool is_short(struct segments *s)
+{
+    if (s->written > SEGMENTS_HERE_BYTES)
+        return false;
     HOLD_LOCK(&s->lock);
-    list_add(here ? &s->done : &s->waiting, sync);
-    if (here)
-        announce(s);
-    else
-        (void)pthread_cond_signal(&s->wake);
+    return !s->syncing && s->took_ns <= SEGMENTS_HERE_NS;
+}
+
+void segments_kick(struct segments *s, bool idle)
+{
+    struct sync_list todo;
+
+    if (!s->unkicked.first)
+        return;
+    bool here = idle && is_short(s);
+    s->written = 0;
+    if (!here) {
+        hand_over(s, &s->unkicked);
+        return;
+    }
+    list_move(&todo, &s->unkicked);
+    int64_t took = 0;
+    for (struct disk_sync *sync = todo.first; sync; sync = sync->next)
+        took += sync_run(sync);
+    {
+        HOLD_LOCK(&s->lock);
+        s->took_ns = took;
+    }
+    struct disk_file *file = s->latest;
+    deliver(&todo);
+    if (s->latest == file)
+        fill_ahead(file);
+    if (s->unkicked.first) // started by a completion: not in turns without end
+        hand_over(s, &s->unkicked);
 }
 
 static void segments_close(struct disk_file *file)
 {
-    if (file)
-        (void)close(file->fd);
+    if (!file)
+        return;
+    if (file->segments->latest == file)
+        file->segments->latest = NULL;
+    (void)close(file->fd);
     free(file);
 }
 
@@ -332,12 +433,13 @@ int segments_open(const char *path, unsigned flags, struct segments **ret_segmen
     s->flags = flags;
     list_init(&s->waiting);
     list_init(&s->done);
+    list_init(&s->unkicked);
     (void)pthread_mutex_init(&s->lock, NULL);
     (void)pthread_cond_init(&s->wake, NULL);
     s->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     s->dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int rc = s->event_fd < 0 || s->dir_fd < 0 ? -errno : 0;
-    if (rc == 0 && !(flags & SEGMENTS_SYNC_HERE))
+    if (rc == 0)
         rc = start_thread(s);
     if (rc < 0) {
         segments_free(s);
@@ -385,13 +487,7 @@ void segments_work(struct segments *s)
 
     (void)!read(s->event_fd, &count, sizeof(count)); // EAGAIN: nothing new
     (void)pthread_mutex_lock(&s->lock);
-    done.first = s->done.first;
-    list_init(&s->done);
+    list_move(&done, &s->done);
     (void)pthread_mutex_unlock(&s->lock);
-    // done() may start another sync, in the same struct: what is needed of it is taken first.
-    while (done.first) {
-        struct disk_sync *sync = done.first;
-        done.first = sync->next;
-        sync->done(sync, (int)(int64_t)sync->scratch[1]);
-    }
+    deliver(&done);
 }

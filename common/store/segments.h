@@ -3,15 +3,23 @@
 // at once.
 //
 // A sync is done by a thread of its own, one after the other; completions are delivered by
-// segments_work() on the thread that owns the disk. With SEGMENTS_SYNC_HERE the owner's thread
-// syncs instead (no wake-up, but it waits for the disk); completions come the same way.
+// segments_work() on the thread that owns the disk. With SEGMENTS_KICKED the syncs wait for
+// segments_kick(), in which the owner's thread does them itself where that is sure to be short:
+// handing one small sync over and back costs more than the sync.
 #ifndef STORE_SEGMENTS_H
 #define STORE_SEGMENTS_H
+
+#include <stdbool.h>
 
 #include "common/base/error.h"
 #include "queues/disk.h"
 
-#define SEGMENTS_SYNC_HERE 0x1
+#define SEGMENTS_KICKED 0x1
+
+// At most so much written since the last sync, and that one not slower, for a sync on the owner's
+// thread.
+#define SEGMENTS_HERE_BYTES (256u * 1024)
+#define SEGMENTS_HERE_NS    (4 * INT64_C(1000000))
 
 struct segments;
 
@@ -25,5 +33,8 @@ struct segments *segments_free(struct segments *segments);
 struct disk *segments_disk(struct segments *segments);
 int segments_fd(const struct segments *segments); // poll for reading, then segments_work()
 void segments_work(struct segments *segments);
+// SEGMENTS_KICKED: starts the syncs that wait, or does them; then their completions are delivered
+// before it returns. `idle`: the owner has nothing else to do and may wait for the disk.
+void segments_kick(struct segments *segments, bool idle);
 
 #endif

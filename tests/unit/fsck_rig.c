@@ -86,7 +86,7 @@ static void make_safe(const char *dir)
     struct safe *safe = NULL;
     struct safe_recovery found;
     ENSURE(dir_make(dir, 0700, NULL) == 0);
-    ENSURE(segments_open(dir, SEGMENTS_SYNC_HERE, &segments, NULL) == 0);
+    ENSURE(segments_open(dir, 0, &segments, NULL) == 0);
     struct safe_config config = {.disk = segments_disk(segments), .pair = PAIR, .salt = 5, .segment_size = SEGMENT,
                                  .limit = 8 * SEGMENT};
     ENSURE(safe_open(&config, &safe, &found, NULL) == 0);

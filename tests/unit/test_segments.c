@@ -163,6 +163,8 @@ static void safe_queue_on(unsigned flags)
         int status = 1;
         append(safe, seq, 3);
         safe_sync(safe, note_status, &status);
+        if (flags & SEGMENTS_KICKED)
+            segments_kick(segments, i % 3 > 0); // by itself, or by its thread
         wait_until_done(segments, &status);
         assert_int_equal(status, 0);
         safe_settled(safe, seq - 1);
@@ -191,9 +193,9 @@ static void the_safe_queue_lives_on_it(void **state)
     safe_queue_on(0);
 }
 
-static void syncing_here_gives_the_same(void **state)
+static void kicked_syncs_give_the_same(void **state)
 {
-    safe_queue_on(SEGMENTS_SYNC_HERE);
+    safe_queue_on(SEGMENTS_KICKED);
 }
 
 static void freeing_drops_what_was_not_delivered(void **state)
@@ -215,6 +217,66 @@ static void freeing_drops_what_was_not_delivered(void **state)
     assert_int_equal(status, 1);
 }
 
+static void sync_done(struct disk_sync *sync, int status)
+{
+    *(int *)sync->owner = status;
+}
+
+static void expect_pieces(const struct disk_ops *ops, struct disk_file *file, uint64_t first, uint64_t count,
+                          unsigned base)
+{
+    uint8_t back[4096], want[4096];
+    for (uint64_t i = first; i < first + count; i++) {
+        memset(want, (int)(uint8_t)(i + base), sizeof(want));
+        assert_int_equal(ops->read(file, i * sizeof(back), back, sizeof(back)), 0);
+        assert_memory_equal(back, want, sizeof(back));
+    }
+}
+
+static void write_pieces(struct segments *segments, struct disk_file *file, uint64_t count, unsigned base)
+{
+    const struct disk_ops *ops = segments_disk(segments)->ops;
+    uint8_t piece[4096];
+    struct iovec part = {piece, sizeof(piece)};
+    for (uint64_t i = 0; i < count; i++) {
+        int status = 1;
+        struct disk_sync sync = {.done = sync_done, .owner = &status};
+        memset(piece, (int)(uint8_t)(i + base), sizeof(piece));
+        assert_int_equal(ops->write(file, i * sizeof(piece), &part, 1), 0);
+        ops->sync_start(file, &sync);
+        segments_kick(segments, true);
+        wait_until_done(segments, &status); // the first one, or a slow one, goes through the thread
+        assert_int_equal(status, 0);
+    }
+}
+
+// Zeros are written ahead of small syncs: behind the data, and not at all in a file that was there before.
+static void zeros_ahead_never_cover_data(void **state)
+{
+    const uint64_t pieces = 600, used = 500;
+    struct segments *segments = open_segments(SEGMENTS_KICKED);
+    struct disk *disk = segments_disk(segments);
+    struct disk_file *file = NULL;
+    uint8_t back[4096], zeros[4096] = {0};
+    uint64_t size;
+
+    assert_int_equal(disk->ops->create(disk, 0, pieces * 4096, &file), 0);
+    write_pieces(segments, file, used, 1);
+    expect_pieces(disk->ops, file, 0, used, 1);
+    for (uint64_t i = used; i < pieces; i++) {
+        assert_int_equal(disk->ops->read(file, i * 4096, back, sizeof(back)), 0);
+        assert_memory_equal(back, zeros, sizeof(back));
+    }
+    disk->ops->close(file);
+    assert_int_equal(disk->ops->open(disk, 0, &file, &size), 0);
+    assert_int_equal(size, pieces * 4096);
+    write_pieces(segments, file, 50, 7);
+    expect_pieces(disk->ops, file, 0, 50, 7);
+    expect_pieces(disk->ops, file, 50, used - 50, 1);
+    disk->ops->close(file);
+    segments_free(segments);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -222,7 +284,8 @@ int main(void)
         cmocka_unit_test(a_missing_directory_is_named),
         cmocka_unit_test_teardown(a_file_too_large_leaves_nothing, clear_dir),
         cmocka_unit_test_teardown(the_safe_queue_lives_on_it, clear_dir),
-        cmocka_unit_test_teardown(syncing_here_gives_the_same, clear_dir),
+        cmocka_unit_test_teardown(kicked_syncs_give_the_same, clear_dir),
+        cmocka_unit_test_teardown(zeros_ahead_never_cover_data, clear_dir),
         cmocka_unit_test_teardown(freeing_drops_what_was_not_delivered, clear_dir),
     };
     if (!mkdtemp(dir))
