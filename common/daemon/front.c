@@ -48,7 +48,7 @@ static int open_stores(void *user, struct block *ret_blocks[RECORD_OBJECTS_MAX],
     struct front *f = user;
     const struct pair_config *pair = f->config.pair;
     atomic_store(&f->config.figures->front_busy, true); // opening may take its time
-    int r = stores_open(&f->stores, pair, f->config.side, err);
+    int r = stores_open(&f->stores, pair, f->config.side, true, err);
     if (r < 0)
         return r;
     stores_poll(&f->stores, f->epoll);
@@ -204,8 +204,9 @@ static void turn(struct front *f)
     service_turn(f->service, &turn);
     if (service_updates(f->service))
         nbd_flush(f->nbd);
-    if (service_push(f->service, &barrier))
-        lane_push(f->config.lane, barrier);
+    bool numbered = service_push(f->service, &barrier);
+    if (numbered || turn.now_ns >= f->push_ns)
+        f->push_ns = lane_push(f->config.lane, numbered && barrier);
     publish(f, turn.now_ns);
 }
 
@@ -217,7 +218,7 @@ static int64_t next_deadline(struct front *f, int64_t now)
     // the end that it lags.
     if (atomic_load(&g->queue_records) > 0)
         at = MIN(at, now + FIGURES_NS);
-    return MIN(at, stores_deadline_ns(&f->stores));
+    return MIN(at, MIN(f->push_ns, stores_deadline_ns(&f->stores)));
 }
 
 static void sleep_until(struct front *f, int64_t at, int64_t now)
@@ -243,7 +244,9 @@ static void *run(void *arg)
         turn(f);
         atomic_store(&f->config.figures->front_busy, stores_busy(&f->stores));
         int64_t now = clock_boot_ns();
-        if (!f->ending) // nothing would wake it
+        // The barrier is on its way: the volume is synced here while the peer syncs its queue.
+        bool more = stores_sync(&f->stores, true);
+        if (!f->ending && !more) // nothing would wake it
             sleep_until(f, next_deadline(f, now), now);
     }
     nbd_refuse(f->nbd, "the daemon is being restarted");
@@ -298,6 +301,7 @@ int front_new(const struct front_config *config, struct front **ret_front, struc
     if (!f)
         return error_sys(err, -ENOMEM, "front thread");
     f->config = *config;
+    f->push_ns = INT64_MAX;
     f->epoll = epoll_create1(EPOLL_CLOEXEC);
     f->box = mailbox_new();
     int r = f->epoll < 0 || !f->box ? error_sys(err, -ENOMEM, "front thread") : 0;

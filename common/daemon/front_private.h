@@ -25,6 +25,7 @@ struct front {
     struct stores stores;
     struct service *service;
     uint64_t resets; // of the stores, as seen last
+    int64_t push_ns; // when the lane wants to be pushed again
     struct log_site open_log;
 };
 

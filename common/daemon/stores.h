@@ -13,13 +13,15 @@ struct stores {
 };
 
 // All or none; does nothing when they are open. -EAGAIN: a predecessor's I/O has not ended yet.
+// `sync_when_told`: flushes wait for stores_sync().
 int stores_open(struct stores *stores, const struct pair_config *pair, enum pair_end side,
-                struct error *err);
+                bool sync_when_told, struct error *err);
 void stores_poll(const struct stores *stores, int epoll); // adds their descriptors
 // Waits for what is under way.
 void stores_close(struct stores *stores, int epoll);
 struct store *stores_at(const struct stores *stores, size_t index); // NULL when closed
 void stores_work(struct stores *stores);
+bool stores_sync(struct stores *stores, bool idle); // store_sync() of each; true: there is work
 int64_t stores_deadline_ns(const struct stores *stores);
 // How often writes that were answered may have been lost (store_resets()).
 uint64_t stores_resets(const struct stores *stores);

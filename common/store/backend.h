@@ -15,6 +15,7 @@
 
 struct store_type {
     void (*work)(struct store *store);
+    bool (*sync)(struct store *store, bool idle); // NULL: flushes start by themselves
     int (*fd)(const struct store *store);
     int64_t (*deadline)(const struct store *store);
     const char *(*state_text)(struct store *store);

@@ -5,7 +5,7 @@
 // into the page cache (through io_uring it would be handed to a kernel thread, which costs several
 // times the write itself), and so is a read that finds all of its pages there. Everything that
 // waits for a disk goes through the ring: reads that miss, large writes, direct I/O, zeroing, and
-// the sync. An inline write can still block when too many pages are dirty; the flag `inside` tells
+// the sync (but see store_sync()). An inline write can still block when too many pages are dirty; the flag `inside` tells
 // the watchdog.
 //
 // Invariants:
@@ -25,6 +25,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #include "common/base/cleanup.h"
 #include "common/base/clock.h"
@@ -44,6 +45,8 @@
 #define TRANSFER_MAX    (512u << 20) // one system call moves less than 2 GiB
 #define TURN_REQUESTS   256          // started in one turn before the caller gets the thread back
 #define SUBMIT_RETRY_NS NS_PER_MS
+#define SHORT_SYNC_BYTES (256u << 10)     // written inline since the last sync, for one to be short
+#define SHORT_SYNC_NS    (4 * NS_PER_MS) // and how long the last one may have taken
 
 enum op_kind {
     OP_READ,
@@ -86,6 +89,12 @@ struct ring {
     bool range_works;
     bool wake_armed;
     int64_t retry_ns; // the kernel did not take all submissions
+    bool sync_when_told;
+    bool synced_here;    // the sync that is out has ended on this thread, with:
+    int synced_status;
+    uint64_t unsynced;   // bytes written inline since the last sync was started
+    int64_t sync_ns;     // how long the last sync took
+    int64_t sync_began_ns;
     struct request_queue queued;
     struct request_queue flushes; // wait for the next sync
     struct request_queue syncing; // wait for the one that is out
@@ -143,13 +152,22 @@ static void issue(struct ring *ring, struct op *op)
     store_count(&ring->store, 1);
 }
 
+static bool take_flushes(struct ring *ring)
+{
+    if (!ring->flushes.head || ring->syncing.head)
+        return false;
+    ring->syncing = ring->flushes;
+    ring->flushes = (struct request_queue){0};
+    ring->sync_began_ns = clock_boot_ns();
+    return true;
+}
+
 // A sync and a wake-up need no op.
 static void start_sync(struct ring *ring)
 {
-    if (!ring->flushes.head || ring->syncing.head)
+    if (!take_flushes(ring))
         return;
-    ring->syncing = ring->flushes;
-    ring->flushes = (struct request_queue){0};
+    ring->unsynced = 0;
     struct io_uring_sqe *sqe = get_sqe(ring);
     io_uring_prep_fsync(sqe, ring->disk.fd, IORING_FSYNC_DATASYNC);
     io_uring_sqe_set_data(sqe, &sync_tag);
@@ -360,6 +378,7 @@ static int write_pieces(struct ring *ring, struct block_request *request)
         if (r < 0)
             return r == -EAGAIN ? -EIO : r;
         p->issued += piece;
+        ring->unsynced += piece;
         ring->inline_left -= piece;
     }
     return 0;
@@ -489,6 +508,7 @@ static void sync_completed(struct ring *ring, int res)
 {
     struct request_queue done = ring->syncing;
     ring->syncing = (struct request_queue){0};
+    ring->sync_ns = clock_boot_ns() - ring->sync_began_ns;
     if (res < 0 && ring->store.failed_flush == 0)
         ring->store.failed_flush = res;
     if (ring->store.failed_flush < 0) {
@@ -504,6 +524,10 @@ static void sync_completed(struct ring *ring, int res)
 
 static void take_completions(struct ring *ring)
 {
+    if (ring->synced_here) {
+        ring->synced_here = false;
+        sync_completed(ring, ring->synced_status);
+    }
     struct io_uring_cqe *cqe;
     while (io_uring_peek_cqe(&ring->io, &cqe) == 0) {
         void *tag = io_uring_cqe_get_data(cqe);
@@ -531,7 +555,8 @@ static void turn(struct ring *ring)
     ring->inline_left = TURN_BYTES;
     take_completions(ring);
     start_queued(ring);
-    start_sync(ring);
+    if (!ring->sync_when_told)
+        start_sync(ring);
     submit_all(ring);
     ring->turning = false;
 }
@@ -557,6 +582,29 @@ static const struct block_ops ring_block_ops = {.submit = ring_submit, .kick = r
 static void ring_work(struct store *store)
 {
     turn(ring_of(store));
+}
+
+// Invariant: what is delivered is delivered by turn(), whose caller has looked at the gate since.
+static bool ring_sync(struct store *store, bool idle)
+{
+    struct ring *ring = ring_of(store);
+    ENSURE(ring->sync_when_told && !ring->turning);
+    bool brief = ring->out == 0 && ring->unsynced <= SHORT_SYNC_BYTES &&
+                 ring->sync_ns <= SHORT_SYNC_NS;
+    if (!idle || !brief) {
+        start_sync(ring);
+        submit_all(ring);
+        return false;
+    }
+    if (!take_flushes(ring))
+        return false;
+    ring->unsynced = 0;
+    store_set_inside(store, true);
+    ring->synced_status = fdatasync(ring->disk.fd) < 0 ? -errno : 0;
+    store_set_inside(store, false);
+    ring->synced_here = true;
+    ring->sync_ns = clock_boot_ns() - ring->sync_began_ns;
+    return true;
 }
 
 static int ring_fd(const struct store *store)
@@ -598,6 +646,7 @@ static void ring_free(struct store *store)
     struct ring *ring = ring_of(store);
     ENSURE(!ring->turning);
     ring->closing = ring->turning = true;
+    take_completions(ring);
     while (ring->out > 0) {
         (void)io_uring_submit_and_wait(&ring->io, 1);
         take_completions(ring);
@@ -611,6 +660,7 @@ static void ring_free(struct store *store)
 
 static const struct store_type ring_type = {
     .work = ring_work,
+    .sync = ring_sync,
     .fd = ring_fd,
     .deadline = ring_deadline,
     .state_text = ring_state_text,
@@ -686,6 +736,7 @@ int ring_open(const struct store_config *config, struct store **ret_store, struc
         .read_only = config->read_only,
     };
     ring->retry_ns = INT64_MAX;
+    ring->sync_when_told = config->sync_when_told;
     ring->cached_reads = ring->punch_works = ring->range_works = true;
     *ret_store = &ring->store;
     return 0;

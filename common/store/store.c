@@ -44,6 +44,13 @@ void store_work(struct store *store)
     store->type->work(store);
 }
 
+bool store_sync(struct store *store, bool idle)
+{
+    if (store->real)
+        return store_sync(store->real, idle);
+    return store->type->sync && store->type->sync(store, idle);
+}
+
 int64_t store_deadline_ns(const struct store *store)
 {
     return store->type->deadline(store);

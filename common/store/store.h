@@ -56,6 +56,7 @@ struct store_config {
     const char
         *initiator; // iSCSI name of this end; must be its own. NULL: made from the host's name
     int timeout_ms; // how long open may wait for a LUN; 0 means 10 s
+    bool sync_when_told; // files and devices: the syncs that flushes wait for are started by store_sync()
 };
 
 struct store;
@@ -82,6 +83,10 @@ void store_work(struct store *store);
 // CLOCK_BOOTTIME, ns: when store_work() wants to be called even if nothing is readable. INT64_MAX:
 // never.
 int64_t store_deadline_ns(const struct store *store);
+// With sync_when_told, once a turn: starts the sync that flushes wait for. `idle`: the owner has
+// nothing else to do. Then a sync that is sure to be short is done on this thread, which is spared
+// two wake-ups; true: it has ended, and store_work() delivers it.
+bool store_sync(struct store *store, bool idle);
 
 // Any thread: whether requests are with the storage, or the owner is inside a system call that may
 // wait for it. An owner thread that does not answer while this is true is waiting for a disk; it is
