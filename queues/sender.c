@@ -276,6 +276,11 @@ int64_t sender_deadline(const struct sender *s)
     return s->deadline;
 }
 
+uint64_t sender_pending(const struct sender *s)
+{
+    return s->counted_bytes;
+}
+
 void sender_rewind(struct sender *s, int64_t now_ns)
 {
     if (!sender_running(s))

@@ -77,6 +77,8 @@ void sender_blocked(struct sender *sender);
 // When sender_next() wants to be asked again, as of its last answer (INT64_MAX: only when something
 // happens).
 int64_t sender_deadline(const struct sender *sender);
+// Bytes of payload that wait for company, as of the same answer.
+uint64_t sender_pending(const struct sender *sender);
 
 // The path failed over: what was sent since the last acknowledgement may be lost. Goes on from
 // received + 1.

@@ -37,7 +37,10 @@ static int open_pull(struct side *side)
 {
     size_t largest = side->kind == CHANNEL_SIDE_DATA ? CHANNEL_DATA_MAX : CHANNEL_CONTROL_MAX;
     int r = nano_pull_open(largest + FRAME_OVERHEAD, &side->pull);
-    return r < 0 ? r : watch(side->epoll, nano_fd(side->pull), EVENT_PULL);
+    if (r < 0)
+        return r;
+    side->pull_fd = nano_fd(side->pull);
+    return watch(side->epoll, side->pull_fd, EVENT_PULL);
 }
 
 static int open_fds(struct side *side)
@@ -61,7 +64,7 @@ int side_init(struct side *side, enum channel_side kind, const struct channel_op
     side->kind = kind;
     side->ops = ops;
     side->context = context;
-    side->epoll = side->kick = side->pull = side->send_epoll = -1;
+    side->epoll = side->kick = side->pull = side->pull_fd = side->send_epoll = -1;
     side->send_path = CHANNEL_NO_PATH;
     side->last_path = CHANNEL_NO_PATH;
     side->deadline_ns = 0;
@@ -335,7 +338,8 @@ int side_receive(struct side *side, struct received *ret_received)
     for (int i = 0; i < RECEIVE_MAX; i++) {
         void *message;
         size_t size;
-        if (nano_receive(side->pull, &message, &size) < 0)
+        // Asking nanomsg in vain would wait for its worker's lock: it has just been woken for the next message.
+        if (!nano_ready(side->pull_fd) || nano_receive(side->pull, &message, &size) < 0)
             break;
         if (on_message(side, message, size, now, ret_received))
             return 0;
@@ -377,7 +381,7 @@ static void shed_connections(struct side *side, int64_t now)
                    (unsigned long long)n);
     said_note(&side->trouble, now, text);
     nano_close(side->pull);
-    side->pull = -1;
+    side->pull = side->pull_fd = -1;
     (void)open_pull(side);
     for (int i = 0; i < side->n_links; i++) {
         side->links[i].pull = side->pull;

@@ -16,6 +16,7 @@ struct side {
     int epoll; // everything that the owner waits for
     int kick;  // eventfd in it: another thread changed something
     int pull;
+    int pull_fd; // readable: a message can be received
     int n_links;
     struct link links[CHANNEL_PATHS_MAX];
     pthread_mutex_t lock;

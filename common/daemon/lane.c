@@ -13,6 +13,8 @@
 _Static_assert(2 + SENDER_RECORDS_MAX <= CHANNEL_IOV_MAX, "a batch is sent as one message");
 _Static_assert(BATCH_MESSAGE_MAX <= CHANNEL_DATA_MAX, "a batch is sent as one message");
 
+#define LANE_BULK (32u * 1024) // lingering bytes that are worth waking the stream thread
+
 struct lane {
     pthread_mutex_t lock;
     struct outlet *outlet; // under the lock
@@ -87,20 +89,23 @@ static int send_message(void *user, const struct iovec *iov, int count)
     return channel_data_send(lane->channel, iov, count);
 }
 
-void lane_push(struct lane *lane, bool barrier)
+int64_t lane_push(struct lane *lane, bool barrier)
 {
-    bool sleeps = false;
     {
         HOLD_LOCK(&lane->lock);
         if (!outlet_running(lane->outlet))
-            return;
+            return INT64_MAX;
         if (barrier)
             outlet_barrier(lane->outlet);
         outlet_send(lane->outlet, clock_boot_ns(), send_message, lane);
-        sleeps = atomic_exchange(&lane->asleep, false);
+        if (!atomic_load(&lane->asleep))
+            return INT64_MAX;
+        if (!outlet_blocked(lane->outlet) && outlet_pending(lane->outlet) < LANE_BULK)
+            return outlet_deadline(lane->outlet);
+        atomic_store(&lane->asleep, false);
     }
-    if (sleeps)
-        mailbox_ring(lane->wake);
+    mailbox_ring(lane->wake);
+    return INT64_MAX;
 }
 
 int64_t lane_work(struct lane *lane, int64_t now)

@@ -29,8 +29,10 @@ int lane_set_queue(struct lane *lane, struct unsafe *queue);
 void lane_start(struct lane *lane, uint64_t session, uint64_t from);
 void lane_stop(struct lane *lane);
 
-// The front thread, after numbering; `barrier`: an answer waits for it.
-void lane_push(struct lane *lane, bool barrier);
+// The front thread, after numbering; `barrier`: an answer waits for it. Sends what is due. A few
+// records that linger are not worth waking the stream thread: then the front thread comes again by
+// itself, at the time (CLOCK_BOOTTIME ns) that is returned. INT64_MAX: the stream thread is awake.
+int64_t lane_push(struct lane *lane, bool barrier);
 // The stream thread: sends what is due. Returns when to come again (CLOCK_BOOTTIME; INT64_MAX: when
 // rung or when the channel takes messages again).
 int64_t lane_work(struct lane *lane, int64_t now);

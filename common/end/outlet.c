@@ -110,6 +110,11 @@ int64_t outlet_deadline(const struct outlet *o)
     return outlet_running(o) ? sender_deadline(o->sender) : INT64_MAX;
 }
 
+uint64_t outlet_pending(const struct outlet *o)
+{
+    return outlet_running(o) ? sender_pending(o->sender) : 0;
+}
+
 bool outlet_blocked(const struct outlet *o)
 {
     return o->blocked;
