@@ -10,3 +10,6 @@ test_meet_LDADD = $(END_LIBS)
 check_PROGRAMS += test_resync
 test_resync_SOURCES = test_resync.c
 test_resync_LDADD = $(top_builddir)/common/end/libend.a $(top_builddir)/queues/libqueues.a $(BASE_LIBS)
+check_PROGRAMS += test_verify
+test_verify_SOURCES = test_verify.c
+test_verify_LDADD = $(END_LIBS)
