@@ -13,6 +13,12 @@ that can have happened consists of those that are seen in a block, those that ha
 any of these. Each write of this set must come before the last writer of each of its blocks. Such an order exists if and
 only if these demands, together with what is certain, form no circle.
 
+A zeroing (a write of zeros, or a discard, after which the range reads as zeros) leaves no number. A block of zeros may
+show any zeroing of it, or none if it was zero before. The writer keeps the zeroings of a block apart from all else there:
+none is in flight together with anything that overlaps it. So it is certain what came before and after each, and the
+smallest set takes in, for a block of zeros, the first zeroing that is not certainly before a write of the set: no other
+choice demands less.
+
 The log is a file that the writer maps into its memory: it outlives the writer's death, up to the last event.
 """
 
@@ -25,7 +31,8 @@ PIECES = BLOCK_BYTES // PIECE.size
 MAGIC = b"LEDGER\x00\x01"
 EVENT = struct.Struct("<QIIHBB4x")  # ns (CLOCK_MONOTONIC), number, block, blocks, flags, kind
 WRITE, WRITTEN, FLUSH, FLUSHED, FAILED, RECONNECTED = range(1, 7)
-FUA = 1
+FUA, ZERO, TRIM = 1, 2, 4  # flags of a write
+ZEROS = bytes(BLOCK_BYTES)
 NEVER = 1 << 62
 
 
@@ -35,23 +42,25 @@ def stamp(nonce, number, block):
 
 
 class Write:
-    __slots__ = ("number", "block", "blocks", "fua", "sent", "answered", "sent_ns", "answered_ns")
+    __slots__ = ("number", "block", "blocks", "fua", "zeroing", "sent", "answered", "sent_ns", "answered_ns")
 
-    def __init__(self, number, block, blocks, fua, sent, sent_ns):
-        self.number, self.block, self.blocks, self.fua = number, block, blocks, fua
+    def __init__(self, number, block, blocks, flags, sent, sent_ns):
+        self.number, self.block, self.blocks = number, block, blocks
+        self.fua, self.zeroing = bool(flags & FUA), bool(flags & (ZERO | TRIM))
         self.sent, self.answered = sent, NEVER  # positions in the log
         self.sent_ns, self.answered_ns = sent_ns, None
 
     @property
     def bytes(self):
-        return self.blocks * BLOCK_BYTES
+        """Of data; a zeroing has none."""
+        return 0 if self.zeroing else self.blocks * BLOCK_BYTES
 
     def range(self):
         return range(self.block, self.block + self.blocks)
 
     def __repr__(self):
         answered = "unanswered" if self.answered == NEVER else f"answered {self.answered}"
-        return f"write {self.number} (blocks {self.block}+{self.blocks}, sent {self.sent}, {answered})"
+        return f"{'zeroing' if self.zeroing else 'write'} {self.number} (blocks {self.block}+{self.blocks}, sent {self.sent}, {answered})"
 
 
 class Ledger:
@@ -84,7 +93,7 @@ class Ledger:
         self.events += 1
         self.last_ns = ns
         if kind == WRITE:
-            self.writes[number] = Write(number, block, blocks, bool(flags & FUA), position, ns)
+            self.writes[number] = Write(number, block, blocks, flags, position, ns)
         elif kind == WRITTEN:
             self.writes[number].answered = position
             self.writes[number].answered_ns = ns
@@ -97,6 +106,14 @@ class Ledger:
             self.failed += 1
         elif kind == RECONNECTED:
             self.reconnects += 1
+
+    def zeroings(self):
+        """{block: its zeroings, in their order}."""
+        found = {}
+        for write in self.writes.values():
+            for block in write.range() if write.zeroing else ():
+                found.setdefault(block, []).append(write)
+        return found
 
     def answered(self):
         return [write for write in self.writes.values() if write.answered != NEVER]
@@ -127,26 +144,63 @@ class Verdict:
 
 
 def last_writers(ledger, before, after, errors):
-    """{block: the write seen there, or None where the block is as before}; `before` and `after` are the whole volume."""
-    seen = {}
+    """({block: the write seen there}, blocks of zeros that were or may be zeroed: {block: whether it was zero before});
+    `before` and `after` are the whole volume."""
+    seen, zeros, zeroed = {}, {}, ledger.zeroings()
     assert len(before) == len(after)
     for block in range(len(after) // BLOCK_BYTES):
         content = after[block * BLOCK_BYTES:(block + 1) * BLOCK_BYTES]
         magic, nonce, number, place, _ = PIECE.unpack_from(content)
         if magic != MAGIC or nonce != ledger.nonce:
-            if content != before[block * BLOCK_BYTES:(block + 1) * BLOCK_BYTES]:
+            old = before[block * BLOCK_BYTES:(block + 1) * BLOCK_BYTES]
+            if block in zeroed and content == ZEROS:
+                zeros[block] = old == ZEROS
+            elif content != old:
                 errors.append(f"block {block} is neither as before nor written by this ledger: {content[:32].hex()}")
             continue
         write = ledger.writes.get(number)
         if write is None:
             errors.append(f"block {block} holds write {number}, which was never sent")
-        elif place != block or block not in write.range():
+        elif place != block or block not in write.range() or write.zeroing:
             errors.append(f"block {block} holds block {place} of {write!r}")
         elif content != stamp(ledger.nonce, number, block):
             errors.append(f"block {block} holds a part of {write!r} only")
         else:
             seen[block] = write
-    return seen
+    return seen, zeros
+
+
+def close(ledger, happened):
+    """Adds all that is certainly before something that has happened."""
+    horizon = max((write.sent for write in happened.values()), default=-1)
+    happened.update((write.number, write) for write in ledger.writes.values() if write.answered < horizon)
+
+
+def place_zeroings(ledger, seen, zeros, happened, errors):
+    """Finds for each block of zeros the zeroing that shows there; adds it to `seen`, and what it demands to `happened`."""
+    candidates, touching = ledger.zeroings(), {}
+    for write in ledger.writes.values():
+        for block in write.range():
+            if block in zeros:
+                touching.setdefault(block, []).append(write)
+    changed = True
+    while changed:
+        changed = False
+        for block, was_zero in zeros.items():
+            there = [write for write in touching[block] if write.number in happened]
+            if not there and was_zero:
+                continue
+            # The first that comes after all else there: what is certain leaves no other choice.
+            fit = [zeroing for zeroing in candidates[block]
+                   if not any(zeroing.answered < write.sent for write in there)]
+            if not fit:
+                errors.append(f"block {block} is zero, but {there[-1]!r} is certainly behind each zeroing of it")
+                return
+            seen[block] = fit[0]
+            if fit[0].number not in happened:
+                happened[fit[0].number] = fit[0]
+                close(ledger, happened)
+                changed = True
 
 
 def find_circle(happened, demands):
@@ -185,11 +239,11 @@ def judge(ledger, before, after, promised=(), limit=10):
     `promised` in it."""
     verdict = Verdict()
     errors = verdict.errors
-    seen = last_writers(ledger, before, after, errors)
+    seen, zeros = last_writers(ledger, before, after, errors)
     happened = {write.number: write for write in seen.values()}
     happened.update((write.number, write) for write in promised)
-    horizon = max((write.sent for write in happened.values()), default=-1)
-    happened.update((write.number, write) for write in ledger.writes.values() if write.answered < horizon)
+    close(ledger, happened)
+    place_zeroings(ledger, seen, zeros, happened, errors)
     verdict.kept = set(happened)
     promised_numbers = {write.number for write in promised}
     demands = {}
@@ -207,7 +261,7 @@ def judge(ledger, before, after, promised=(), limit=10):
         circle = find_circle(happened.values(), demands)
         if circle is not None:
             errors.append(f"no order of the writes leaves this volume: see {circle!r}")
-    verdict.missing = _missing(ledger, seen, verdict.kept)
+    verdict.missing = _missing(ledger, seen, zeros, verdict.kept)
     if len(errors) > limit:
         errors[limit:] = [f"… and {len(errors) - limit} more"]
     return verdict
@@ -217,18 +271,29 @@ def judge_disk(ledger, before, after, promised):
     """Of a disk that lost its power under the active end: whatever else it kept, what was `promised` is there, and
     nothing that was never written."""
     verdict = Verdict()
-    seen = last_writers(ledger, before, after, verdict.errors)
+    seen, zeros = last_writers(ledger, before, after, verdict.errors)
+    zeroings = ledger.zeroings()
     for write in promised:
         for block in write.range():
-            if block not in seen or seen[block].answered < write.sent:
+            if block in zeros:
+                if all(zeroing.answered < write.sent for zeroing in zeroings[block]):
+                    verdict.errors.append(f"{write!r} was promised, but block {block} is zero")
+            elif block not in seen or seen[block].answered < write.sent:
                 verdict.errors.append(f"{write!r} was promised, but block {block} holds {seen.get(block, 'what was before')!r}")
     return verdict
 
 
-def _missing(ledger, seen, kept):
+def _missing(ledger, seen, zeros, kept):
     """Answered writes that have certainly not happened: a block of theirs shows an older one; and all after such."""
+    zeroings = ledger.zeroings()
+
+    def shows_older(write, block):
+        if block in zeros:
+            return all(zeroing.answered < write.sent for zeroing in zeroings[block])
+        return block not in seen or seen[block].answered < write.sent
+
     def overwritten_by_nothing(write):
-        return any(block not in seen or seen[block].answered < write.sent for block in write.range())
+        return any(shows_older(write, block) for block in write.range())
     missing = [write for write in ledger.answered() if write.number not in kept and overwritten_by_nothing(write)]
     first = min((write.answered for write in missing), default=NEVER)
     chosen = {write.number for write in missing}

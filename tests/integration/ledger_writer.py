@@ -4,8 +4,9 @@
 
     ledger_writer.py URI LOG NONCE STOP [--region BYTES] [--hot BYTES] [--rate BYTES] [--seed N] [--depth N]
 
-Several requests are in flight, on two connections; some are flushes, some FUA, and most writes fall into a small hot
-region, where they overlap on purpose. A lost connection is made again, and what was not answered is sent again, as a
+Several requests are in flight, on two connections; some are flushes, some FUA, some zeroings (writes of zeros, discards),
+and most writes fall into a small hot region, where they overlap on purpose; only zeroings are kept apart, as the judge
+demands. A lost connection is made again, and what was not answered is sent again, as a
 guest's block driver does. When the file STOP exists, everything is answered, flushed and ended with status 0.
 """
 
@@ -20,10 +21,11 @@ import time
 
 import nbd
 
-from blockledger import (BLOCK_BYTES, EVENT, FAILED, FLUSH, FLUSHED, FUA, RECONNECTED, WRITE, WRITTEN, stamp)
+from blockledger import (BLOCK_BYTES, EVENT, FAILED, FLUSH, FLUSHED, FUA, RECONNECTED, TRIM, WRITE, WRITTEN, ZERO, stamp)
 
 LOG_BYTES = EVENT.size << 21
-FLUSH_SHARE, FUA_SHARE = 0.02, 0.04
+FLUSH_SHARE, FUA_SHARE, ZERO_SHARE, TRIM_SHARE = 0.02, 0.04, 0.03, 0.02
+PLACE_TRIES = 4
 CONNECTIONS = 2
 CONNECT_SECONDS = 120.0
 
@@ -51,7 +53,7 @@ class Writer:
         self.nonce = bytes.fromhex(options.nonce)
         self.log = Log(options.log)
         self.handles = [None] * CONNECTIONS
-        self.pending = [{} for _ in range(CONNECTIONS)]  # number: (kind, block, blocks, fua), in the order of sending
+        self.pending = [{} for _ in range(CONNECTIONS)]  # number: (kind, block, blocks, flags), in the order of sending
         self.number = 0
         self.sent_bytes = 0
         self.failed = 0
@@ -71,7 +73,7 @@ class Writer:
 
     def submit(self, which, number):
         """Sends (again) what is pending under this number."""
-        kind, block, blocks, fua = self.pending[which][number]
+        kind, block, blocks, flags = self.pending[which][number]
         handle = self.handles[which]
 
         def answered(error, pending=self.pending[which]):
@@ -88,25 +90,41 @@ class Writer:
         if kind == FLUSH:
             handle.aio_flush(completion=answered)
             return
-        data = b"".join(stamp(self.nonce, number, block + i) for i in range(blocks))
-        handle.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(data)), block * BLOCK_BYTES, completion=answered,
-                          flags=nbd.CMD_FLAG_FUA if fua else 0)
+        at, size, fua = block * BLOCK_BYTES, blocks * BLOCK_BYTES, nbd.CMD_FLAG_FUA if flags & FUA else 0
+        if flags & TRIM:
+            handle.aio_trim(size, at, completion=answered, flags=fua)
+        elif flags & ZERO:
+            handle.aio_zero(size, at, completion=answered, flags=fua)
+        else:
+            data = b"".join(stamp(self.nonce, number, block + i) for i in range(blocks))
+            handle.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(data)), at, completion=answered, flags=fua)
+
+    def apart(self, flags, block, blocks):
+        """Whether nothing in flight overlaps that must not: a zeroing anything, anything a zeroing."""
+        return not any(kind == WRITE and (flags | other) & (ZERO | TRIM) and block < at + count and at < block + blocks
+                       for pending in self.pending for kind, at, count, other in pending.values())
 
     def new_request(self):
         chance = self.random.random
         if chance() < FLUSH_SHARE:
-            return FLUSH, 0, 0, False
+            return FLUSH, 0, 0, 0
+        flags = FUA if chance() < FUA_SHARE else 0
+        kind = chance()
+        flags |= ZERO if kind < ZERO_SHARE else TRIM if kind < ZERO_SHARE + TRIM_SHARE else 0
         blocks = self.random.choice((1, 1, 1, 2, 3, 4, 8, 16))
         region = self.options.hot if chance() < 0.6 else self.options.region
-        block = self.random.randrange(region // BLOCK_BYTES - blocks + 1)
-        return WRITE, block, blocks, chance() < FUA_SHARE
+        for _ in range(PLACE_TRIES):
+            block = self.random.randrange(region // BLOCK_BYTES - blocks + 1)
+            if self.apart(flags, block, blocks):
+                return WRITE, block, blocks, flags
+        return FLUSH, 0, 0, 0
 
     def send_one(self, which):
         self.number += 1
         request = self.new_request()
-        kind, block, blocks, fua = request
+        kind, block, blocks, flags = request
         self.pending[which][self.number] = request
-        self.log.add(kind, self.number, block, blocks, FUA if fua else 0)
+        self.log.add(kind, self.number, block, blocks, flags)
         self.sent_bytes += blocks * BLOCK_BYTES
         self.submit(which, self.number)
 
@@ -184,7 +202,7 @@ class Writer:
         while any(self.pending):
             self.wait(100)
         self.number += 1
-        self.pending[0][self.number] = (FLUSH, 0, 0, False)
+        self.pending[0][self.number] = (FLUSH, 0, 0, 0)
         self.log.add(FLUSH, self.number)
         self.guarded(0, lambda: self.submit(0, self.number))
         while any(self.pending):
