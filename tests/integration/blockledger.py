@@ -26,6 +26,7 @@ import bisect
 import struct
 
 BLOCK_BYTES = 4096
+SECTOR_BYTES = 512  # what a disk writes whole or not at all
 PIECE = struct.Struct("<8s8sQII")  # magic, nonce, number of the write, block, 0
 PIECES = BLOCK_BYTES // PIECE.size
 MAGIC = b"LEDGER\x00\x01"
@@ -267,20 +268,43 @@ def judge(ledger, before, after, promised=(), limit=10):
     return verdict
 
 
-def judge_disk(ledger, before, after, promised):
-    """Of a disk that lost its power under the active end: whatever else it kept, what was `promised` is there, and
-    nothing that was never written."""
-    verdict = Verdict()
-    seen, zeros = last_writers(ledger, before, after, verdict.errors)
-    zeroings = ledger.zeroings()
+def judge_disk(ledger, before, after, promised, limit=10):
+    """Of a disk that lost its power under the active end: whatever else it kept, in whatever order and by single sectors,
+    what was `promised` is there, and nothing that was never written."""
+    verdict, zeroings, must = Verdict(), ledger.zeroings(), {}
     for write in promised:
         for block in write.range():
-            if block in zeros:
-                if all(zeroing.answered < write.sent for zeroing in zeroings[block]):
-                    verdict.errors.append(f"{write!r} was promised, but block {block} is zero")
-            elif block not in seen or seen[block].answered < write.sent:
-                verdict.errors.append(f"{write!r} was promised, but block {block} holds {seen.get(block, 'what was before')!r}")
+            must.setdefault(block, []).append(write)
+    for block in range(len(after) // BLOCK_BYTES):
+        span = slice(block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES)
+        new, old = after[span], before[span]
+        if new == old and block not in must:
+            continue
+        for at in range(0, BLOCK_BYTES, SECTOR_BYTES):
+            sector = new[at:at + SECTOR_BYTES]
+            shown = _shown(ledger, zeroings.get(block, ()), block, sector)
+            if not shown and sector != old[at:at + SECTOR_BYTES]:
+                verdict.errors.append(f"block {block}, byte {at}, is neither as before nor written by this ledger: "
+                                      f"{sector[:32].hex()}")
+            for write in must.get(block, ()):
+                if all(other.answered < write.sent for other in shown):
+                    verdict.errors.append(f"{write!r} was promised, but block {block}, byte {at}, holds "
+                                          f"{shown or 'what was before'}")
+    if len(verdict.errors) > limit:
+        verdict.errors[limit:] = [f"… and {len(verdict.errors) - limit} more"]
     return verdict
+
+
+def _shown(ledger, zeroings, block, sector):
+    """The writes of which any can be the last one to this sector."""
+    if not sector.strip(b"\0"):
+        return list(zeroings)
+    _, nonce, number, _, _ = PIECE.unpack_from(sector)
+    write = ledger.writes.get(number)
+    if nonce != ledger.nonce or not write or write.zeroing or block not in write.range() \
+            or sector != stamp(nonce, number, block)[:SECTOR_BYTES]:
+        return []
+    return [write]
 
 
 def _missing(ledger, seen, zeros, kept):

@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the crash tests share: a writer in the active host, crashes, and the judgement of what the other host has."""
 
+import errno
 import filecmp
 import os
 import random
 import time
 
 from blockledger import Ledger, judge
-from conftest import HERE, PEER, PUBLIC_ADDRESS
+from labs import HERE, PEER, PUBLIC_ADDRESS
 
 PYTHON = "/usr/bin/python3"
 REGION = 32 << 20
+WHOLE_MAX = 128 << 20
 FORECAST_SECONDS = 1.0
 FORECAST_AGE_NS = 100_000_000  # a forecast may be that old when it is told
 
@@ -58,8 +60,18 @@ class Writing:
 
 
 def read_volume(lab, host):
+    """What the store holds. Of a large one only the region that the writer uses: behind it everything has to be zero."""
     with open(lab.store(host), "rb") as file:
-        return file.read()
+        if os.fstat(file.fileno()).st_size <= WHOLE_MAX:
+            return file.read()
+        try:
+            file.seek(os.lseek(file.fileno(), REGION, os.SEEK_DATA))
+        except OSError as error:
+            assert error.errno == errno.ENXIO, error
+        else:
+            assert not file.read().strip(b"\0"), f"{lab.store(host)} has data where nothing was written"
+        file.seek(0)
+        return file.read(REGION)
 
 
 def assert_equal_stores(lab, active):
@@ -116,13 +128,14 @@ def crash_round(lab, mode, active, directory, http, rng, power=False, rate=0, po
     writing.wait_answers()
     time.sleep(rng.uniform(0.2, 2.5))
     assert lab.role(passive) == "passive"
-    moment = lab.crash(active, power)
+    torn = rng.random() < 0.5
+    moment = lab.crash(active, power, torn)
     seconds = http.wait_answer(passive, moment) - moment
     ledger = writing.after_crash()
     lab.wait_active(passive)
     promised = ledger.promised(mode)
     verdict = judge(ledger, before, read_volume(lab, passive), promised)
-    print(f"{mode}: crash {active}{' with power' if power else ''}: HTTP after {seconds:.2f} s; "
+    print(f"{mode}: crash {active}{' with power' if power else ''}{', torn' if power and torn else ''}: HTTP after {seconds:.2f} s; "
           f"{len(ledger.writes)} writes sent, {len(ledger.answered())} answered, {ledger.flushes} flushes, "
           f"{len(promised)} promised, {len(verdict.missing)} missing ({verdict.missing_bytes()} bytes)", flush=True)
     assert verdict, "\n".join(verdict.errors)

@@ -72,7 +72,7 @@ def test_both_hosts_lose_power(make_lab, tmp_path, mode):
         hosts = ["primary", "secondary"]
         rng.shuffle(hosts)
         for host in hosts:
-            lab.crash(host, power=True)
+            lab.crash(host, power=True, torn=rng.random() < 0.5)
         ledger = writing.ledger()
         for host in hosts:
             lab.start(host)
