@@ -28,6 +28,8 @@ static const struct command commands[] = {
      "Show what happened to an end, step by step."},
     {"stop", "", 0, 0, REMOTE, PREFER_ACTIVE, command_remote,
      "End protection in order: applications stopped, queues drained, both ends know."},
+    {"shutdown", "", 0, 0, REMOTE, PREFER_ACTIVE, command_shutdown,
+     "Before this machine goes down: do what each pair file says, for every end here that is active."},
     {"wait", "STATE [--timeout SECONDS]", 1, 1, OPTION_PLACE | OPTION_TIMEOUT, PREFER_ACTIVE,
      command_wait, "Wait until an end is in this state."},
     {"check", "FILE...", 1, ARGS_MAX, OPTION_JSON | OPTION_HOST, PREFER_ACTIVE, command_check,

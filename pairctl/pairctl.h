@@ -109,6 +109,7 @@ void ends_complain(const struct ends *ends, const struct options *options);
 int command_status(const struct invocation *call);  // status.c
 int command_history(const struct invocation *call); // history.c
 int command_wait(const struct invocation *call);    // wait.c
+int command_shutdown(const struct invocation *call); // remote.c: for every end of this machine
 int command_remote(const struct invocation *call);  // remote.c: all that a daemon carries out
 int command_check(const struct invocation *call);   // local.c
 int command_keygen(const struct invocation *call);  // local.c

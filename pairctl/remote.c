@@ -164,33 +164,65 @@ static void print_reply(const struct invocation *call, const struct control_repl
     (void)fflush(stdout);
 }
 
-static int perform(const struct invocation *call, const struct end *end)
+// Has the daemon begin. Returns an exit status; *ret_operation is what to watch then, 0: it is done.
+static int start(const struct invocation *call, const struct end *end, uint64_t *ret_operation)
 {
     struct control_request request;
     struct control_reply reply = {0};
     struct error err = {0};
+    *ret_operation = 0;
     if (make_request(call, end, &request) < 0)
         return EXIT_USAGE;
     if (control_call(end->socket, &request, CALL_TIMEOUT_MS, &reply, &err) < 0) {
         complain("%s", err.text);
         return EXIT_FAILED;
     }
-    int status = EXIT_DONE;
-    if (reply.code < 0) {
+    int status = reply.code < 0 ? EXIT_FAILED : EXIT_DONE;
+    if (reply.code < 0)
         complain("%s: %s", end->status.pair, reply.text);
-        status = EXIT_FAILED;
-    } else {
+    else
         print_reply(call, &reply);
-        if (reply.operation) {
-            struct watch w = {.call = call, .end = end, .id = reply.operation};
-            status = watch_operation(&w);
-        }
-    }
+    if (reply.code >= 0)
+        *ret_operation = reply.operation;
     control_reply_done(&reply);
     return status;
+}
+
+static int perform(const struct invocation *call, const struct end *end)
+{
+    uint64_t operation;
+    int status = start(call, end, &operation);
+    if (!operation)
+        return status;
+    struct watch w = {.call = call, .end = end, .id = operation};
+    return watch_operation(&w);
 }
 
 int command_remote(const struct invocation *call)
 {
     return ends_run(call, perform);
+}
+
+// All begin at once, since a shutdown does not wait for ever.
+int command_shutdown(const struct invocation *call)
+{
+    struct ends ends;
+    struct error err = {0};
+    if (ends_gather(&call->options, &ends, &err) < 0) {
+        complain("%s", err.text);
+        return EXIT_FAILED;
+    }
+    CLEANUP_FREE uint64_t *operations = calloc(MAX(ends.count, (size_t)1), sizeof(*operations));
+    bool failed = !operations || ends.count == 0;
+    if (ends.count == 0)
+        ends_complain(&ends, &call->options);
+    for (size_t i = 0; operations && i < ends.count; i++)
+        failed |= start(call, &ends.items[i], &operations[i]) != EXIT_DONE;
+    for (size_t i = 0; operations && i < ends.count; i++) {
+        struct watch w = {.call = call, .end = &ends.items[i], .id = operations[i]};
+        if (operations[i])
+            failed |= watch_operation(&w) != EXIT_DONE;
+    }
+    ends_done(&ends);
+    return failed ? EXIT_FAILED : EXIT_DONE;
 }

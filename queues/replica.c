@@ -139,7 +139,9 @@ int replica_open(const struct replica_config *config, int64_t now, struct replic
         return rc;
     }
     // Who wrote to the volumes before may not have flushed them: an active end that follows now, or a
-    // killed run. A check finds such content equal, so the first settling has to make it last.
+    // killed run. A check finds such content equal, and a crash takes it back behind what the safe queue replays: the
+    // first resync begins with a flush.
+    r->unproven = true;
     for (unsigned i = 0; i < RECORD_OBJECTS_MAX; i++)
         r->dirty[i] = config->volumes[i] != NULL;
     // What the end has no history of is not durable yet in the sense of the invariants: the first

@@ -331,8 +331,8 @@ static bool issue_data(struct replica *r, struct op *op)
     return true;
 }
 
-// Whether a mark lets the replay pass: after the end's consent, and RESYNC_END only when all before
-// it is settled.
+// Whether a mark lets the replay pass: after the end's consent, RESYNC_END only when all before it is settled, and
+// RESYNC_BEGIN when what checks may find equal will last.
 static bool mark_passes(struct replica *r, const struct record *record)
 {
     uint64_t seq = le64_get(record->seq);
@@ -344,7 +344,7 @@ static bool mark_passes(struct replica *r, const struct record *record)
         r->apply_gate_raised = r->apply_gate_open = false;
     }
     bool end = record->mark == MARK_RESYNC_END;
-    if (!r->apply_gate_raised && (!end || r->settled == seq - 1)) {
+    if (!r->apply_gate_raised && (end ? r->settled == seq - 1 : !r->unproven)) {
         r->apply_gate_raised = true;
         replica_raise(r, end ? REPLICA_GATE_RESYNC_END : REPLICA_GATE_RESYNC_BEGIN, seq,
                       le16_get(record->object), NULL);
@@ -418,6 +418,7 @@ static void flush_finish(struct replica *r)
         return;
     ENSURE(r->flush_target >= r->settled && r->flush_target <= r->applied);
     r->settled = r->flush_target;
+    r->unproven = false;
     safe_settled(r->safe, r->settled);
     r->ack_now = r->ack_now || r->full;
     r->ack_resend = r->ack_resend || r->full; // there may be room now
@@ -442,11 +443,16 @@ static void flush_done(struct block_request *request, int status)
 
 static bool flush_due(const struct replica *r)
 {
-    if (r->flushing || r->stopped || r->apply_error || r->applied == r->settled)
+    if (r->flushing || r->stopped || r->apply_error)
+        return false;
+    bool gate = r->apply_gate == r->applied + 1 && !r->apply_gate_raised; // RESYNC_END and the first RESYNC_BEGIN wait
+    if (gate && r->unproven)
+        return true;
+    if (r->applied == r->settled)
         return false;
     if (r->settle_done && r->applied >= r->settle_target && r->settled < r->settle_target)
         return true;
-    if (r->apply_gate == r->applied + 1 && !r->apply_gate_raised) // RESYNC_END waits for it
+    if (gate)
         return true;
     if (r->finishing || r->restarting) // once, when there is nothing more to apply
         return r->op_count == 0;

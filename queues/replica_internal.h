@@ -96,6 +96,7 @@ struct replica {
 
     // Settling.
     bool dirty[RECORD_OBJECTS_MAX]; // volumes written since their last flush
+    bool unproven; // not flushed since the opening: others may have written before it
     struct block_request flushes[RECORD_OBJECTS_MAX];
     unsigned flushing;
     int flush_status;

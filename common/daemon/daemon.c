@@ -247,6 +247,7 @@ static const struct {
 } commands[] = {
     {"switch", COMMAND_SWITCH}, {"takeover", COMMAND_TAKEOVER}, {"pause", COMMAND_PAUSE},
     {"resume", COMMAND_RESUME}, {"resync", COMMAND_RESYNC},     {"stop", COMMAND_STOP},
+    {"shutdown", COMMAND_SHUTDOWN},
 };
 
 // `--force` alone overrides whatever stands; `--force=NAME,...` these vetoes. Returns 0, or the length of a name that is

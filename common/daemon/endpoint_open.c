@@ -306,6 +306,7 @@ static int open_end(struct endpoint *ep)
         .has_waypoint = ep->waypoints != NULL,
         .alone_when_slow = ep->pair->slow == PAIR_SLOW_ALONE,
         .stops_on_split = stops_on_split(ep),
+        .shutdown_stops = ep->pair->shutdown == PAIR_SHUTDOWN_STOP,
         .volumes = (unsigned)ep->pair->volume_count,
         .names = ep->volume_names,
         .run = ep->run,

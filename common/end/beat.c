@@ -50,6 +50,8 @@ static uint16_t own_flags(const struct end *e)
         flags |= FRAME_PAUSED;
     if (e->st.role == ROLE_ACTIVE)
         flags |= FRAME_SERVED;
+    if (e->state == END_STOPPED)
+        flags |= FRAME_STOPPED;
     if (grant_relied(e))
         flags |= FRAME_PAIRED;
     return flags;

@@ -40,7 +40,7 @@ static struct answer do_switch(struct end *e)
     if (e->relation != REL_PAIRED)
         return refuse("not paired yet: the peer is still catching up");
     struct answer a = begun(e, "switch", "stopping applications");
-    hand_begin(e, false);
+    hand_begin(e, false, false);
     return a;
 }
 
@@ -209,7 +209,30 @@ static struct answer do_stop(struct end *e)
     if (e->relation == REL_GOING_ALONE && e->alone_stage != ALONE_WAIT)
         return refuse("this end is just going alone: try again");
     struct answer a = begun(e, "stop", "stopping applications");
-    hand_begin(e, true);
+    hand_begin(e, true, false);
+    return a;
+}
+
+// Whatever serves here is handed over or, where that cannot be, ended in order.
+static struct answer do_shutdown(struct end *e)
+{
+    if (e->state == END_TAKING_OVER)
+        return refuse("this end is just becoming active: try again");
+    if (e->state == END_HANDING_OVER) {
+        e->hand.shutdown |= !e->hand.stop; // from here on nothing leads back
+        return begun(e, "shutdown", "a switchover or stop is under way already");
+    }
+    if (e->state != END_ACTIVE) {
+        struct answer a = begun(e, "shutdown", "nothing is to be done: this end is not active");
+        e->operation.result = STEP_DONE;
+        return a;
+    }
+    if (e->relation == REL_GOING_ALONE && e->alone_stage != ALONE_WAIT)
+        return refuse("this end is just going alone: try again");
+    bool may_switch = peer_heard(e) && session_streaming(e) && !e->st.pending && e->relation == REL_PAIRED &&
+                      !(e->peer.flags & FRAME_FAILED);
+    struct answer a = begun(e, "shutdown", "stopping applications");
+    hand_begin(e, e->config.shutdown_stops || !may_switch, true);
     return a;
 }
 
@@ -228,6 +251,8 @@ static struct answer execute(struct end *e, enum end_command command, unsigned f
         return do_resync(e);
     case COMMAND_STOP:
         return do_stop(e);
+    case COMMAND_SHUTDOWN:
+        return do_shutdown(e);
     }
     return refuse("no such command");
 }
@@ -243,18 +268,19 @@ static void reply(struct end *e, uint64_t id, int status, const char *text)
 // Whether the other end is the one that can do it.
 static bool belongs_to_peer(const struct end *e, enum end_command command, unsigned flags)
 {
-    if (!peer_heard(e) || command == COMMAND_TAKEOVER)
+    if (!peer_heard(e) || command == COMMAND_TAKEOVER || command == COMMAND_SHUTDOWN)
         return false;
     bool passive = e->state == END_PASSIVE || e->state == END_WAITING;
     bool peer_active = e->peer.flags & FRAME_ACTIVE;
     if (flags & COMMAND_REPLAY)
         return !passive;
-    return passive && peer_active;
+    bool peer_stopped = command == COMMAND_RESUME && (e->peer.flags & FRAME_STOPPED);
+    return passive && (peer_active || peer_stopped);
 }
 
 static const char *command_name(unsigned command)
 {
-    static const char *const names[] = {"switch", "takeover", "pause", "resume", "resync", "stop"};
+    static const char *const names[] = {"switch", "takeover", "pause", "resume", "resync", "stop", "shutdown"};
     return command < ARRAY_LEN(names) ? names[command] : "?";
 }
 

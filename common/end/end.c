@@ -15,7 +15,7 @@
 //   TAKING_OVER --> ACTIVE
 //      ^                          ^  ^ \---(HANDOVER)------------------------------------^    | |
 //      |  ^ |                          |  +-- PROBING (a veto, or heard again) | failed   |  |  |
-//      +---- TAKING_OVER (failed) +----------------------------------------------------------+ |  |
+//      |                          +----------------------------------------------------------+ |  |
 //      |
 //   ACTIVE --(switch)--> HANDING_OVER --(durable)--> HANDED_OVER --(met: peer leads)--> PASSIVE |
 //   |  | ACTIVE --(cut off, or the guard)--> SUSPENDED --(safe
@@ -26,18 +26,15 @@ static const struct {
 } transitions[] = {
     {END_WAITING, END_PASSIVE},
     {END_WAITING, END_TAKING_OVER},
-    {END_WAITING, END_ACTIVE}, // a restart before the guard's deadline goes on
     {END_WAITING, END_SPLIT},
-    {END_WAITING, END_SUSPENDED},
+    {END_WAITING, END_STOPPED}, // a start after a stop
     {END_PASSIVE, END_PROBING},
     {END_PASSIVE, END_TAKING_OVER},
-    {END_PASSIVE, END_WAITING},
     {END_PASSIVE, END_SPLIT},
     {END_PROBING, END_PASSIVE},
     {END_PROBING, END_TAKING_OVER},
     {END_TAKING_OVER, END_ACTIVE},
     {END_TAKING_OVER, END_PASSIVE},
-    {END_TAKING_OVER, END_WAITING},
     {END_TAKING_OVER, END_SUSPENDED}, // a restart that goes on, and the guard acts
     {END_ACTIVE, END_SUSPENDED},
     {END_ACTIVE, END_HANDING_OVER},
@@ -56,7 +53,6 @@ static const struct {
     {END_HANDED_OVER, END_SPLIT},
     {END_STOPPED, END_WAITING},
     {END_SPLIT, END_TAKING_OVER},
-    {END_SPLIT, END_WAITING},
 };
 
 const char *end_state_name(enum end_role_state state)
@@ -391,13 +387,13 @@ static void take_event(struct end *e, const struct end_event *ev)
         if (e->state == END_ACTIVE && !e->store_failed) {
             e->store_failed = true;
             end_note(e, "the store of this end failed: %s", ev->failed.text);
-            hand_begin(e, false);
+            hand_begin(e, false, false);
         }
         break;
     case EV_APP_FAILED:
         if (e->state == END_ACTIVE) {
             end_note(e, "an application failed for good: %s", ev->failed.text);
-            hand_begin(e, false);
+            hand_begin(e, false, false);
         }
         break;
     case EV_PEER_GONE:
@@ -429,9 +425,8 @@ static void take_start(struct end *e, const struct end_event *ev)
         e->st = *s->state;
     if (e->st.intent == INTENT_TAKEOVER)
         e->st.intent = INTENT_NONE; // its epoch was not opened: void
-    // What the operator has stopped asks its peer before it serves again, even in the same boot.
+    // What the operator has stopped stays so until he resumes it, even in the same boot.
     bool stopped = e->st.stopped;
-    e->st.stopped = false;
     e->state_since_ns = e->now;
     bool was_active = e->st.role == ROLE_ACTIVE && e->st.intent == INTENT_NONE;
     int64_t lease = s->echo_sent_ns + e->config.timeout_ns - e->config.margin_ns;
@@ -447,13 +442,15 @@ static void take_start(struct end *e, const struct end_event *ev)
         return;
     }
     e->frozen = was_active && s->same_boot && s->guard_acted;
-    e->strict_hand = was_active && !e->st.alone && !s->same_boot && e->config.mode == END_STRICT;
+    e->strict_hand = was_active && !e->st.alone && !e->st.clean && !s->same_boot && e->config.mode == END_STRICT;
     end_address(e, false);
     if (!e->frozen)
         end_act(e, ACT_DESTROY);
     if (s->replica_failed)
         e->replica = REPLICA_DEAD;
-    end_note(e, "started %s", was_active ? "passive: was active, waits for its peer" : "passive");
+    end_note(e, "started %s", was_active && !stopped ? "passive: was active, waits for its peer" : "passive");
+    if (stopped)
+        end_go(e, END_STOPPED, "stopped by the operator before this start");
 }
 
 // ---- rules ----

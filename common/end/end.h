@@ -40,6 +40,7 @@ struct end_config {
     bool automatic;      // takeover policy: by itself, or only when told
     bool has_waypoint;
     bool alone_when_slow; // policy `slow`: go alone rather than hold the writers back
+    bool shutdown_stops;  // policy `shutdown`: stop, rather than switch over
     bool stops_on_split;  // policy `split`: of two ends that both serve, this one stops
     unsigned volumes;     // at most RECORD_OBJECTS_MAX
     uint64_t run;         // random, new for each run of this end
@@ -169,6 +170,7 @@ enum end_command {
     COMMAND_RESUME,
     COMMAND_RESYNC,
     COMMAND_STOP,
+    COMMAND_SHUTDOWN, // the host is to be shut down: this end is ended in order, by the pair's policy
 };
 #define COMMAND_FORCE        0x1 // takeover: overrides every veto but a mid-resync
 #define COMMAND_INCONSISTENT 0x2 // takeover: also of a replica in mid-resync, which holds no grant

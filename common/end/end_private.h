@@ -145,6 +145,8 @@ enum hand_stage { HAND_APPS, HAND_CLOSE, HAND_DRAIN, HAND_SAVE, HAND_BACK_OPEN, 
 struct hand {
     enum hand_stage stage;
     bool stop;    // `pairctl stop`: the same way down without a successor
+    bool shutdown; // because the host ends: nothing leads back, and the next start may go on
+    bool undrained; // shutdown: the peer does not take what is left
     uint64_t seq; // the last one
     uint64_t ticket;
     bool drained;
@@ -337,7 +339,7 @@ bool waiting_rules(struct end *e);
 bool end_promotable(const struct end *e);
 
 // handover.c
-void hand_begin(struct end *e, bool stop);
+void hand_begin(struct end *e, bool stop, bool shutdown);
 bool hand_rules(struct end *e);
 bool handed_rules(struct end *e);
 void hand_frame(struct end *e, const struct frame *f);

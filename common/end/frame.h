@@ -43,6 +43,7 @@ enum frame_answer { ANSWER_NONE, ANSWER_NO, ANSWER_YES };
 #define FRAME_PAUSED        0x0040
 #define FRAME_LAGGING       0x0080
 #define FRAME_PAIRED        0x0200 // active: the receiver has what the mode promises, nothing is acknowledged alone
+#define FRAME_STOPPED       0x0400 // ended in order by the operator, until he resumes it
 #define FRAME_SERVED        0x0100 // its durable role is active: it serves, or was the last of the two that did
 
 struct frame_beat {

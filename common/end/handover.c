@@ -18,14 +18,14 @@ static void hand_stage(struct end *e, enum hand_stage stage, const char *done)
     e->hand.step_ns = e->now;
 }
 
-void hand_begin(struct end *e, bool stop)
+void hand_begin(struct end *e, bool stop, bool shutdown)
 {
     ENSURE(e->state == END_ACTIVE);
     if (!stop && (e->relation != REL_PAIRED || e->st.pending || !session_streaming(e))) {
         end_note(e, "no switchover: not synchronized with the peer");
         return;
     }
-    e->hand = (struct hand){.stop = stop, .began_ns = e->now, .step_ns = e->now};
+    e->hand = (struct hand){.stop = stop, .shutdown = shutdown, .began_ns = e->now, .step_ns = e->now};
     end_go(e, END_HANDING_OVER, "%s", stop ? "stop" : "switchover");
     end_apps(e, false);
 }
@@ -33,6 +33,12 @@ void hand_begin(struct end *e, bool stop)
 static void hand_abort(struct end *e, const char *why)
 {
     end_note(e, "%s given up: %s", e->hand.stop ? "stop" : "switchover", why);
+    if (e->hand.shutdown) {
+        // This host ends: what cannot be handed over is stopped, and what the peer does not take it gets later.
+        e->hand.undrained = e->hand.stop || !session_streaming(e);
+        e->hand.stop = true;
+        return;
+    }
     if (e->operation.result == STEP_PENDING)
         end_operation(e, e->operation.name, STEP_FAILED, "given up, serves as before: %s", why);
     e->hand.stage = e->exports == EXPORTS_OPEN ? HAND_BACK_APPS : HAND_BACK_OPEN;
@@ -47,7 +53,7 @@ static bool peer_lost(const struct end *e)
 
 static bool drained(struct end *e)
 {
-    if (e->hand.stop && !session_streaming(e))
+    if (e->hand.stop && (e->hand.undrained || !session_streaming(e)))
         return true; // nobody to drain to
     return e->hand.drained && e->data.durable >= e->hand.seq;
 }
@@ -74,9 +80,10 @@ static void handed(struct end *e)
 {
     end_address(e, false);
     if (e->hand.stop) {
-        end_go(e, END_STOPPED, "stopped by the operator");
-        end_operation(e, "stop", STEP_DONE,
-                      "protection has ended in order; start again with resume");
+        end_go(e, END_STOPPED, e->hand.shutdown ? "stopped for a shutdown of this machine" : "stopped by the operator");
+        end_operation(e, e->hand.shutdown ? "shutdown" : "stop", STEP_DONE,
+                      e->hand.shutdown ? "protection has ended in order; the next start goes on"
+                                       : "protection has ended in order; start again with resume");
         session_end(e, "stopped");
         return;
     }
@@ -124,7 +131,7 @@ bool hand_rules(struct end *e)
         e->st.position = h->seq;
         e->st.clean = e->exports_status >= 0;
         if (h->stop)
-            e->st.stopped = true;
+            e->st.stopped = !h->shutdown;
         else
             e->st.intent = INTENT_HANDED_OVER;
         h->ticket = end_save(e);

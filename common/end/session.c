@@ -48,6 +48,7 @@ static uint64_t own_position(const struct end *e)
 void session_facts(const struct end *e, struct frame_meet *m)
 {
     bool serving = e->state == END_ACTIVE || e->state == END_SUSPENDED;
+    bool clean = e->st.role == ROLE_ACTIVE && e->st.clean && !serving;
     *m = (struct frame_meet){
         .unreadable = e->unreadable,
         .was_active = e->st.role == ROLE_ACTIVE,
@@ -57,7 +58,9 @@ void session_facts(const struct end *e, struct frame_meet *m)
         .stopped = e->state == END_STOPPED,
         .hands_role = e->strict_hand && !serving,
         .promotable = end_promotable(e),
-        .held_from = serving ? e->data.held_from : 0,
+        .held_from = serving       ? e->data.held_from
+                     : clean ? e->st.position + 1 // its next epoch begins there
+                             : 0,
         .position = own_position(e),
         .inconsistent = e->st.inconsistent,
         .pending = e->st.pending,

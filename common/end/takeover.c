@@ -149,13 +149,15 @@ static bool take_epoch(struct end *e)
         take_fail(e, broken);
         return true;
     }
+    bool clean = e->st.clean && !t->replay; // the new epoch goes on exactly where this end was
     // Role, `alone` and the epoch are one save: whoever reads it back is alone in this epoch.
     e->st.role = ROLE_ACTIVE;
     e->st.intent = INTENT_NONE;
     e->st.alone = true;
     e->st.clean = false;
     e->st.inconsistent = 0;
-    e->st.pending = end_all_volumes(e);
+    if (!clean)
+        e->st.pending = end_all_volumes(e);
     e->st.bound = t->first + BOUND_AHEAD;
     // A peer whose position is on the line is resumed or resynced as the next meeting finds; what a
     // switchover hands over is equal on both ends.

@@ -41,6 +41,8 @@ static const char *active_why(const struct end *e, char *buffer, size_t size)
 
 static const char *passive_why(const struct end *e, char *buffer, size_t size)
 {
+    if (peer_heard(e) && (e->peer.flags & FRAME_STOPPED))
+        return "the other end was stopped by the operator: waits until it is resumed";
     if (e->replica == REPLICA_DEAD) {
         (void)snprintf(buffer, size, "the replica cannot go on: %s", e->replica_why);
         return buffer;
@@ -70,6 +72,8 @@ static const char *waiting_why(const struct end *e, char *buffer, size_t size)
 {
     if (e->unreadable)
         return "the state of this end is damaged: waits for the operator";
+    if (peer_heard(e) && (e->peer.flags & FRAME_STOPPED))
+        return "the other end was stopped by the operator: waits until it is resumed";
     if (peer_heard(e) && e->session.number)
         return meet_row_text(e->session.meeting.row);
     if (peer_heard(e))
@@ -107,7 +111,8 @@ const char *why_text(const struct end *e, char *buffer, size_t size)
     case END_SPLIT:
         return meet_row_text(MEET_SPLIT);
     case END_STOPPED:
-        return "stopped by the operator";
+        return e->st.stopped ? "stopped by the operator: waits for pairctl resume"
+                             : "stopped for a shutdown of this machine: the next start, or pairctl resume, goes on";
     case END_STATE_COUNT:
         break;
     }

@@ -110,7 +110,7 @@ def test_takeover_by_force_leads_to_a_split_that_is_said(lab_of_its_own):
     done = json.loads(lab.pairctl("secondary", "takeover", "--force=grant", "--json").stdout)
     assert [(veto["name"], veto["overridden"]) for veto in done["vetoes"]] == [("grant", True)]
     assert done["state"] == "done" and done["override"] == "" and done["loss"]["more"] is True
-    assert [text for text in texts(lab, "secondary") if text.endswith("who overrides: grant")]
+    assert [event for event in lab.events("secondary") if event["text"].endswith("who overrides: grant")]
     assert lab.status("secondary")["role"] == "active"
     lab.wait_active("secondary")
     lab.wait_answered("secondary")
@@ -139,7 +139,7 @@ def test_takeover_by_hand_needs_no_force(make_lab, tmp_path):
     assert lab.status("secondary")["role"] == "passive"
     assert "heard last" in lab.pairctl("secondary", "takeover").stdout
     assert lab.role("secondary") == "active"
-    answered_by(lab, "secondary")
+    lab.wait_answered("secondary")
     verify(lab, "secondary", 0x43)
 
 
@@ -191,6 +191,12 @@ def test_wait_says_when_and_when_not(lab):
     assert lab.pairctl("primary", "-p", "nobody", "status", check=False).returncode == 1
 
 
+def restart(lab, host):
+    run = lab.status(host)["run"]
+    lab.exec(host, "pkill", "-TERM", "-x", host + "d")
+    lab.wait_for(host, "another run", run=lambda now: now != run)
+
+
 def test_stop_and_resume(lab):
     write(lab, "primary", 0x71)
     for where in ("primary", "secondary"):
@@ -204,10 +210,47 @@ def test_stop_and_resume(lab):
         assert lab.status("secondary")["role"] == "passive"
         assert lab.exec("client", "curl", "-s", "-m", "1", f"http://{PUBLIC_ADDRESS}/", check=False).returncode != 0
         assert refused(lab, "primary", "switch")
-        lab.pairctl("primary", "resume")
+        restart(lab, "primary")
+        restart(lab, "secondary")
+        lab.wait_for("primary", "stopped as before", state="stopped")
+        told = lab.wait_for("secondary", "told that it is stopped", why=lambda why: "stopped" in why)
+        assert told["role"] == "passive"
+        lab.pairctl(where, "resume")
         lab.wait_promotable("primary")
         lab.wait_answered("primary")
         verify(lab, "primary", 0x71)
+        since = [event["text"] for event in lab.events("primary")]
+        since = since[max(number for number, text in enumerate(since) if "resumed by the operator" in text):]
+        assert not [text for text in since if "resync" in text], since
+    lab.same_content()
+
+
+def test_shutdown_hands_over(lab):
+    write(lab, "primary", 0x72)
+    assert "not active" in lab.pairctl("secondary", "shutdown").stdout
+    lab.pairctl("primary", "shutdown", "--timeout", "30")
+    assert lab.role("secondary") == "active"
+    lab.wait_for("primary", "passive", role="passive")
+    lab.wait_answered("secondary")
+    verify(lab, "secondary", 0x72)
+
+
+def test_shutdown_stops_and_the_next_start_goes_on(make_lab, tmp_path):
+    lab = make_lab(config=write_pair(tmp_path / "lab.json", shutdown="stop"))
+    lab.wait_promotable("primary")
+    write(lab, "primary", 0x73)
+    lab.pairctl("primary", "shutdown", "--timeout", "30")
+    stopped = lab.status("primary")
+    assert (stopped["state"], stopped["public_address"]["enabled"]) == ("stopped", False)
+    lab.crash("primary")
+    lab.wait_for("secondary", "without peer", peer=lambda peer: not peer["connected"])
+    lab.start("primary")
+    lab.wait_promotable("primary")
+    lab.wait_answered("primary")
+    verify(lab, "primary", 0x73)
+    said = [event["text"] for event in lab.events("primary")]
+    said = said[max(number for number, text in enumerate(said) if text.startswith("started")):]
+    assert not [text for text in said if "resync" in text], said
     lab.same_content()
 
 

@@ -167,14 +167,14 @@ static void operate(struct host *h)
         {COMMAND_SWITCH, 0},   {COMMAND_SWITCH, 0}, {COMMAND_SWITCH, 0},
         {COMMAND_SWITCH, 0},   {COMMAND_PAUSE, 0},  {COMMAND_PAUSE, COMMAND_REPLAY},
         {COMMAND_RESUME, 0},   {COMMAND_RESUME, 0}, {COMMAND_RESYNC, 0},
-        {COMMAND_TAKEOVER, 0}, {COMMAND_STOP, 0},
+        {COMMAND_TAKEOVER, 0}, {COMMAND_STOP, 0},   {COMMAND_SHUTDOWN, 0},
     };
     struct end_event ev = {.type = EV_COMMAND};
     size_t i = rnd(h->sim, ARRAY_LEN(commands));
     ev.command.command = commands[i].command;
     ev.command.flags = commands[i].flags;
     ev.command.id = 1;
-    static const char *const names[] = {"switch", "takeover", "pause", "resume", "resync", "stop"};
+    static const char *const names[] = {"switch", "takeover", "pause", "resume", "resync", "stop", "shutdown"};
     trace(h->sim, h, "operator: %s", names[ev.command.command]);
     report_event(h, &ev);
 }

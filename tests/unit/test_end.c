@@ -37,7 +37,7 @@ struct host {
     bool exited;
     bool hold_saves;
     bool hold_opens, fail_opens, hold_handover;
-    unsigned opens, follow_asked;
+    unsigned opens, follow_asked, resyncs;
     bool fail_follows, resync_silent, hold_apps, short_finish, hold_probes;
     bool overflow_when_met; // the peer's queue lets go of this end just before it hears this one's agreement
     uint64_t streams, follows; // session
@@ -186,6 +186,7 @@ static void act(struct host *h, const struct end_action *a)
         ev.replica.short_of_confirmed = h->short_finish;
         break;
     case ACT_RESYNC:
+        h->resyncs += a->objects != 0;
         if (h->resync_silent)
             return;
         for (unsigned i = 0; i < 2; i++) {
@@ -730,6 +731,70 @@ static void restart_without_a_waypoint_keeps_the_lease(void **state)
 }
 
 // After `stop` the peer may have been told to take over: the stopped end asks it, also in the same boot.
+// The daemon of host i ends, and its machine lives on.
+static void end_daemon(struct world *w, int i)
+{
+    struct host *h = &w->host[i];
+    h->end = end_free(h->end);
+    h->up = false;
+    h->head = h->tail;
+    h->streams = h->follows = 0;
+}
+
+static void stopped_end_stays_stopped_until_it_is_resumed(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    command(w, 0, COMMAND_STOP, 0);
+    run(w, 3 * NS_PER_S);
+    for (int i = 0; i < 2; i++)
+        end_daemon(w, i);
+    boot(w, 0, (struct end_start){.same_boot = true, .queue_found = true,
+                                  .queue_numbered = w->host[0].data.numbered});
+    boot(w, 1, (struct end_start){.same_boot = true});
+    run(w, 5 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_STOPPED);
+    assert_false(w->host[0].address || w->host[0].apps);
+    assert_non_null(strstr(view(w, 1).why, "stopped"));
+    crash(w, 0); // another boot
+    boot(w, 0, (struct end_start){0});
+    run(w, 5 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_STOPPED);
+    // From the other machine.
+    command(w, 1, COMMAND_RESUME, 0);
+    assert_int_equal(w->host[1].reply_status, 0);
+    run(w, 5 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+    assert_true(view(w, 1).promotable);
+}
+
+// Both ends are equal behind a stop: nothing is compared, however it is started again.
+static void resume_after_a_stop_needs_no_resync(void **state)
+{
+    for (int restarted = 0; restarted < 2; restarted++) {
+        teardown(state);
+        setup(state);
+        struct world *w = *state;
+        start_pair(w);
+        w->host[0].data.numbered += 5;
+        run(w, NS_PER_S);
+        unsigned resyncs = w->host[0].resyncs;
+        command(w, 0, COMMAND_STOP, 0);
+        run(w, 3 * NS_PER_S);
+        if (restarted) {
+            crash(w, 0);
+            boot(w, 0, (struct end_start){0});
+            run(w, NS_PER_S);
+        }
+        command(w, 0, COMMAND_RESUME, 0);
+        run(w, 5 * NS_PER_S);
+        assert_int_equal(view(w, 0).state, END_ACTIVE);
+        assert_int_equal(view(w, 0).met, MEET_RESUME);
+        assert_true(view(w, 1).promotable);
+        assert_int_equal(w->host[0].resyncs, resyncs);
+    }
+}
+
 static void stopped_end_does_not_go_on_by_itself(void **state)
 {
     struct world *w = *state;
@@ -737,9 +802,7 @@ static void stopped_end_does_not_go_on_by_itself(void **state)
     command(w, 0, COMMAND_STOP, 0);
     run(w, 3 * NS_PER_S);
     struct host *h = &w->host[0];
-    h->end = end_free(h->end);
-    h->up = false;
-    h->head = h->tail;
+    end_daemon(w, 0);
     run(w, 3 * NS_PER_S);
     command(w, 1, COMMAND_TAKEOVER, COMMAND_FORCE);
     run(w, 2 * NS_PER_S);
@@ -747,8 +810,93 @@ static void stopped_end_does_not_go_on_by_itself(void **state)
     boot(w, 0, (struct end_start){.same_boot = true, .queue_found = true,
                                   .queue_numbered = h->data.numbered});
     run(w, 5 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_STOPPED);
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+    // Resumed it sees what has happened.
+    command(w, 0, COMMAND_RESUME, 0);
+    run(w, 5 * NS_PER_S);
     assert_int_equal(view(w, 0).state, END_PASSIVE);
     assert_int_equal(view(w, 1).state, END_ACTIVE);
+    assert_true(view(w, 0).promotable);
+}
+
+static void shutdown_hands_over(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    command(w, 1, COMMAND_SHUTDOWN, 0); // not active: nothing is to be done
+    assert_int_equal(w->host[1].reply_status, 0);
+    assert_int_equal(view(w, 1).operation_result, STEP_DONE);
+    command(w, 0, COMMAND_SHUTDOWN, 0);
+    run(w, 5 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_PASSIVE);
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+    assert_int_equal(view(w, 0).operation_result, STEP_DONE);
+}
+
+static void shutdown_stops_and_the_next_start_goes_on(void **state)
+{
+    struct world *w = *state;
+    w->config.shutdown_stops = true;
+    start_pair(w);
+    unsigned resyncs = w->host[0].resyncs;
+    command(w, 0, COMMAND_SHUTDOWN, 0);
+    run(w, NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_STOPPED);
+    assert_false(w->host[0].address || w->host[0].apps || w->host[0].exports);
+    assert_int_equal(view(w, 0).operation_result, STEP_DONE);
+    crash(w, 0);
+    run(w, 20 * NS_PER_S);
+    assert_int_equal(view(w, 1).state, END_PASSIVE); // it was ended in order
+    boot(w, 0, (struct end_start){0});
+    run(w, 5 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+    assert_true(view(w, 1).promotable);
+    assert_int_equal(w->host[0].resyncs, resyncs);
+}
+
+// Nobody to hand over to, or the one there is lost on the way: ended in order all the same.
+static void shutdown_without_a_peer_stops(void **state)
+{
+    for (int late = 0; late < 2; late++) {
+        teardown(state);
+        setup(state);
+        struct world *w = *state;
+        start_pair(w);
+        w->host[0].hold_apps = late;
+        if (!late) {
+            crash(w, 1);
+            run(w, 6 * NS_PER_S);
+        }
+        command(w, 0, COMMAND_SHUTDOWN, 0);
+        run(w, 100 * NS_PER_MS);
+        if (late) {
+            crash(w, 1);
+            run(w, 3 * NS_PER_S);
+            push(&w->host[0], &(struct end_event){.type = EV_APPS});
+        }
+        run(w, 3 * NS_PER_S);
+        assert_int_equal(view(w, 0).state, END_STOPPED);
+        assert_false(w->host[0].exports);
+    }
+}
+
+// The old active end yields in one meeting.
+static void suspended_end_that_yields_meets_once(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    w->cut[0] = w->cut[1] = true;
+    w->waypoint[0] = false;
+    run(w, 6 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_SUSPENDED);
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+    uint64_t session = view(w, 1).epoch.number ? w->host[1].disk.session : 0;
+    w->cut[0] = w->cut[1] = false;
+    run(w, 5 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_PASSIVE);
+    assert_true(view(w, 0).promotable);
+    assert_int_equal(view(w, 0).session, session + 1);
 }
 
 // A gate that holds `durable` and one that holds `applied` may wait at the same time.
@@ -1567,6 +1715,12 @@ int main(void)
         T(switchover_to_a_peer_whose_replay_is_paused_is_given_up),
         T(gates_of_replicas_that_were_closed_do_not_pile_up),
         T(overflow_while_a_meeting_is_proposed_voids_the_proposal),
+        T(stopped_end_stays_stopped_until_it_is_resumed),
+        T(resume_after_a_stop_needs_no_resync),
+        T(shutdown_hands_over),
+        T(shutdown_stops_and_the_next_start_goes_on),
+        T(shutdown_without_a_peer_stops),
+        T(suspended_end_that_yields_meets_once),
         T(every_veto_is_named_and_overridden_by_its_name),
         T(force_overrides_what_stands_and_says_what),
         T(age_of_a_takeover_counts_what_was_told),

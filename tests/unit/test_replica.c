@@ -650,6 +650,29 @@ static void a_resync_waits_for_its_marks(void **state)
     world_free(w);
 }
 
+// A check must not find equal what a power loss takes back: who wrote it before need not have flushed it, and the safe
+// queue does not hold it.
+static void a_resync_begins_with_a_flush(void **state)
+{
+    struct world *w = world_started(1);
+    unsigned flushes = fake_volume_flushes(w->blocks[0]);
+
+    line_mark(w, 1, MARK_RESYNC_BEGIN);
+    fake_volume_fail(w->blocks[0], 1U << BLOCK_FLUSH, -EIO);
+    send(w, 1, 1, 1);
+    settle_down(w, NS_PER_S);
+    assert_int_equal(events_of(w, REPLICA_GATE_RESYNC_BEGIN), 0);
+    assert_int_equal(stats_of(w).failure, -EIO);
+    fake_volume_fail(w->blocks[0], 0, 0);
+    crash(w, true);
+    replica_session(w->r, SESSION + 1, w->now);
+    settle_down(w, NS_PER_S);
+    assert_true(fake_volume_flushes(w->blocks[0]) > flushes);
+    assert_int_equal(events_of(w, REPLICA_GATE_RESYNC_BEGIN), 1);
+    assert_int_equal(stats_of(w).applied, 1);
+    world_free(w);
+}
+
 static void a_check_is_answered_at_its_place(void **state)
 {
     struct world *w = world_started(1);
@@ -1127,6 +1150,7 @@ int main(void)
         cmocka_unit_test(many_are_under_way_and_overlapping_ones_are_not),
         cmocka_unit_test(an_epoch_waits_for_the_history),
         cmocka_unit_test(a_resync_waits_for_its_marks),
+        cmocka_unit_test(a_resync_begins_with_a_flush),
         cmocka_unit_test(a_check_is_answered_at_its_place),
         cmocka_unit_test(a_write_error_stops_the_replay),
         cmocka_unit_test(a_flush_error_is_final),
