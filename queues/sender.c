@@ -93,13 +93,13 @@ void sender_start(struct sender *s, uint64_t session, uint64_t from, int64_t now
 {
     ENSURE(unsafe_attached(s->unsafe, s->reader));
     ENSURE(from >= unsafe_released(s->unsafe, s->reader));
-    ENSURE(from <= unsafe_numbered(s->unsafe));
+    ENSURE(from <= unsafe_last(s->unsafe, s->reader));
     unsafe_release(s->unsafe, s->reader, from);
     s->running = true;
     s->failed = s->full = s->message_out = false;
     s->session = session;
     s->sent = from;
-    s->before = unsafe_numbered(s->unsafe);
+    s->before = unsafe_last(s->unsafe, s->reader);
     s->at = (struct positions){.received = from, .durable = from};
     s->barrier_number = s->barrier_done = s->barrier_covers = 0;
     s->progress_at = now_ns;
@@ -126,7 +126,7 @@ bool sender_running(const struct sender *s)
 
 uint64_t sender_barrier(struct sender *s)
 {
-    uint64_t numbered = unsafe_numbered(s->unsafe);
+    uint64_t numbered = unsafe_last(s->unsafe, s->reader);
     // One that is on its way and has everything in front of it will do.
     if (!s->barrier_wanted && s->barrier_number > s->barrier_done && s->barrier_covers >= numbered)
         return s->barrier_number;
@@ -167,13 +167,21 @@ static void go_back(struct sender *s, int64_t now_ns)
 // Counts on over what was numbered since, up to a full batch: each record is looked at once.
 static bool count_full(struct sender *s, uint64_t numbered)
 {
-    uint64_t most = s->cursor + MIN(SENDER_RECORDS_MAX, unsafe_table_run(s->unsafe, s->cursor));
+    uint64_t most = s->cursor;
+    if (s->cursor <= numbered)
+        most += MIN(SENDER_RECORDS_MAX, unsafe_table_run(s->unsafe, s->cursor));
+    // What was counted may have been spilled since: then it lies in other pieces.
+    if (s->counted_to > most) {
+        s->counted_to = s->cursor;
+        s->counted_bytes = 0;
+    }
     while (s->counted_to <= numbered && s->counted_to < most &&
            s->counted_bytes < BATCH_BYTES_TARGET) {
         s->counted_bytes += le32_get(unsafe_record(s->unsafe, s->counted_to)->payload);
         s->counted_to++;
     }
-    return s->counted_bytes >= BATCH_BYTES_TARGET || s->counted_to == most;
+    return s->counted_bytes >= BATCH_BYTES_TARGET ||
+           (s->counted_to == most && s->counted_to > s->cursor);
 }
 
 // Whether a batch of what was counted goes now; sets the deadline if not.
@@ -184,7 +192,8 @@ static bool is_due(struct sender *s, uint64_t numbered, int64_t now_ns)
         s->deadline = s->progress_at + s->config.silence_ns;
         return false;
     }
-    if (full || s->barrier_wanted)
+    bool awaited = s->counted_to == s->cursor && s->cursor <= numbered; // it is being read back
+    if (!awaited && (full || s->barrier_wanted))
         return true;
     if (s->counted_to > s->cursor) {
         s->waiting_since = MIN(s->waiting_since, now_ns);
@@ -200,7 +209,7 @@ static bool is_due(struct sender *s, uint64_t numbered, int64_t now_ns)
 static void build(struct sender *s, struct sender_message *message)
 {
     uint32_t count = (uint32_t)(s->counted_to - s->cursor);
-    const struct record *records = unsafe_record(s->unsafe, s->cursor);
+    const struct record *records = count > 0 ? unsafe_record(s->unsafe, s->cursor) : NULL;
     bool barrier = s->barrier_wanted && s->counted_to > s->barrier_seq;
     ENSURE(count > 0 || barrier);
     s->batch = (struct batch){
@@ -243,7 +252,7 @@ bool sender_next(struct sender *s, int64_t now_ns, struct sender_message *ret_me
         go_back(s, now_ns);
     if (untold(s) && now_ns >= s->progress_at + s->config.silence_ns)
         (void)sender_barrier(s); // its answer says everything
-    if (!is_due(s, unsafe_numbered(s->unsafe), now_ns))
+    if (!is_due(s, unsafe_last(s->unsafe, s->reader), now_ns))
         return false;
     build(s, ret_message);
     s->message_out = true;

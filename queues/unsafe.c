@@ -7,20 +7,22 @@
 //
 // Invariants:
 //   1. tail <= every chunk < head, head - tail <= ring_bytes: no byte is in two chunks;
-//   2. a chunk is free once it was dropped, or the record that it belongs to is released by every
-//      attached reader; tail passes free chunks only;
-//   3. numbered + promised - floor <= records, numbered + promised <= bound: whoever was promised a
+//   2. a chunk is free once it was dropped, or the record that it belongs to is needed in memory by
+//      no attached reader: released, or on disk; tail passes free chunks only;
+//   3. numbered + promised - base <= records, numbered + promised <= bound: whoever was promised a
 //      record can always be numbered;
 //   4. a slot is committed from unsafe_commit() to unsafe_number(), and is numbered at most once;
-//   5. records in (floor, numbered] and their payloads never change.
+//   5. records in (base, numbered] and their payloads never change, and base stands still where a
+//      copy to disk is under way.
 //
-// Positions, floor and numbered only rise.
+// Positions, floor, base and numbered only rise; floor <= base.
 #include "queues/unsafe.h"
 
 #include <errno.h>
 #include <string.h>
 
 #include "common/base/checksum.h"
+#include "queues/spill_private.h"
 #include "queues/unsafe_private.h"
 
 // ---- Promises of records ----
@@ -31,9 +33,9 @@ int unsafe_can_promise(struct unsafe *u, uint64_t more, uint64_t reserve)
     uint64_t last = numbered_now(u) + u->promised + more + reserve;
     if (last > u->file.state->bound)
         return -ERANGE;
-    if (last - u->floor > u->file.records)
+    if (last - u->base > u->file.records)
         unsafe_take_back(u);
-    if (last - u->floor > u->file.records) {
+    if (last - u->base > u->file.records) {
         u->refused_record = true;
         return -ENOSPC;
     }
@@ -112,7 +114,7 @@ static uint64_t write_record(struct unsafe *u, const struct unsafe_update *updat
 {
     uint64_t seq = numbered_now(u) + 1;
     ENSURE(seq <= u->file.state->bound);
-    ENSURE(seq - u->floor <= u->file.records);
+    ENSURE(seq - u->base <= u->file.records);
     ENSURE(u->promised > 0);
     struct record record = {
         .type = update->type,
@@ -259,6 +261,7 @@ void unsafe_attach(struct unsafe *u, unsigned index, uint64_t seq)
     ENSURE(index < UNSAFE_READERS_MAX && !unsafe_attached(u, index));
     ENSURE(unsafe_holds(u, seq));
     struct unsafe_reader *reader = &u->file.state->readers[index];
+    atomic_store(&reader->end, 0);
     atomic_store(&reader->released, seq);
     atomic_store(&reader->attached, READER_ATTACHED);
 }
@@ -284,7 +287,7 @@ uint64_t unsafe_released(const struct unsafe *u, unsigned index)
 
 void unsafe_release(struct unsafe *u, unsigned index, uint64_t seq)
 {
-    ENSURE(seq <= unsafe_numbered(u));
+    ENSURE(seq <= unsafe_last(u, index));
     struct unsafe_reader *reader = &u->file.state->readers[index];
     if (seq > unsafe_released(u, index))
         atomic_store_explicit(&reader->released, seq, memory_order_release);
@@ -295,18 +298,53 @@ uint64_t unsafe_numbered(const struct unsafe *u)
     return atomic_load_explicit(&u->file.state->numbered, memory_order_acquire);
 }
 
+uint64_t unsafe_last(const struct unsafe *u, unsigned index)
+{
+    uint64_t end = atomic_load_explicit(&u->file.state->readers[index].end, memory_order_acquire);
+    return end ? end : unsafe_numbered(u);
+}
+
+void unsafe_end(struct unsafe *u, unsigned index)
+{
+    ENSURE(unsafe_attached(u, index));
+    struct unsafe_reader *reader = &u->file.state->readers[index];
+    if (atomic_load(&reader->end) == 0)
+        atomic_store(&reader->end, numbered_now(u));
+}
+
+bool unsafe_ended(const struct unsafe *u, unsigned index)
+{
+    return atomic_load_explicit(&u->file.state->readers[index].end, memory_order_relaxed) != 0;
+}
+
+uint64_t unsafe_spilled(const struct unsafe *u)
+{
+    return atomic_load_explicit(&u->file.state->spilled, memory_order_acquire);
+}
+
+static bool is_spilled(const struct unsafe *u, uint64_t seq)
+{
+    return seq <= unsafe_spilled(u);
+}
+
 const struct record *unsafe_record(const struct unsafe *u, uint64_t seq)
 {
+    if (is_spilled(u, seq))
+        return spill_record(u->spill, seq);
     return &u->file.record[seq & (u->file.records - 1)];
 }
 
 const void *unsafe_payload(const struct unsafe *u, uint64_t seq)
 {
+    if (is_spilled(u, seq))
+        return spill_payload(u->spill, seq);
     uint64_t position = u->file.place[seq & (u->file.records - 1)];
     return u->file.ring + position % u->file.ring_bytes;
 }
 
 uint32_t unsafe_table_run(const struct unsafe *u, uint64_t seq)
 {
+    if (is_spilled(u, seq))
+        return spill_run_from(u->spill, seq);
     return u->file.records - (uint32_t)(seq & (u->file.records - 1));
 }

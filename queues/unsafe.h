@@ -157,6 +157,10 @@ void unsafe_attach(struct unsafe *unsafe, unsigned reader, uint64_t seq);
 // stopped).
 void unsafe_detach(struct unsafe *unsafe, unsigned reader);
 bool unsafe_attached(const struct unsafe *unsafe, unsigned reader);
+// Nothing that is numbered from now on is held for this reader any more; what is held for it up to
+// here still is, until it releases it. Its memory becomes free only as it is released, or spilled.
+void unsafe_end(struct unsafe *unsafe, unsigned reader);
+bool unsafe_ended(const struct unsafe *unsafe, unsigned reader);
 // Whether everything that follows `seq` is still here, so that a reader can be attached there.
 bool unsafe_holds(struct unsafe *unsafe, uint64_t seq);
 
@@ -166,8 +170,8 @@ enum unsafe_level {
     UNSAFE_LOW,
     UNSAFE_HALF,           // 50 % of the memory or of the record table are in use
     UNSAFE_THREE_QUARTERS, // 75 %
-    UNSAFE_FULL, // no room, and a reader holds the oldest of it: waiting for the store will not
-                 // help
+    UNSAFE_FULL, // no room, and a reader holds the oldest of it: neither the store nor the disk
+                 // rung (spill.h) will help
 };
 
 struct unsafe_watch {
@@ -183,11 +187,15 @@ void unsafe_reclaim(struct unsafe *unsafe);
 
 struct unsafe_stat {
     uint64_t records;     // numbered and not released
-    uint64_t bytes;       // memory in use, in flight included
-    uint64_t limit_bytes; // of all memory
-    int64_t oldest_ns;    // CLOCK_REALTIME of the oldest of them; 0 where there is none
-    unsigned slots;       // updates in flight
-    enum unsafe_level level;
+    uint64_t bytes;       // in use, in flight included: in memory and on disk
+    uint64_t limit_bytes; // of both
+    uint64_t memory_bytes, memory_limit_bytes;
+    uint64_t spilled_records, spilled_bytes, spill_limit_bytes; // on disk
+    int64_t oldest_ns; // CLOCK_REALTIME of the oldest of them; 0 where there is none
+    unsigned slots;    // updates in flight
+    enum unsafe_level level;       // of the memory
+    enum unsafe_level spill_level; // of the disk's quota
+    bool spill_failed;             // the disk takes nothing for now
 };
 void unsafe_stat(struct unsafe *unsafe, struct unsafe_stat *ret_stat);
 
@@ -196,12 +204,17 @@ void unsafe_stat(struct unsafe *unsafe, struct unsafe_stat *ret_stat);
 uint64_t
 unsafe_numbered(const struct unsafe *unsafe); // the last seq given; records up to it are complete
 uint64_t unsafe_released(const struct unsafe *unsafe, unsigned reader);
-// Monotonic: a lower seq is ignored. Never past `numbered`.
+// The last seq that there is for this reader: `numbered`, or where unsafe_end() was called.
+uint64_t unsafe_last(const struct unsafe *unsafe, unsigned reader);
+// Monotonic: a lower seq is ignored. Never past unsafe_last().
 void unsafe_release(struct unsafe *unsafe, unsigned reader, uint64_t seq);
-// For released < seq <= numbered of an attached reader: valid until the reader releases it.
+uint64_t unsafe_spilled(const struct unsafe *unsafe); // what is held up to it lies on disk
+// For released < seq <= last of an attached reader. Where records may be spilled (spill.h), valid
+// until the readers let go of the queue, and only where unsafe_table_run() was not 0; otherwise until
+// the reader releases it.
 const struct record *unsafe_record(const struct unsafe *unsafe, uint64_t seq);
 const void *unsafe_payload(const struct unsafe *unsafe, uint64_t seq);
-// How many headers from `seq` on lie in one piece in the table.
+// How many headers from `seq` on lie in one piece. 0: they are on disk, and being read back.
 uint32_t unsafe_table_run(const struct unsafe *unsafe, uint64_t seq);
 
 #endif

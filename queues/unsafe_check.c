@@ -78,13 +78,35 @@ uint64_t unsafe_file_floor(const struct unsafe_file *file)
     return floor_of(file, atomic_load_explicit(&file->state->numbered, memory_order_relaxed));
 }
 
+static uint64_t base_of(const struct unsafe_file *file, uint64_t numbered)
+{
+    uint64_t spilled = atomic_load_explicit(&file->state->spilled, memory_order_relaxed);
+    uint64_t base = numbered;
+    for (int i = 0; i < UNSAFE_READERS_MAX; i++) {
+        struct unsafe_reader *reader = &file->state->readers[i];
+        if (atomic_load_explicit(&reader->attached, memory_order_relaxed) != READER_ATTACHED)
+            continue;
+        uint64_t end = atomic_load_explicit(&reader->end, memory_order_relaxed);
+        uint64_t released = atomic_load_explicit(&reader->released, memory_order_acquire);
+        uint64_t has = MAX(released, spilled);
+        if (end == 0 || has < end)
+            base = MIN(base, has);
+    }
+    return base;
+}
+
+uint64_t unsafe_file_base(const struct unsafe_file *file)
+{
+    return base_of(file, atomic_load_explicit(&file->state->numbered, memory_order_relaxed));
+}
+
 // ---- Rules ----
 
 static bool reader_valid(const struct unsafe_file *file, const struct unsafe_reader *reader, uint64_t numbered)
 {
-    uint64_t released = atomic_load(&reader->released);
+    uint64_t released = atomic_load(&reader->released), end = atomic_load(&reader->end);
     return atomic_load(&reader->attached) == READER_DETACHED ||
-           (released <= numbered && released >= file->super->start && numbered - released <= file->records);
+           (released <= (end ? end : numbered) && end <= numbered && released >= file->super->start);
 }
 
 // Positions first: where they are wrong, nothing says which records there should be.
@@ -112,6 +134,15 @@ static bool judge_state(const struct judge *j)
             tell(j, &reader->released, "a reader's position is impossible");
         else
             continue;
+        right = false;
+    }
+    uint64_t spilled = atomic_load(&state->spilled);
+    if (right && (spilled < j->file->super->start || spilled > numbered)) {
+        tell(j, &state->spilled, "the seq up to which it lies on disk is impossible");
+        right = false;
+    }
+    if (right && numbered - base_of(j->file, numbered) > j->file->records) {
+        tell(j, &state->spilled, "its readers need more records from memory than there can be");
         right = false;
     }
     return right;
@@ -216,15 +247,15 @@ static void judge_all(const struct judge *j)
     if (!judge_state(j))
         return;
     uint64_t numbered = find_numbered(j->file);
-    uint64_t floor = floor_of(j->file, numbered);
+    uint64_t base = base_of(j->file, numbered);
     if (numbered != j->file->super->start)
         judge_record(j, numbered, false);
     if (counts_too_few(j->file, numbered))
         tell(j, &j->file->state->numbered, "there are records behind its last seq");
-    for (uint64_t seq = floor + 1; seq <= numbered; seq++) {
+    for (uint64_t seq = base + 1; seq <= numbered; seq++) {
         judge_record(j, seq, true);
-        if (j->progress && (seq - floor) % PROGRESS_STEP == 0)
-            j->progress(j->arg, seq - floor, numbered - floor);
+        if (j->progress && (seq - base) % PROGRESS_STEP == 0)
+            j->progress(j->arg, seq - base, numbered - base);
     }
     judge_slots(j, numbered);
 }
@@ -297,11 +328,12 @@ static void summarize(struct unsafe_file *file, struct unsafe_summary *summary)
     settle(file); // of this private mapping
     summary->numbered = atomic_load(&file->state->numbered);
     summary->floor = unsafe_file_floor(file);
+    summary->spilled = atomic_load(&file->state->spilled);
     summary->bound = file->state->bound;
     summary->epoch = file->state->epoch;
     for (unsigned i = 0; i < UNSAFE_SLOTS; i++)
         summary->pending += atomic_load(&file->slot[i].state) != SLOT_EMPTY;
-    for (uint64_t seq = summary->floor + 1; seq <= summary->numbered; seq++)
+    for (uint64_t seq = unsafe_file_base(file) + 1; seq <= summary->numbered; seq++)
         summary->bytes += le32_get(file->record[seq % file->records].payload);
 }
 

@@ -200,6 +200,7 @@ static void write_super(struct unsafe_file *file, const struct unsafe_config *co
         .boot = config->boot,
         .ring_bytes = file->ring_bytes,
         .start = config->start,
+        .epoch = config->epoch,
         .records = file->records,
         .slots = UNSAFE_SLOTS,
     };
@@ -212,6 +213,7 @@ static void write_super(struct unsafe_file *file, const struct unsafe_config *co
     file->state->epoch_not = ~config->epoch;
     atomic_store(&file->state->numbered_not, ~config->start);
     atomic_store(&file->state->numbered, config->start);
+    atomic_store(&file->state->spilled, config->start);
     super.magic = 0;
     *file->super = super;
     atomic_thread_fence(memory_order_release);

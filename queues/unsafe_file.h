@@ -23,7 +23,8 @@
 //            then state = EMPTY. What the complement says counts: it is numbered or, with the record in place, one more.
 //            A committed slot's seq is that of the last record, and then it is numbered, or the next one, or 0
 //   bound    bound, then its complement: the lower one counts. epoch likewise: that of the last record counts
-//   attach   released, then attached
+//   attach   end and released, then attached
+//   spill    the records on disk, then spilled: before that what is on disk does not count
 #ifndef QUEUES_UNSAFE_FILE_H
 #define QUEUES_UNSAFE_FILE_H
 
@@ -35,7 +36,7 @@
 #include "queues/unsafe.h"
 
 #define UNSAFE_MAGIC   UINT64_C(0x3151534641534e55) // "UNSAFSQ1"
-#define UNSAFE_VERSION 2
+#define UNSAFE_VERSION 3
 #define UNSAFE_LINE    64
 
 struct unsafe_super {
@@ -46,6 +47,7 @@ struct unsafe_super {
     uint64_t boot;
     uint64_t ring_bytes; // a multiple of the page size
     uint64_t start;      // the last seq given before this queue
+    uint64_t epoch;      // id of the epoch that it was made in
     uint32_t records;    // entries of the record table: a power of two
     uint32_t slots;      // UNSAFE_SLOTS
     uint64_t sum;        // checksum64 of all before
@@ -57,6 +59,8 @@ struct unsafe_reader {
     _Alignas(UNSAFE_LINE) _Atomic uint32_t attached; // enum unsafe_reader_state; set by the producer
     // Not protected: all that it says is which records are still held. What the peer has is asked of the peer.
     _Atomic uint64_t released;
+    // What follows it is not held for this reader; 0: everything is. Likewise: a wrong one leads to a resync.
+    _Atomic uint64_t end;
 };
 
 // Each `..._not` is the complement of what stands before it, so that no damage of one of them goes unnoticed.
@@ -67,6 +71,8 @@ struct unsafe_state {
     uint64_t bound_not;
     uint64_t epoch;
     uint64_t epoch_not;
+    // What is held up to it lies on disk (spill.h), which knows what it has.
+    _Alignas(UNSAFE_LINE) _Atomic uint64_t spilled;
     struct unsafe_reader readers[UNSAFE_READERS_MAX];
 };
 
@@ -130,5 +136,7 @@ int unsafe_file_check(struct unsafe_file *file, struct error *err);
 
 // The seq up to which nobody needs records any more.
 uint64_t unsafe_file_floor(const struct unsafe_file *file);
+// The seq up to which nobody needs them in memory. Never below the floor.
+uint64_t unsafe_file_base(const struct unsafe_file *file);
 
 #endif

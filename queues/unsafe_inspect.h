@@ -14,7 +14,8 @@ struct unsafe_summary {
     uint64_t boot;  // token of the boot that it is of
     uint64_t numbered;
     uint64_t floor; // records above it are held
-    uint64_t bytes; // of their payloads
+    uint64_t spilled; // those up to it lie on disk
+    uint64_t bytes;   // of the payloads in memory
     uint64_t bound;
     uint64_t epoch;
     unsigned pending; // updates that were in flight

@@ -33,6 +33,7 @@ static struct unsafe *unsafe_make(struct unsafe_file *file)
     u->chunks_size = size;
     u->chunk_first = u->chunk_next = 1;
     u->floor = unsafe_file_floor(file);
+    u->base = unsafe_file_base(file);
     return u;
 }
 
@@ -56,6 +57,7 @@ struct unsafe *unsafe_free(struct unsafe *u)
 {
     if (!u)
         return NULL;
+    ENSURE(!u->spill);
     unsafe_file_unmap(&u->file);
     free(u->chunks);
     free(u);
@@ -93,8 +95,8 @@ static int found_order(const void *a, const void *b)
 static size_t find_records(const struct unsafe *u, struct found *found)
 {
     size_t count = 0;
-    for (uint64_t seq = u->floor + 1; seq <= numbered_now(u); seq++) {
-        uint32_t bytes = le32_get(unsafe_record(u, seq)->payload);
+    for (uint64_t seq = u->base + 1; seq <= numbered_now(u); seq++) {
+        uint32_t bytes = le32_get(u->file.record[seq & (u->file.records - 1)].payload);
         if (bytes == 0)
             continue;
         found[count++] = (struct found){
@@ -154,7 +156,7 @@ static int adopt_chunks(struct unsafe *u, const struct found *found, size_t coun
 
 static int rebuild(struct unsafe *u, struct error *err)
 {
-    size_t most = (size_t)(numbered_now(u) - u->floor) + UNSAFE_SLOTS;
+    size_t most = (size_t)(numbered_now(u) - u->base) + UNSAFE_SLOTS;
     CLEANUP_FREE struct found *found = calloc(most, sizeof(*found));
     if (!found)
         return error_sys(err, -ENOMEM, "unsafe queue");
@@ -162,7 +164,7 @@ static int rebuild(struct unsafe *u, struct error *err)
     count += find_slots(u, found + count);
     qsort(found, count, sizeof(*found), found_order);
     int r = adopt_chunks(u, found, count, err);
-    if (r == 0 && (numbered_now(u) + u->promised - u->floor > u->file.records ||
+    if (r == 0 && (numbered_now(u) + u->promised - u->base > u->file.records ||
                    numbered_now(u) + u->promised > u->file.state->bound))
         r = error_set(err, -EUCLEAN, "unsafe queue: more updates in flight than there is room for");
     return r;

@@ -26,6 +26,8 @@ struct unsafe {
     uint64_t head, tail; // positions
     uint64_t undeclared; // room that unsafe_head() gave and nobody has declared
     uint64_t floor;      // records up to it are needed by nobody
+    uint64_t base;       // nor, up to it, by anybody in memory: what lies below is on disk
+    struct spill *spill; // the disk rung, if there is one
     uint64_t promised;   // records for those in flight
 
     struct chunk *chunks; // FIFO: chunk id is at id % chunks_size
@@ -54,8 +56,13 @@ static inline uint64_t numbered_now(const struct unsafe *u)
     return atomic_load_explicit(&u->file.state->numbered, memory_order_relaxed);
 }
 
-// Takes back what the readers have released: floor and tail move.
+// Takes back what the readers have released, and what was spilled: floor, base and tail move.
 void unsafe_take_back(struct unsafe *unsafe);
+// What the spill looks at: the base, after taking back; what is in use, in hundredths of the ring or
+// of the table; whether somebody was refused and waits.
+uint64_t unsafe_base(struct unsafe *unsafe);
+unsigned unsafe_percent(const struct unsafe *unsafe);
+bool unsafe_refused(const struct unsafe *unsafe);
 // The chunk [head, head + bytes), or UNSAFE_NO_CHUNK where there is no memory behind it.
 uint64_t unsafe_new_chunk(struct unsafe *unsafe, uint32_t bytes);
 // Whether `more` records can be promised with `reserve` of them left over: 0, -ERANGE, -ENOSPC.

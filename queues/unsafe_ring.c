@@ -6,13 +6,14 @@
 #include <errno.h>
 
 #include "common/base/cleanup.h"
+#include "queues/spill_private.h"
 #include "queues/unsafe_private.h"
 
 // ---- Space ----
 
 static bool chunk_is_free(const struct unsafe *u, const struct chunk *chunk)
 {
-    return chunk->state == CHUNK_FREE || (chunk->state == CHUNK_NUMBERED && chunk->seq <= u->floor);
+    return chunk->state == CHUNK_FREE || (chunk->state == CHUNK_NUMBERED && chunk->seq <= u->base);
 }
 
 static void advance_tail(struct unsafe *u)
@@ -34,6 +35,12 @@ void unsafe_take_back(struct unsafe *u)
     uint64_t floor = unsafe_file_floor(&u->file);
     ENSURE(floor >= u->floor);
     u->floor = floor;
+    uint64_t base = unsafe_file_base(&u->file);
+    // What is being copied to disk stays where it is, even if nobody wants it any more.
+    if (u->spill)
+        base = MIN(base, spill_pin(u->spill));
+    ENSURE(base >= u->base);
+    u->base = base;
     advance_tail(u);
 }
 
@@ -144,7 +151,7 @@ void unsafe_drop(struct unsafe *u, uint64_t id)
 static unsigned percent_used(const struct unsafe *u)
 {
     uint64_t ring = (u->head - u->tail) / (u->file.ring_bytes / 100);
-    uint64_t table = (numbered_now(u) + u->promised - u->floor) * 100 / u->file.records;
+    uint64_t table = (numbered_now(u) + u->promised - u->base) * 100 / u->file.records;
     return (unsigned)MAX(ring, table);
 }
 
@@ -152,7 +159,7 @@ static unsigned percent_used(const struct unsafe *u)
 static bool reader_holds_tail(const struct unsafe *u)
 {
     if (u->refused_record)
-        return u->floor < numbered_now(u);
+        return u->base < numbered_now(u);
     return u->chunk_first < u->chunk_next && chunk_at(u, u->chunk_first)->state == CHUNK_NUMBERED;
 }
 
@@ -162,7 +169,8 @@ static enum unsafe_level level_now(const struct unsafe *u)
     unsigned used = percent_used(u);
     unsigned slack_high = u->level >= UNSAFE_THREE_QUARTERS ? 10 : 0;
     unsigned slack_low = u->level >= UNSAFE_HALF ? 10 : 0;
-    if ((u->refused_room || u->refused_record) && reader_holds_tail(u))
+    if ((u->refused_room || u->refused_record) && reader_holds_tail(u) &&
+        !(u->spill && spill_helps(u->spill)))
         return UNSAFE_FULL;
     if (used + slack_high >= 75)
         return UNSAFE_THREE_QUARTERS;
@@ -203,17 +211,49 @@ void unsafe_reclaim(struct unsafe *u)
     u->tell_room = false;
 }
 
+uint64_t unsafe_base(struct unsafe *u)
+{
+    unsafe_take_back(u);
+    return u->base;
+}
+
+unsigned unsafe_percent(const struct unsafe *u)
+{
+    return percent_used(u);
+}
+
+bool unsafe_refused(const struct unsafe *u)
+{
+    return u->refused_room || u->refused_record;
+}
+
 void unsafe_stat(struct unsafe *u, struct unsafe_stat *ret_stat)
 {
     unsafe_take_back(u);
-    uint64_t numbered = numbered_now(u);
+    uint64_t last = numbered_now(u);
+    for (unsigned i = 0; i < UNSAFE_READERS_MAX; i++) {
+        if (unsafe_attached(u, i))
+            last = MIN(last, unsafe_last(u, i));
+    }
+    struct spill_stat disk = {0};
+    if (u->spill)
+        spill_stat(u->spill, &disk);
     *ret_stat = (struct unsafe_stat){
-        .records = numbered - u->floor,
-        .bytes = u->head - u->tail,
-        .limit_bytes = u->file.ring_bytes,
+        .records = last - MIN(u->floor, last),
+        .bytes = u->head - u->tail + disk.bytes,
+        .limit_bytes = u->file.ring_bytes + disk.limit_bytes,
+        .memory_bytes = u->head - u->tail,
+        .memory_limit_bytes = u->file.ring_bytes,
+        .spilled_records = disk.records,
+        .spilled_bytes = disk.bytes,
+        .spill_limit_bytes = disk.limit_bytes,
+        .oldest_ns = disk.oldest_ns,
         .slots = UNSAFE_SLOTS - u->free_count,
         .level = u->level,
+        .spill_level = disk.level,
+        .spill_failed = disk.failed,
     };
-    if (u->floor < numbered)
-        ret_stat->oldest_ns = (int64_t)le64_get(unsafe_record(u, u->floor + 1)->time);
+    if (disk.records == 0 && u->base < last)
+        ret_stat->oldest_ns =
+            (int64_t)le64_get(u->file.record[(u->base + 1) & (u->file.records - 1)].time);
 }

@@ -1,0 +1,630 @@
+// SPDX-License-Identifier: Apache-2.0
+// The producer's side of the disk rung: what lies where, and which job is due.
+//
+// Invariants:
+//   1. the blocks are in the order of their seqs and do not overlap; while something is held, those
+//      up to `spilled` cover all of it that lies on disk;
+//   2. `spilled` moves only when what it covers was written; the memory of a record is free only
+//      behind it (spill_pin() holds it while it is being copied);
+//   3. a segment is removed only when none of its blocks is held;
+//   4. what a reader gets was checked against its checksums since it was read;
+//   5. blocks, loads and `spilled` change only with the readers held off.
+#include "queues/spill.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/checksum.h"
+#include "common/base/cleanup.h"
+#include "queues/spill_private.h"
+#include "queues/unsafe_private.h"
+
+#define SPILL_FROM   50U // percent of the memory in use: from here on,
+#define SPILL_TO     30U // until here, the oldest records are copied,
+#define SPILL_URGENT 75U // from here on also where they do not fill a block
+#define SEGMENT_MAX  (UINT64_C(64) * 1024 * 1024)
+#define SEGMENT_MANY 1024U // segments that a large quota is divided into
+
+// ---- Making ----
+
+static uint64_t segment_least(uint32_t payload_max)
+{
+    uint64_t message = sizeof(struct batch) + BATCH_RECORDS_MAX * sizeof(struct record) +
+                       BATCH_BYTES_TARGET + payload_max;
+    uint64_t bytes = SAFE_ENTRIES_START + safe_entry_span(message);
+    return (bytes + SAFE_HEADER_STEP - 1) / SAFE_HEADER_STEP * SAFE_HEADER_STEP;
+}
+
+uint64_t spill_quota_min(uint32_t payload_max)
+{
+    return segment_least(payload_max);
+}
+
+// Tells this queue's segments from those of any other queue, boot or pair.
+static uint64_t salt_of(const struct unsafe_super *super)
+{
+    uint64_t parts[] = {super->pair, super->boot, super->epoch, super->start};
+    uint64_t salt = checksum64(parts, sizeof(parts));
+    return salt ? salt : 1;
+}
+
+struct spill *spill_new(struct unsafe *queue, struct disk *disk, const struct spill_config *config)
+{
+    struct spill *s = calloc(1, sizeof(*s));
+    if (!s)
+        return NULL;
+    s->queue = queue;
+    s->disk = disk;
+    s->config = *config;
+    if (s->config.segment_bytes == 0)
+        s->config.segment_bytes =
+            MAX(MIN(SEGMENT_MAX, config->quota / 8), config->quota / SEGMENT_MANY);
+    s->config.segment_bytes =
+        MAX(s->config.segment_bytes, segment_least(queue->file.payload_max));
+    if (s->config.stuck_ns == 0)
+        s->config.stuck_ns = SPILL_STUCK_NS;
+    if (s->config.retry_ns == 0)
+        s->config.retry_ns = SPILL_RETRY_NS;
+    s->pair = queue->file.super->pair;
+    s->salt = salt_of(queue->file.super);
+    s->retry_ns = INT64_MIN;
+    s->job.spill = s;
+    ENSURE(!queue->spill);
+    queue->spill = s;
+    return s;
+}
+
+struct spill *spill_free(struct spill *s)
+{
+    if (!s)
+        return NULL;
+    ENSURE(!s->out);
+    s->queue->spill = NULL;
+    for (unsigned i = 0; i < SPILL_AHEAD; i++)
+        (void)spill_load_free(s->loads[i]);
+    while (s->segments)
+        s->segments = spill_segment_drop(s->segments);
+    while (s->dead)
+        s->dead = spill_segment_drop(s->dead);
+    free(s->blocks);
+    free(s);
+    return NULL;
+}
+
+// ---- Where a record is ----
+
+static const struct spill_load *load_of(const struct spill *s, uint64_t seq)
+{
+    for (unsigned i = 0; i < SPILL_AHEAD; i++) {
+        const struct spill_load *load = &s->loads[i];
+        if (load->message && seq >= load->first && seq <= load->last)
+            return load;
+    }
+    return NULL;
+}
+
+// The first block that ends at or behind `seq`; blocks_count where there is none.
+static size_t block_at(const struct spill *s, uint64_t seq)
+{
+    size_t low = s->blocks_first, high = s->blocks_count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (s->blocks[middle].last < seq)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+uint32_t spill_run_from(struct spill *s, uint64_t seq)
+{
+    ENSURE(s);
+    atomic_store_explicit(&s->wanted, seq, memory_order_relaxed);
+    const struct spill_load *load = load_of(s, seq);
+    return load ? (uint32_t)(load->last - seq + 1) : 0;
+}
+
+static uint32_t index_in(const struct spill_load *load, uint64_t seq)
+{
+    return (uint32_t)(seq - le64_get(load->message->first_seq));
+}
+
+const struct record *spill_record(struct spill *s, uint64_t seq)
+{
+    const struct spill_load *load = load_of(s, seq);
+    ENSURE(load);
+    const struct record *records = (const struct record *)(load->message + 1);
+    return &records[index_in(load, seq)];
+}
+
+const void *spill_payload(struct spill *s, uint64_t seq)
+{
+    const struct spill_load *load = load_of(s, seq);
+    ENSURE(load);
+    const uint8_t *payload = (const uint8_t *)(load->message + 1) +
+                             le32_get(load->message->count) * sizeof(struct record);
+    return payload + load->places[index_in(load, seq)];
+}
+
+uint64_t spill_pin(const struct spill *s)
+{
+    bool copying = s->out && s->job.kind == SPILL_JOB_WRITE &&
+                   !atomic_load_explicit(&s->job.copied, memory_order_acquire);
+    return copying ? s->job.first - 1 : UINT64_MAX;
+}
+
+// ---- Room ----
+
+static uint64_t segments_most(const struct spill *s)
+{
+    return s->disk ? s->config.quota / s->config.segment_bytes : 0;
+}
+
+// Bytes of entries that may still be written, what a large record wastes at a segment's end aside.
+static uint64_t room_left(const struct spill *s)
+{
+    if (s->out) // the worker's
+        return s->room;
+    uint64_t most = segments_most(s);
+    uint64_t whole = most > s->segment_count ? most - s->segment_count : 0;
+    uint64_t rest = s->current ? s->current->file->size - s->current->file->end : 0;
+    return rest + whole * (s->config.segment_bytes - SAFE_ENTRIES_START);
+}
+
+// What all that lies in memory would take.
+static uint64_t memory_span(const struct spill *s)
+{
+    const struct unsafe *u = s->queue;
+    uint64_t records = numbered_now(u) - u->base + u->promised;
+    uint64_t bytes = u->head - u->tail + records * sizeof(struct record);
+    uint64_t blocks = bytes / BATCH_BYTES_TARGET + records / BATCH_RECORDS_MAX + 1;
+    return bytes + blocks * (sizeof(struct batch) + 2 * sizeof(struct safe_entry));
+}
+
+static bool any_ended(const struct spill *s)
+{
+    for (unsigned i = 0; i < UNSAFE_READERS_MAX; i++) {
+        if (unsafe_attached(s->queue, i) && unsafe_ended(s->queue, i))
+            return true;
+    }
+    return false;
+}
+
+// The most that may be written now: with the reserve kept, unless this is what it is kept for.
+static uint64_t room_now(const struct spill *s)
+{
+    uint64_t left = room_left(s);
+    if (!s->config.reserve || any_ended(s))
+        return left;
+    // What leaves memory for the disk is needed there once, so only what is left over counts.
+    uint64_t keep = s->queue->file.ring_bytes + s->config.segment_bytes;
+    return left > keep ? left - keep : 0;
+}
+
+static bool usable(const struct spill *s)
+{
+    return s->disk && s->opened && !s->lost && !s->failed;
+}
+
+bool spill_can_take_all(const struct spill *s)
+{
+    return usable(s) && room_left(s) >= memory_span(s) + s->config.segment_bytes;
+}
+
+// The most that one more block can take.
+static uint64_t block_span(const struct spill *s)
+{
+    return segment_least(s->queue->file.payload_max) - SAFE_ENTRIES_START;
+}
+
+bool spill_helps(const struct spill *s)
+{
+    if (s->lost || (s->out && s->now_ns - s->began_ns >= s->config.stuck_ns))
+        return false;
+    if (s->out && s->job.kind == SPILL_JOB_WRITE)
+        return true;
+    if (!s->opened) // it will soon be known
+        return s->disk && segments_most(s) > 0;
+    return usable(s) && room_now(s) >= block_span(s);
+}
+
+bool spill_missing(const struct spill *s)
+{
+    uint64_t wanted = atomic_load_explicit(&s->wanted, memory_order_relaxed);
+    return wanted != 0 && wanted <= unsafe_spilled(s->queue) && !load_of(s, wanted);
+}
+
+// ---- Which job is due ----
+
+// The blocks that are to be in memory: from the one that a reader wants on.
+static void window(const struct spill *s, size_t *ret_from, size_t *ret_to)
+{
+    uint64_t wanted = atomic_load_explicit(&s->wanted, memory_order_relaxed);
+    uint64_t bytes = 0;
+    *ret_from = *ret_to = s->blocks_count;
+    if (wanted == 0 || wanted <= s->queue->floor || wanted > unsafe_spilled(s->queue))
+        return;
+    size_t to = *ret_from = block_at(s, wanted);
+    while (to < s->blocks_count && to - *ret_from < SPILL_AHEAD &&
+           (to == *ret_from || bytes + s->blocks[to].bytes <= SPILL_AHEAD_BYTES))
+        bytes += s->blocks[to++].bytes;
+    *ret_to = to;
+}
+
+static bool read_due(const struct spill *s)
+{
+    size_t from, to;
+    if (s->lost)
+        return false;
+    window(s, &from, &to);
+    for (size_t i = from; i < to; i++) {
+        if (!load_of(s, s->blocks[i].first))
+            return true;
+    }
+    return false;
+}
+
+// How many seqs in front of the first one that nobody needs in memory a write may take.
+static uint64_t writable_last(const struct spill *s)
+{
+    uint64_t last = 0;
+    for (unsigned i = 0; i < UNSAFE_READERS_MAX; i++) {
+        if (unsafe_attached(s->queue, i))
+            last = MAX(last, unsafe_last(s->queue, i));
+    }
+    return last;
+}
+
+static bool write_due(struct spill *s)
+{
+    uint64_t base = unsafe_base(s->queue);
+    uint64_t last = writable_last(s);
+    if (!usable(s) || last <= base || room_now(s) < block_span(s))
+        return false;
+    if (any_ended(s))
+        return true;
+    unsigned used = unsafe_percent(s->queue);
+    if (used < (s->spilling ? SPILL_TO : SPILL_FROM)) {
+        s->spilling = false;
+        return false;
+    }
+    s->spilling = true;
+    if (used >= SPILL_URGENT || unsafe_refused(s->queue))
+        return true;
+    uint64_t bytes = 0;
+    for (uint64_t seq = base + 1; seq <= last; seq++) {
+        bytes += le32_get(unsafe_record(s->queue, seq)->payload);
+        if (bytes >= BATCH_BYTES_TARGET || seq - base >= BATCH_RECORDS_MAX)
+            return true;
+    }
+    return false;
+}
+
+static bool due(struct spill *s, enum spill_job_kind kind)
+{
+    switch (kind) {
+    case SPILL_JOB_OPEN:
+        return !s->opened;
+    case SPILL_JOB_READ:
+        return s->opened && read_due(s);
+    case SPILL_JOB_WRITE:
+        return write_due(s);
+    case SPILL_JOB_REMOVE:
+        return s->dead != NULL;
+    }
+    return false;
+}
+
+// Whether the oldest block is held no more.
+static bool trim_due(const struct spill *s)
+{
+    return s->blocks_first < s->blocks_count && s->blocks[s->blocks_first].last <= s->queue->floor;
+}
+
+static enum unsafe_level level_now(const struct spill *s)
+{
+    uint64_t most = segments_most(s) * s->config.segment_bytes;
+    uint64_t used = most ? s->held_bytes / (most / 100) : 0;
+    uint64_t slack_high = s->level >= UNSAFE_THREE_QUARTERS ? 10 : 0;
+    uint64_t slack_low = s->level >= UNSAFE_HALF ? 10 : 0;
+    if (used + slack_high >= 75)
+        return UNSAFE_THREE_QUARTERS;
+    return used + slack_low >= 50 ? UNSAFE_HALF : UNSAFE_LOW;
+}
+
+bool spill_wants(struct spill *s, int64_t now_ns)
+{
+    s->now_ns = now_ns;
+    if (!s->disk || s->out)
+        return false;
+    if (s->failed && now_ns >= s->retry_ns)
+        s->failed = false;
+    unsafe_take_back(s->queue);
+    return trim_due(s) || due(s, SPILL_JOB_OPEN) || due(s, SPILL_JOB_READ) ||
+           due(s, SPILL_JOB_WRITE) || due(s, SPILL_JOB_REMOVE);
+}
+
+int64_t spill_deadline(const struct spill *s)
+{
+    if (s->out)
+        return s->began_ns + s->config.stuck_ns;
+    return s->failed ? s->retry_ns : INT64_MAX;
+}
+
+bool spill_busy(const struct spill *s)
+{
+    return s->out;
+}
+
+// ---- Taking a job ----
+
+static void bury(struct spill *s, struct spill_segment *segment)
+{
+    struct spill_segment **at = &s->segments;
+    while (*at != segment)
+        at = &(*at)->next;
+    *at = segment->next;
+    segment->next = s->dead;
+    s->dead = segment;
+    if (s->current == segment)
+        s->current = NULL;
+}
+
+static void count_down(struct spill *s, const struct spill_block *block)
+{
+    s->held_bytes -= block->bytes;
+    block->segment->live--;
+    // The one that is being written is kept until nothing is held at all.
+    if (block->segment->live == 0 && block->segment != s->current)
+        bury(s, block->segment);
+}
+
+static void trim(struct spill *s)
+{
+    while (trim_due(s))
+        count_down(s, &s->blocks[s->blocks_first++]);
+    if (s->blocks_first == s->blocks_count) {
+        s->blocks_first = s->blocks_count = 0;
+        while (s->segments)
+            bury(s, s->segments);
+        s->lost = false;
+    } else if (s->blocks_first >= 1024 && s->blocks_first > s->blocks_count / 2) {
+        s->blocks_count -= s->blocks_first;
+        memmove(s->blocks, s->blocks + s->blocks_first, s->blocks_count * sizeof(*s->blocks));
+        s->blocks_first = 0;
+    }
+    s->level = level_now(s);
+}
+
+// Frees what is loaded and outside of the window.
+static void unload(struct spill *s)
+{
+    size_t from, to;
+    window(s, &from, &to);
+    for (unsigned i = 0; i < SPILL_AHEAD; i++) {
+        struct spill_load *load = &s->loads[i];
+        bool wanted = false;
+        for (size_t b = from; b < to && load->message; b++)
+            wanted |= s->blocks[b].first == load->first;
+        if (!wanted)
+            *load = spill_load_free(*load);
+    }
+}
+
+static void plan_read(struct spill *s)
+{
+    size_t from, to;
+    window(s, &from, &to);
+    for (size_t i = from; i < to; i++) {
+        if (!load_of(s, s->blocks[i].first))
+            s->job.block[s->job.count++] = s->blocks[i];
+    }
+}
+
+// From the base on, about SPILL_JOB_BYTES.
+static void plan_write(struct spill *s)
+{
+    uint64_t base = unsafe_base(s->queue), last = writable_last(s), room = room_now(s);
+    uint64_t bytes = 0, seq = base;
+    uint64_t most = MIN(SPILL_JOB_BYTES, room - block_span(s));
+    while (seq < last && (seq == base || bytes < most) && seq - base < BATCH_RECORDS_MAX)
+        bytes += le32_get(unsafe_record(s->queue, ++seq)->payload) + sizeof(struct record);
+    s->job.first = base + 1;
+    s->job.last = seq;
+    s->job.limit = segments_most(s);
+    atomic_store(&s->job.copied, false);
+}
+
+// What a predecessor spilled and somebody still holds.
+static void plan_open(struct spill *s)
+{
+    uint64_t end = writable_last(s);
+    s->job.first = s->queue->floor + 1;
+    s->job.last = MIN(unsafe_spilled(s->queue), end);
+}
+
+struct spill_job *spill_next(struct spill *s, int64_t now_ns)
+{
+    ENSURE(!s->out);
+    unsafe_take_back(s->queue);
+    if (s->opened)
+        trim(s);
+    unload(s);
+    enum spill_job_kind kind = s->last;
+    for (unsigned i = 0; i <= SPILL_JOB_REMOVE; i++) {
+        kind = s->opened ? (kind + 1) % (SPILL_JOB_REMOVE + 1) : SPILL_JOB_OPEN;
+        if (due(s, kind))
+            break;
+    }
+    if (!due(s, kind))
+        return NULL;
+    s->job.kind = s->last = kind;
+    s->job.status = 0;
+    s->job.text[0] = '\0';
+    s->job.count = 0;
+    s->job.found = NULL;
+    s->job.found_count = 0;
+    if (kind == SPILL_JOB_OPEN)
+        plan_open(s);
+    else if (kind == SPILL_JOB_READ)
+        plan_read(s);
+    else if (kind == SPILL_JOB_WRITE)
+        plan_write(s);
+    s->room = room_left(s);
+    if (kind == SPILL_JOB_WRITE)
+        s->room -= MIN(s->room, SPILL_JOB_BYTES + block_span(s));
+    s->job.dead = kind == SPILL_JOB_REMOVE ? TAKE_PTR(s->dead) : NULL;
+    s->out = true;
+    s->began_ns = s->now_ns = now_ns;
+    return &s->job;
+}
+
+// ---- What a job has brought ----
+
+static void give_up(struct spill *s, const char *text)
+{
+    if (!s->lost)
+        (void)snprintf(s->text, sizeof(s->text), "%s", text);
+    s->tell_lost |= !s->lost;
+    s->lost = true;
+}
+
+static int keep_block(struct spill *s, const struct spill_block *block)
+{
+    if (s->blocks_count == s->blocks_size) {
+        size_t size = s->blocks_size ? s->blocks_size * 2 : 256;
+        struct spill_block *blocks = reallocarray(s->blocks, size, sizeof(*blocks));
+        if (!blocks)
+            return -ENOMEM;
+        s->blocks = blocks;
+        s->blocks_size = size;
+    }
+    ENSURE(s->blocks_count == s->blocks_first ||
+           s->blocks[s->blocks_count - 1].last < block->first);
+    s->blocks[s->blocks_count++] = *block;
+    block->segment->live++;
+    s->held_bytes += block->bytes;
+    return 0;
+}
+
+static void take_opened(struct spill *s)
+{
+    struct spill_job *job = &s->job;
+    s->opened = true;
+    int r = job->status;
+    for (size_t i = 0; i < job->found_count && r == 0; i++)
+        r = keep_block(s, &job->found[i]);
+    free(job->found);
+    job->found = NULL;
+    // A directory that cannot be read holds nothing that anybody could have; whether it takes
+    // anything the next write will show.
+    if (r < 0 && job->last >= job->first)
+        give_up(s, job->text[0] ? job->text : strerror(-r));
+}
+
+static void take_read(struct spill *s)
+{
+    struct spill_job *job = &s->job;
+    for (unsigned i = 0; i < job->count; i++) {
+        struct spill_load load = job->load[i];
+        job->load[i] = (struct spill_load){0};
+        for (unsigned slot = 0; slot < SPILL_AHEAD && load.message; slot++) {
+            if (s->loads[slot].message)
+                continue;
+            s->loaded += load.last - load.first + 1;
+            s->loads[slot] = load;
+            load = (struct spill_load){0};
+        }
+        (void)spill_load_free(load);
+    }
+    if (job->status < 0)
+        give_up(s, job->text);
+}
+
+static void fail(struct spill *s, int64_t now_ns)
+{
+    if (!s->failing && !s->tell_lost)
+        (void)snprintf(s->text, sizeof(s->text), "%s", s->job.text);
+    s->tell_failed |= !s->failing;
+    s->failed = s->failing = true;
+    s->retry_ns = now_ns + s->config.retry_ns;
+}
+
+static void take_written(struct spill *s, int64_t now_ns)
+{
+    struct spill_job *job = &s->job;
+    int r = 0;
+    for (unsigned i = 0; i < job->count && r == 0; i++) {
+        r = keep_block(s, &job->block[i]);
+        if (r < 0)
+            break;
+        s->written += job->block[i].last - job->block[i].first + 1;
+        atomic_store_explicit(&s->queue->file.state->spilled, job->block[i].last,
+                              memory_order_release);
+    }
+    if (job->status < 0 && job->status != -EDQUOT)
+        fail(s, now_ns);
+    if (job->status == 0 && s->failing) {
+        s->tell_works = !s->tell_failed;
+        s->failing = s->tell_failed = false;
+    }
+}
+
+static void take_removed(struct spill *s)
+{
+    for (; s->job.dead; s->job.dead = spill_segment_drop(s->job.dead))
+        s->segment_count--;
+}
+
+void spill_done(struct spill *s, struct spill_job *job, int64_t now_ns)
+{
+    ENSURE(job == &s->job && s->out);
+    s->out = false;
+    s->now_ns = now_ns;
+    unsafe_take_back(s->queue);
+    if (job->kind == SPILL_JOB_OPEN)
+        take_opened(s);
+    else if (job->kind == SPILL_JOB_READ)
+        take_read(s);
+    else if (job->kind == SPILL_JOB_WRITE)
+        take_written(s, now_ns);
+    else
+        take_removed(s);
+    trim(s);
+}
+
+void spill_event(struct spill *s, struct spill_event *ret_event)
+{
+    *ret_event = (struct spill_event){.kind = SPILL_NOTHING, .level = s->level};
+    if (s->tell_lost || s->tell_failed) {
+        ret_event->kind = s->tell_lost ? SPILL_LOST : SPILL_FAILED;
+        (void)snprintf(ret_event->text, sizeof(ret_event->text), "%s", s->text);
+        s->tell_lost = s->tell_failed = false;
+    } else if (s->tell_works) {
+        s->tell_works = false;
+        ret_event->kind = SPILL_WORKS;
+    } else if (s->level != s->told_level) {
+        s->told_level = s->level;
+        ret_event->kind = SPILL_LEVEL;
+    }
+}
+
+void spill_stat(const struct spill *s, struct spill_stat *ret_stat)
+{
+    *ret_stat = (struct spill_stat){
+        .bytes = s->held_bytes,
+        .limit_bytes = segments_most(s) * s->config.segment_bytes,
+        .level = s->level,
+        .failed = s->failed,
+        .written = s->written,
+        .loaded = s->loaded,
+    };
+    size_t first = block_at(s, s->queue->floor + 1);
+    if (first == s->blocks_count)
+        return;
+    uint64_t from = MAX(s->blocks[first].first, s->queue->floor + 1);
+    ret_stat->oldest_ns = s->blocks[first].time_ns;
+    ret_stat->records = s->blocks[s->blocks_count - 1].last - from + 1;
+}
