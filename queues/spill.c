@@ -60,8 +60,7 @@ struct spill *spill_new(struct unsafe *queue, struct disk *disk, const struct sp
     if (s->config.segment_bytes == 0)
         s->config.segment_bytes =
             MAX(MIN(SEGMENT_MAX, config->quota / 8), config->quota / SEGMENT_MANY);
-    s->config.segment_bytes =
-        MAX(s->config.segment_bytes, segment_least(queue->file.payload_max));
+    s->config.segment_bytes = MAX(s->config.segment_bytes, segment_least(queue->file.payload_max));
     if (s->config.stuck_ns == 0)
         s->config.stuck_ns = SPILL_STUCK_NS;
     if (s->config.retry_ns == 0)
@@ -192,14 +191,18 @@ static bool any_ended(const struct spill *s)
     return false;
 }
 
-// The most that may be written now: with the reserve kept, unless this is what it is kept for.
+// The reserve, unless this is what it is kept for.
+static uint64_t kept_back(const struct spill *s)
+{
+    if (!s->config.reserve || any_ended(s))
+        return 0;
+    return s->queue->file.ring_bytes + s->config.segment_bytes;
+}
+
+// The most that may be written now: without the reserve.
 static uint64_t room_now(const struct spill *s)
 {
-    uint64_t left = room_left(s);
-    if (!s->config.reserve || any_ended(s))
-        return left;
-    // What leaves memory for the disk is needed there once, so only what is left over counts.
-    uint64_t keep = s->queue->file.ring_bytes + s->config.segment_bytes;
+    uint64_t left = room_left(s), keep = kept_back(s);
     return left > keep ? left - keep : 0;
 }
 
@@ -213,10 +216,35 @@ bool spill_can_take_all(const struct spill *s)
     return usable(s) && room_left(s) >= memory_span(s) + s->config.segment_bytes;
 }
 
-// The most that one more block can take.
-static uint64_t block_span(const struct spill *s)
+// How many seqs a write may take: those that a reader needs.
+static uint64_t writable_last(const struct spill *s)
 {
-    return segment_least(s->queue->file.payload_max) - SAFE_ENTRIES_START;
+    uint64_t last = 0;
+    for (unsigned i = 0; i < UNSAFE_READERS_MAX; i++) {
+        if (unsafe_attached(s->queue, i))
+            last = MAX(last, unsafe_last(s->queue, i));
+    }
+    return last;
+}
+
+// What the next block would take, and whether it is a full one; 0 where there is nothing to write.
+static uint64_t next_span(const struct spill *s, bool *ret_full)
+{
+    uint64_t seq = s->queue->base, last = writable_last(s), bytes = 0;
+    while (seq < last && bytes < BATCH_BYTES_TARGET && seq - s->queue->base < BATCH_RECORDS_MAX)
+        bytes += le32_get(unsafe_record(s->queue, ++seq)->payload);
+    uint64_t count = seq - s->queue->base;
+    *ret_full = bytes >= BATCH_BYTES_TARGET || count == BATCH_RECORDS_MAX;
+    return count == 0
+               ? 0
+               : safe_entry_span(sizeof(struct batch) + count * sizeof(struct record) + bytes);
+}
+
+static bool fits(const struct spill *s, uint64_t span)
+{
+    uint64_t rest = s->out || !s->current ? 0 : s->current->file->size - s->current->file->end;
+    bool whole = s->out || s->segment_count < segments_most(s);
+    return span > 0 && room_now(s) >= span && (whole || rest >= span);
 }
 
 bool spill_helps(const struct spill *s)
@@ -227,7 +255,8 @@ bool spill_helps(const struct spill *s)
         return true;
     if (!s->opened) // it will soon be known
         return s->disk && segments_most(s) > 0;
-    return usable(s) && room_now(s) >= block_span(s);
+    bool full;
+    return usable(s) && fits(s, next_span(s, &full));
 }
 
 bool spill_missing(const struct spill *s)
@@ -266,40 +295,22 @@ static bool read_due(const struct spill *s)
     return false;
 }
 
-// How many seqs in front of the first one that nobody needs in memory a write may take.
-static uint64_t writable_last(const struct spill *s)
-{
-    uint64_t last = 0;
-    for (unsigned i = 0; i < UNSAFE_READERS_MAX; i++) {
-        if (unsafe_attached(s->queue, i))
-            last = MAX(last, unsafe_last(s->queue, i));
-    }
-    return last;
-}
-
 static bool write_due(struct spill *s)
 {
-    uint64_t base = unsafe_base(s->queue);
-    uint64_t last = writable_last(s);
-    if (!usable(s) || last <= base || room_now(s) < block_span(s))
+    bool full;
+    if (!usable(s))
         return false;
+    (void)unsafe_base(s->queue);
     if (any_ended(s))
-        return true;
+        return fits(s, next_span(s, &full));
     unsigned used = unsafe_percent(s->queue);
     if (used < (s->spilling ? SPILL_TO : SPILL_FROM)) {
         s->spilling = false;
         return false;
     }
     s->spilling = true;
-    if (used >= SPILL_URGENT || unsafe_refused(s->queue))
-        return true;
-    uint64_t bytes = 0;
-    for (uint64_t seq = base + 1; seq <= last; seq++) {
-        bytes += le32_get(unsafe_record(s->queue, seq)->payload);
-        if (bytes >= BATCH_BYTES_TARGET || seq - base >= BATCH_RECORDS_MAX)
-            return true;
-    }
-    return false;
+    uint64_t span = next_span(s, &full);
+    return fits(s, span) && (full || used >= SPILL_URGENT || unsafe_refused(s->queue));
 }
 
 static bool due(struct spill *s, enum spill_job_kind kind)
@@ -325,8 +336,9 @@ static bool trim_due(const struct spill *s)
 
 static enum unsafe_level level_now(const struct spill *s)
 {
-    uint64_t most = segments_most(s) * s->config.segment_bytes;
-    uint64_t used = most ? s->held_bytes / (most / 100) : 0;
+    uint64_t most = segments_most(s) * (s->config.segment_bytes - SAFE_ENTRIES_START);
+    uint64_t keep = kept_back(s);
+    uint64_t used = most > keep ? 100 - room_now(s) / ((most - keep) / 100) : 0;
     uint64_t slack_high = s->level >= UNSAFE_THREE_QUARTERS ? 10 : 0;
     uint64_t slack_low = s->level >= UNSAFE_HALF ? 10 : 0;
     if (used + slack_high >= 75)
@@ -376,15 +388,18 @@ static void count_down(struct spill *s, const struct spill_block *block)
 {
     s->held_bytes -= block->bytes;
     block->segment->live--;
-    // The one that is being written is kept until nothing is held at all.
-    if (block->segment->live == 0 && block->segment != s->current)
-        bury(s, block->segment);
 }
 
 static void trim(struct spill *s)
 {
     while (trim_due(s))
         count_down(s, &s->blocks[s->blocks_first++]);
+    // The one that is being written is kept until nothing is held at all.
+    for (struct spill_segment *at = s->segments, *next; at; at = next) {
+        next = at->next;
+        if (at->live == 0 && at != s->current)
+            bury(s, at);
+    }
     if (s->blocks_first == s->blocks_count) {
         s->blocks_first = s->blocks_count = 0;
         while (s->segments)
@@ -428,7 +443,7 @@ static void plan_write(struct spill *s)
 {
     uint64_t base = unsafe_base(s->queue), last = writable_last(s), room = room_now(s);
     uint64_t bytes = 0, seq = base;
-    uint64_t most = MIN(SPILL_JOB_BYTES, room - block_span(s));
+    uint64_t most = MIN(SPILL_JOB_BYTES, room);
     while (seq < last && (seq == base || bytes < most) && seq - base < BATCH_RECORDS_MAX)
         bytes += le32_get(unsafe_record(s->queue, ++seq)->payload) + sizeof(struct record);
     s->job.first = base + 1;
@@ -474,7 +489,7 @@ struct spill_job *spill_next(struct spill *s, int64_t now_ns)
         plan_write(s);
     s->room = room_left(s);
     if (kind == SPILL_JOB_WRITE)
-        s->room -= MIN(s->room, SPILL_JOB_BYTES + block_span(s));
+        s->room -= MIN(s->room, SPILL_JOB_BYTES + segment_least(s->queue->file.payload_max));
     s->job.dead = kind == SPILL_JOB_REMOVE ? TAKE_PTR(s->dead) : NULL;
     s->out = true;
     s->began_ns = s->now_ns = now_ns;

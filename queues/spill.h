@@ -6,8 +6,8 @@
 //
 // What is on disk is always a prefix of what is held: records up to `spilled` (unsafe_spilled(), in
 // the shared memory of the queue, so that it outlives the daemon with it) lie in segments, the
-// others in memory. Records that a reader is about to ask for are read back ahead of it, and checked
-// before they are believed; while they are on their way the reader sees nothing to send.
+// others in memory. Records that a reader is about to ask for are read back ahead of it, and
+// checked before they are believed; while they are on their way the reader sees nothing to send.
 //
 // The disk is slow, and the producer must not wait for it. So there are jobs, one at a time:
 //
@@ -22,8 +22,8 @@
 // of the queue, nor uses a pointer that it got from one: in the daemon under the lock of the lane.
 //
 // Failure: a full or broken disk makes the next rung of the ladder (spill_helps() says no), is said
-// once, and is tried again. A record that cannot be read back, or is damaged, is lost, and so are all
-// that are held: the readers have to be detached (SPILL_LOST), and what they lack is resynced.
+// once, and is tried again. A record that cannot be read back, or is damaged, is lost, and so are
+// all that are held: the readers have to be detached (SPILL_LOST), and what they lack is resynced.
 #ifndef QUEUES_SPILL_H
 #define QUEUES_SPILL_H
 
@@ -35,22 +35,23 @@
 #include "queues/unsafe.h"
 
 #define SPILL_TEXT_MAX 256
-#define SPILL_STUCK_NS (INT64_C(250) * 1000 * 1000)  // a job that takes longer is not waited for
+#define SPILL_STUCK_NS (INT64_C(250) * 1000 * 1000) // a job that takes longer is not waited for
 #define SPILL_RETRY_NS (INT64_C(5) * 1000 * 1000 * 1000) // after a failure of the disk
 
 struct spill;
 struct spill_job;
 
 struct spill_config {
-    uint64_t quota;         // bytes of all segments; less than one segment: nothing is ever spilled
-    uint64_t segment_bytes; // of one; 0: chosen by the quota. Raised to what the largest record takes
+    uint64_t quota; // bytes of all segments; less than one segment: nothing is ever spilled
+    uint64_t
+        segment_bytes; // of one; 0: chosen by the quota. Raised to what the largest record takes
     // Room for all that lies in memory is kept free, for unsafe_end() (policy `map`).
     bool reserve;
     int64_t stuck_ns, retry_ns; // 0: the defaults above
 };
 
-// The rung of `queue`, new or recovered; the queue keeps a pointer to it. The first job finds in the
-// directory what a predecessor left of this queue, and removes the rest. NULL: no memory.
+// The rung of `queue`, new or recovered; the queue keeps a pointer to it. The first job finds in
+// the directory what a predecessor left of this queue, and removes the rest. NULL: no memory.
 struct spill *spill_new(struct unsafe *queue, struct disk *disk, const struct spill_config *config);
 // No job is out. The files stay where they are. NULL-safe, returns NULL. Before unsafe_free().
 struct spill *spill_free(struct spill *spill);

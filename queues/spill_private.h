@@ -9,9 +9,9 @@
 #include "queues/safe_segment.h"
 #include "queues/spill.h"
 
-#define SPILL_JOB_BLOCKS 16U
-#define SPILL_JOB_BYTES  (UINT64_C(4) * 1024 * 1024) // of payload; more only for one large record
-#define SPILL_AHEAD      8U // blocks that are kept in memory for a reader,
+#define SPILL_JOB_BLOCKS  16U
+#define SPILL_JOB_BYTES   (UINT64_C(4) * 1024 * 1024) // of payload; more only for one large record
+#define SPILL_AHEAD       8U // blocks that are kept in memory for a reader,
 #define SPILL_AHEAD_BYTES (UINT64_C(4) * 1024 * 1024) // unless one of them is larger
 
 // A segment file: one of the safe queue's format, with this queue's salt.
@@ -26,7 +26,7 @@ struct spill_block {
     struct spill_segment *segment;
     uint64_t offset; // of the entry
     uint64_t first, last;
-    uint64_t bytes;   // of the entry
+    uint64_t bytes;  // of the entry
     int64_t time_ns; // of its first record
 };
 
@@ -44,13 +44,13 @@ struct spill_job {
     enum spill_job_kind kind;
     int status;
     char text[SPILL_TEXT_MAX];
-    uint64_t first, last;    // WRITE: these records. OPEN: what is held of those on disk
-    uint64_t limit;          // WRITE: segments there may be
-    _Atomic bool copied;     // WRITE: their memory is not used any more
-    unsigned count;          // READ: blocks wanted. WRITE: blocks that were written
+    uint64_t first, last; // WRITE: these records. OPEN: what is held of those on disk
+    uint64_t limit;       // WRITE: segments there may be
+    _Atomic bool copied;  // WRITE: their memory is not used any more
+    unsigned count;       // READ: blocks wanted. WRITE: blocks that were written
     struct spill_block block[SPILL_JOB_BLOCKS];
     struct spill_load load[SPILL_JOB_BLOCKS]; // READ
-    struct spill_block *found; // OPEN: malloc'ed
+    struct spill_block *found;                // OPEN: malloc'ed
     size_t found_count;
     struct spill_segment *dead; // REMOVE
 };
@@ -98,6 +98,7 @@ uint32_t spill_run_from(struct spill *spill, uint64_t seq);
 uint64_t spill_pin(const struct spill *spill); // memory above this seq is being copied
 
 struct spill_load spill_load_free(struct spill_load load);
-struct spill_segment *spill_segment_drop(struct spill_segment *segment); // closes it; returns `next`
+struct spill_segment *
+spill_segment_drop(struct spill_segment *segment); // closes it; returns `next`
 
 #endif

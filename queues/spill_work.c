@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The worker's side of the disk rung: what a job does to the files. A segment is one of the safe
-// queue's format (safe_segment.h), with the salt of this queue; an entry of it is a batch of records.
+// queue's format (safe_segment.h), with the salt of this queue; an entry of it is a batch of
+// records.
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -11,6 +12,8 @@
 #include "queues/batch.h"
 #include "queues/spill_private.h"
 #include "queues/unsafe_private.h"
+
+#define SLOTS_MAX 65536U // more than there are segments
 
 struct spill_load spill_load_free(struct spill_load load)
 {
@@ -118,20 +121,22 @@ static int new_segment(struct spill *s, uint64_t first, uint64_t limit)
     struct spill_segment *segment = calloc(1, sizeof(*segment));
     if (!segment)
         return -ENOMEM;
-    s->number++;
-    int r = safe_segment_create(s->disk, (uint32_t)s->number, s->config.segment_bytes,
-                                &segment->file);
+    uint32_t slot = 0;
+    int r;
+    do {
+        r = safe_segment_create(s->disk, slot, s->config.segment_bytes, &segment->file);
+    } while (r == -EEXIST && slot++ < SLOTS_MAX);
     if (r < 0) {
         free(segment);
         return r;
     }
     segment->file->salt = s->salt;
-    segment->file->number = segment->file->floor = s->number;
+    segment->file->number = segment->file->floor = ++s->number;
     segment->file->first_seq = first;
     r = safe_segment_begin(segment->file, s->pair);
     if (r < 0) {
         (void)spill_segment_drop(segment);
-        (void)s->disk->ops->remove(s->disk, (uint32_t)s->number);
+        (void)s->disk->ops->remove(s->disk, slot);
         return r;
     }
     s->segment_count++;
@@ -159,12 +164,12 @@ static int write_message(struct spill_job *job, const struct staging *staging, u
         .bytes = span,
         .time_ns = staging->message[i].time_ns,
     };
-    int r = safe_segment_append(file, staging->bytes + staging->message[i].at, size,
-                                staging->message[i].first, staging->message[i].last,
-                                le64_get(((const struct record *)(staging->bytes +
-                                                                  staging->message[i].at +
-                                                                  sizeof(struct batch)))
-                                             ->epoch));
+    int r = safe_segment_append(
+        file, staging->bytes + staging->message[i].at, size, staging->message[i].first,
+        staging->message[i].last,
+        le64_get(((const struct record *)(staging->bytes + staging->message[i].at +
+                                          sizeof(struct batch)))
+                     ->epoch));
     // What was written in front of it stays good; behind it nothing more is written.
     if (r < 0)
         s->current = NULL;
@@ -211,14 +216,13 @@ static void run_read(struct spill_job *job)
         const struct spill_block *block = &job->block[i];
         struct safe_found found;
         int error = 0;
-        const char *broken =
-            safe_segment_read(block->segment->file, block->offset, &found, &error);
+        const char *broken = safe_segment_read(block->segment->file, block->offset, &found, &error);
         if (broken) {
             job->status = error < 0 ? error : -EUCLEAN;
             (void)snprintf(job->text, sizeof(job->text),
                            "segment %04" PRIu32 " at offset %" PRIu64 ": %s%s%s",
-                           block->segment->file->slot, block->offset, broken,
-                           error < 0 ? ": " : "", error < 0 ? strerror(-error) : "");
+                           block->segment->file->slot, block->offset, broken, error < 0 ? ": " : "",
+                           error < 0 ? strerror(-error) : "");
             return;
         }
         job->load[i] = (struct spill_load){
@@ -290,7 +294,6 @@ static int open_slot(struct spill_job *job, uint32_t slot)
     bool ours = r == 0 && state == HEADER_GOOD && file->salt == s->salt && job->last >= job->first;
     if (r == 0 && state == HEADER_GOOD)
         s->number = MAX(s->number, file->number);
-    s->number = MAX(s->number, slot);
     if (!ours) {
         safe_segment_free(file);
         (void)s->disk->ops->remove(s->disk, slot);
@@ -324,17 +327,15 @@ static int add_found(struct spill_job *job, struct spill_segment *segment, uint6
 {
     size_t n = job->found_count;
     if ((n & (n - 1)) == 0) {
-        struct spill_block *grown =
-            reallocarray(job->found, n ? 2 * n : 1, sizeof(*grown));
+        struct spill_block *grown = reallocarray(job->found, n ? 2 * n : 1, sizeof(*grown));
         if (!grown)
             return -ENOMEM;
         job->found = grown;
     }
     // Only for people, and not worth a failure.
     struct record record = {0};
-    (void)job->spill->disk->ops->read(segment->file->file,
-                                      offset + sizeof(*e) + sizeof(struct batch), &record,
-                                      sizeof(record));
+    (void)job->spill->disk->ops->read(
+        segment->file->file, offset + sizeof(*e) + sizeof(struct batch), &record, sizeof(record));
     // An entry that was written twice counts from where the first one ends.
     job->found[job->found_count++] = (struct spill_block){
         .segment = segment,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The unsafe queue: an active end's updates that are not yet durable on its peers. One file in
-// shared memory, so that it outlives the daemon but not the boot; docs/records.md describes its
+// shared memory, so that it outlives the daemon but not the boot; docs/unsafe-queue.md its
 // bytes and what a crash may leave in them.
 //
 // An update passes through it like this:

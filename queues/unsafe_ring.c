@@ -37,8 +37,8 @@ void unsafe_take_back(struct unsafe *u)
     u->floor = floor;
     uint64_t base = unsafe_file_base(&u->file);
     // What is being copied to disk stays where it is, even if nobody wants it any more.
-    if (u->spill)
-        base = MIN(base, spill_pin(u->spill));
+    uint64_t pin = u->spill ? spill_pin(u->spill) : UINT64_MAX;
+    base = MIN(base, pin);
     ENSURE(base >= u->base);
     u->base = base;
     advance_tail(u);

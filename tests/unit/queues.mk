@@ -47,3 +47,6 @@ test_intent_LDADD = $(QUEUES_LIBS)
 check_PROGRAMS += test_maps
 test_maps_SOURCES = test_maps.c fake_disk.c fake_disk.h
 test_maps_LDADD = $(QUEUES_LIBS)
+check_PROGRAMS += test_spill
+test_spill_SOURCES = test_spill.c fake_disk.c fake_disk.h
+test_spill_LDADD = $(QUEUES_LIBS)
