@@ -29,11 +29,12 @@ uint16_t intent_full(const struct intent *m, uint32_t extent)
 struct intent *intent_new(const struct intent_config *config)
 {
     ENSURE(config->size > 0 && config->size <= INTENT_VOLUME_MAX);
+    ENSURE(config->region >= INTENT_REGION_MIN && (config->region & (config->region - 1)) == 0);
     struct intent *m = calloc(1, sizeof(*m));
     if (!m)
         return NULL;
     m->config = *config;
-    m->regions = (config->size + INTENT_REGION - 1) / INTENT_REGION;
+    m->regions = (config->size + config->region - 1) / config->region;
     m->extents = (uint32_t)((m->regions + 15) / 16);
     m->pages = (m->extents + INTENT_PAGE_EXTENTS - 1) / INTENT_PAGE_EXTENTS;
     m->set = calloc(m->extents, sizeof(*m->set));
@@ -130,7 +131,7 @@ static void check_range(const struct intent *m, uint64_t offset, uint64_t length
 int intent_set(struct intent *m, uint64_t offset, uint64_t length)
 {
     check_range(m, offset, length);
-    uint64_t first = offset / INTENT_REGION, last = (offset + length - 1) / INTENT_REGION;
+    uint64_t first = offset / m->config.region, last = (offset + length - 1) / m->config.region;
     bool durable = true;
     for (uint32_t i = (uint32_t)(first / 16); i <= last / 16; i++)
         durable &= set_extent(m, i, bits_between(i, first, last));
@@ -140,7 +141,8 @@ int intent_set(struct intent *m, uint64_t offset, uint64_t length)
 void intent_touch(struct intent *m, uint64_t offset, uint64_t length)
 {
     check_range(m, offset, length);
-    for (uint64_t i = offset / INTENT_EXTENT; i <= (offset + length - 1) / INTENT_EXTENT; i++)
+    for (uint64_t i = offset / ((uint64_t)m->config.region * 16);
+         i <= (offset + length - 1) / ((uint64_t)m->config.region * 16); i++)
         intent_bit_set(m->touched, (uint32_t)i);
 }
 
@@ -197,7 +199,8 @@ static void clear_extent(struct intent *m, uint32_t extent, uint16_t bits)
 
 bool intent_clear_untouched(struct intent *m, uint64_t floor)
 {
-    uint32_t end = floor >= m->config.size ? m->extents : (uint32_t)(floor / INTENT_EXTENT);
+    uint32_t end = floor >= m->config.size ? m->extents
+                                           : (uint32_t)(floor / ((uint64_t)m->config.region * 16));
     bool cleared = false;
     for (uint32_t i = 0; i < end; i++) {
         if (i % 64 == 0 && i + 64 <= end && !(~m->touched[i / 64] & ~m->heating[i / 64])) {
@@ -216,9 +219,9 @@ bool intent_clear_untouched(struct intent *m, uint64_t floor)
 void intent_clear(struct intent *m, uint64_t offset, uint64_t length)
 {
     check_range(m, offset, length);
-    uint64_t first = (offset + INTENT_REGION - 1) / INTENT_REGION;
+    uint64_t first = (offset + m->config.region - 1) / m->config.region;
     uint64_t end =
-        offset + length == m->config.size ? m->regions : (offset + length) / INTENT_REGION;
+        offset + length == m->config.size ? m->regions : (offset + length) / m->config.region;
     if (first >= end)
         return;
     for (uint32_t i = (uint32_t)(first / 16); i <= (end - 1) / 16; i++) {
@@ -233,7 +236,7 @@ void intent_clear(struct intent *m, uint64_t offset, uint64_t length)
 bool intent_test(const struct intent *m, uint64_t offset, uint64_t length)
 {
     check_range(m, offset, length);
-    uint64_t first = offset / INTENT_REGION, last = (offset + length - 1) / INTENT_REGION;
+    uint64_t first = offset / m->config.region, last = (offset + length - 1) / m->config.region;
     for (uint32_t i = (uint32_t)(first / 16); i <= last / 16; i++) {
         if (m->set[i] & bits_between(i, first, last))
             return true;
@@ -249,31 +252,31 @@ static bool region_set(const struct intent *m, uint64_t region)
 bool intent_next(const struct intent *m, uint64_t from, uint64_t length_max, uint64_t *ret_offset,
                  uint64_t *ret_length)
 {
-    ENSURE(length_max >= INTENT_REGION);
-    uint64_t at = from / INTENT_REGION;
+    ENSURE(length_max >= m->config.region);
+    uint64_t at = from / m->config.region;
     while (at < m->regions && !region_set(m, at))
         at = m->set[at / 16] >> (at % 16) ? at + 1 : (at / 16 + 1) * 16;
     if (at >= m->regions)
         return false;
-    uint64_t end = at + 1, limit = MIN(at + length_max / INTENT_REGION, m->regions);
+    uint64_t end = at + 1, limit = MIN(at + length_max / m->config.region, m->regions);
     while (end < limit && region_set(m, end))
         end++;
-    *ret_offset = at * INTENT_REGION;
-    *ret_length = MIN(end * INTENT_REGION, m->config.size) - *ret_offset;
+    *ret_offset = at * m->config.region;
+    *ret_length = MIN(end * m->config.region, m->config.size) - *ret_offset;
     return true;
 }
 
 uint64_t intent_bytes(const struct intent *m, uint64_t from)
 {
-    uint64_t first = from / INTENT_REGION, count = 0;
+    uint64_t first = from / m->config.region, count = 0;
     if (first >= m->regions)
         return 0;
     count = (uint64_t)__builtin_popcount(m->set[first / 16] >> (first % 16));
     for (uint32_t i = (uint32_t)(first / 16) + 1; i < m->extents; i++)
         count += (uint64_t)__builtin_popcount(m->set[i]);
-    uint64_t bytes = count * INTENT_REGION;
+    uint64_t bytes = count * m->config.region;
     if (region_set(m, m->regions - 1))
-        bytes -= m->regions * INTENT_REGION - m->config.size;
+        bytes -= m->regions * m->config.region - m->config.size;
     return bytes;
 }
 
@@ -306,6 +309,11 @@ uint32_t intent_bits(const struct intent *m, uint64_t first, uint8_t *ret_bits, 
 uint64_t intent_regions(const struct intent *m)
 {
     return m->regions;
+}
+
+uint32_t intent_region(const struct intent *m)
+{
+    return m->config.region;
 }
 
 uint64_t intent_size(const struct intent *m)

@@ -23,6 +23,7 @@
 #include <stdint.h>
 
 #define INTENT_REGION         (64U * 1024) // bytes that a bit stands for
+#define INTENT_REGION_MIN     4096U
 #define INTENT_EXTENT         (16 * INTENT_REGION)
 #define INTENT_PAGE           4096U // bytes of a page on disk
 #define INTENT_FLIGHT_MAX     8     // pages that are written together
@@ -36,6 +37,7 @@ struct intent_config {
     uint64_t pair;   // id of the pair
     uint64_t volume; // id of the volume in it: a map of another one is refused
     uint64_t size;   // bytes of the volume; 1 to INTENT_VOLUME_MAX
+    uint32_t region; // INTENT_REGION, but in tests with small volumes; a power of two
 };
 
 // Nothing is set, and nothing is on disk: every page is to be written. NULL: no memory.
@@ -44,7 +46,7 @@ struct intent *intent_free(struct intent *intent);
 
 // ---- The file: a header page, then `intent_pages()` pages. ----
 
-uint64_t intent_file_size(uint64_t volume_size); // bytes
+uint64_t intent_file_size(const struct intent *intent); // bytes
 uint32_t intent_pages(const struct intent *intent);
 void intent_header(const struct intent *intent, void *ret_page); // INTENT_PAGE bytes
 // NULL, or why this is not the header of this map: the whole file counts for nothing.
@@ -107,6 +109,7 @@ bool intent_idle(const struct intent *intent);                     // nothing is
 // Bits of `count` regions from `first` on; both multiples of 16. Returns how many of them there are.
 uint32_t intent_bits(const struct intent *intent, uint64_t first, uint8_t *ret_bits, uint32_t count);
 uint64_t intent_regions(const struct intent *intent);
+uint32_t intent_region(const struct intent *intent); // bytes of one
 uint64_t intent_size(const struct intent *intent); // bytes of the volume
 size_t intent_memory(const struct intent *intent); // bytes that it takes
 

@@ -11,10 +11,9 @@
 #include "common/base/cleanup.h"
 #include "common/base/error.h"
 
-uint64_t intent_file_size(uint64_t volume_size)
+uint64_t intent_file_size(const struct intent *m)
 {
-    uint64_t extents = (volume_size + INTENT_EXTENT - 1) / INTENT_EXTENT;
-    return (1 + (extents + INTENT_PAGE_EXTENTS - 1) / INTENT_PAGE_EXTENTS) * INTENT_PAGE;
+    return (uint64_t)(1 + m->pages) * INTENT_PAGE;
 }
 
 uint32_t intent_pages(const struct intent *m)
@@ -33,7 +32,7 @@ void intent_header(const struct intent *m, void *ret_page)
     h->pair = le64_make(m->config.pair);
     h->volume = le64_make(m->config.volume);
     h->size = le64_make(m->config.size);
-    h->region = le32_make(INTENT_REGION);
+    h->region = le32_make(m->config.region);
     h->pages = le32_make(m->pages);
     h->checksum = le64_make(checksum64(h, offsetof(struct intent_file_header, checksum)));
 }
@@ -62,7 +61,7 @@ const char *intent_load_header(const struct intent *m, const void *page)
         return "of another volume";
     if (le64_get(h.size) != m->config.size)
         return "of a volume of another size";
-    if (le32_get(h.region) != INTENT_REGION || le32_get(h.pages) != m->pages)
+    if (le32_get(h.region) != m->config.region || le32_get(h.pages) != m->pages)
         return "with regions of another size";
     return NULL;
 }

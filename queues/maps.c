@@ -22,6 +22,7 @@ struct map {
     const char *found;
     enum map_state state;
     bool recorded; // REBUILT: by the end
+    uint64_t record;
     bool relied;   // REBUILT: every page was written once, from here on writes wait for theirs
     bool header_due, header_out;
     bool told, asked, refused; // FAILED
@@ -87,7 +88,7 @@ static void fail(struct map *m, int status)
 static int make_file(struct map *m)
 {
     struct disk *disk = m->maps->config.disk;
-    int r = disk->ops->create(disk, m->object, intent_file_size(intent_size(m->intent)), &m->file);
+    int r = disk->ops->create(disk, m->object, intent_file_size(m->intent), &m->file);
     if (r == 0)
         r = disk->ops->dir_sync(disk);
     if (r < 0 && m->file) {
@@ -104,7 +105,7 @@ static void open_map(struct map *m)
     int r = disk->ops->open(disk, m->object, &m->file, &size);
     if (r < 0)
         m->file = NULL;
-    if (r == 0 && size == intent_file_size(intent_size(m->intent)) && read_pages(m, m->file) == 0)
+    if (r == 0 && size == intent_file_size(m->intent) && read_pages(m, m->file) == 0)
         return;
     if (r == -ENOENT)
         m->found = "there is none";
@@ -131,7 +132,10 @@ struct maps *maps_new(const struct maps_config *config)
         return NULL;
     maps->config = *config;
     for (uint16_t i = 0; i < config->volumes; i++) {
-        struct intent_config ic = {config->pair, config->volume[i], config->sizes[i]};
+        struct intent_config ic = {.pair = config->pair,
+                                   .volume = config->volume[i],
+                                   .size = config->sizes[i],
+                                   .region = config->region ? config->region : INTENT_REGION};
         struct map *m = &maps->map[i];
         m->maps = maps;
         m->object = i;
@@ -189,7 +193,7 @@ int maps_set(struct maps *maps, uint16_t object, uint64_t offset, uint64_t lengt
 
 // ---- void ----
 
-void maps_fill(struct maps *maps, uint64_t objects)
+void maps_fill(struct maps *maps, uint64_t objects, uint64_t record)
 {
     for (uint16_t i = 0; i < maps->config.volumes; i++) {
         struct map *m = &maps->map[i];
@@ -197,15 +201,18 @@ void maps_fill(struct maps *maps, uint64_t objects)
             continue;
         intent_fill(m->intent);
         m->ticket++;
+        m->record = record;
         rebuild(m, m->header_due || !m->file, true);
     }
 }
 
-void maps_void(struct maps *maps, uint16_t object, uint64_t ticket)
+void maps_void(struct maps *maps, uint16_t object, uint64_t ticket, uint64_t record)
 {
     struct map *m = at(maps, object);
-    if (m->state == MAP_FAILED && ticket == m->ticket)
-        rebuild(m, m->header_due || !m->file, true);
+    if (m->state != MAP_FAILED || ticket != m->ticket)
+        return;
+    m->record = record;
+    rebuild(m, m->header_due || !m->file, true);
 }
 
 void maps_refuse(struct maps *maps, uint16_t object, uint64_t ticket)
@@ -247,7 +254,7 @@ static void rebuilt(struct map *m)
     m->state = MAP_GOOD;
     m->recorded = m->relied = false;
     if (recorded)
-        m->maps->config.good(m->maps->config.user, m->object);
+        m->maps->config.good(m->maps->config.user, m->object, m->record);
 }
 
 static void synced(struct disk_sync *sync, int status)

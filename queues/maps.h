@@ -32,12 +32,13 @@ struct maps_config {
     struct disk *disk;
     uint64_t pair;
     unsigned volumes;
+    uint32_t region; // 0: INTENT_REGION
     const uint64_t *sizes;   // bytes, by object
     const uint64_t *volume;  // ids, by object
     // A map that somebody waits for cannot be written: to be recorded, then maps_void() with this ticket.
     void (*failed)(void *user, uint16_t object, uint64_t ticket, int status);
-    // A map whose being void was recorded is good again: the record may go.
-    void (*good)(void *user, uint16_t object);
+    // A map whose being void was recorded (as maps_fill() or maps_void() told it) is good again: that record may go.
+    void (*good)(void *user, uint16_t object, uint64_t record);
     void *user;
 };
 
@@ -54,9 +55,10 @@ struct intent *maps_at(struct maps *maps, uint16_t object);
 int maps_set(struct maps *maps, uint16_t object, uint64_t offset, uint64_t length);
 
 // The end has durably recorded that the maps of the mask `objects` are void. `fill`: everything counts as set from now
-// on. Else only for the failure of this ticket; of an older one it is ignored.
-void maps_fill(struct maps *maps, uint64_t objects);
-void maps_void(struct maps *maps, uint16_t object, uint64_t ticket);
+// on. Else only for the failure of this ticket; of an older one it is ignored. `record`: the record's number, which
+// comes back in good().
+void maps_fill(struct maps *maps, uint64_t objects, uint64_t record);
+void maps_void(struct maps *maps, uint16_t object, uint64_t ticket, uint64_t record);
 // It cannot be recorded: writes fail until it is.
 void maps_refuse(struct maps *maps, uint16_t object, uint64_t ticket);
 

@@ -6,7 +6,7 @@
 #include "common/base/bytes.h"
 
 #define STATE_MAGIC   UINT32_C(0x53525355) // "USRS"
-#define STATE_VERSION 1
+#define STATE_VERSION 2
 
 size_t state_encode(const struct end_state *state, void *buffer, size_t limit)
 {
@@ -25,6 +25,8 @@ size_t state_encode(const struct end_state *state, void *buffer, size_t limit)
     byte_put_u64(&w, state->inconsistent);
     byte_put_u64(&w, state->pending);
     byte_put_u64(&w, state->session);
+    byte_put_u64(&w, state->lost);
+    byte_put_u64(&w, state->map_void);
     byte_put_u32(&w, (uint32_t)size);
     byte_put(&w, history, size);
     return w.bad ? 0 : w.used;
@@ -50,6 +52,8 @@ const char *state_decode(const void *data, size_t size, struct end_state *ret_st
     s.inconsistent = byte_u64(&r);
     s.pending = byte_u64(&r);
     s.session = byte_u64(&r);
+    s.lost = byte_u64(&r);
+    s.map_void = byte_u64(&r);
     uint32_t history_size = byte_u32(&r);
     if (role > ROLE_ACTIVE || intent > INTENT_HANDED_OVER)
         return "a role or an intent that does not exist";

@@ -27,6 +27,8 @@ struct end_state {
     uint64_t inconsistent; // mask: volumes of this replica that are in mid-resync
     uint64_t pending;      // active: mask of volumes whose peer needs a resync
     uint64_t session;      // highest session number seen
+    uint64_t lost;         // mask: volumes of this replica that may have lost what it had settled
+    uint64_t map_void;     // mask: intent maps of this end that count as wholly set, whatever their files say
     struct epoch_history history;
 };
 

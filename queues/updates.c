@@ -94,6 +94,14 @@ struct updates *updates_free(struct updates *u)
     return NULL;
 }
 
+static void forget_own_sync(struct updates *u, uint16_t object)
+{
+    struct volume *volume = &u->volumes[object];
+    volume->own_wanted = false;
+    if (!volume->flush_next.first)
+        u->flush_mask &= ~(UINT64_C(1) << object);
+}
+
 void updates_set_volume(struct updates *u, uint16_t object, struct block *block,
                         uint32_t peer_block_size)
 {
@@ -102,9 +110,8 @@ void updates_set_volume(struct updates *u, uint16_t object, struct block *block,
     struct volume *volume = &u->volumes[object];
     ENSURE(!volume->flushing || block == volume->block);
     volume->block = block;
-    volume->failed = volume->own_wanted = false;
-    if (!volume->flush_next.first)
-        u->flush_mask &= ~(UINT64_C(1) << object);
+    volume->failed = false;
+    forget_own_sync(u, object);
     if (block)
         volume->order_size = MAX(block->block_size, peer_block_size);
 }
@@ -489,7 +496,7 @@ void updates_sync(struct updates *u, uint16_t object)
 {
     ENSURE(object < RECORD_OBJECTS_MAX);
     struct volume *volume = &u->volumes[object];
-    if (!volume->block || volume->failed)
+    if (!volume->block || volume->failed || u->answers.gate == UPDATES_CLOSED)
         return;
     volume->own_wanted = true;
     u->flush_mask |= UINT64_C(1) << object;
@@ -604,6 +611,8 @@ uint64_t updates_set_gate(struct updates *u, enum updates_gate gate)
         while (u->stalled.first)
             start_stalled(u);
         copies_refuse_new(u, -ESHUTDOWN);
+        for (uint16_t i = 0; i < RECORD_OBJECTS_MAX; i++)
+            forget_own_sync(u, i);
     }
     deliver(u);
     check_drained(u);

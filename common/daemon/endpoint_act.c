@@ -292,6 +292,27 @@ void endpoint_act(struct endpoint *ep, const struct end_action *a)
     case ACT_RESYNC:
         front_resync(ep->front, a->objects);
         break;
+    case ACT_MAP_FILL:
+        front_map_fill(ep->front, a->objects, a->ticket);
+        break;
+    case ACT_MAP_VOID:
+        front_map_void(ep->front, a->object, a->id, a->on, a->ticket);
+        break;
+    case ACT_MAP_ARM:
+        front_map_arm(ep->front, a->session, a->objects);
+        break;
+    case ACT_MAP_CLEAR:
+        front_map_clear(ep->front, a->objects);
+        break;
+    case ACT_MAP_READ:
+        front_map_read(ep->front, a->object, a->seq, a->session);
+        break;
+    case ACT_MAP_ADD:
+        front_map_add(ep->front, &a->frame.map);
+        break;
+    case ACT_MAP_SYNC:
+        front_map_sync(ep->front, a->ticket);
+        break;
     case ACT_ADDRESS:
         act_address(ep, a->on);
         break;

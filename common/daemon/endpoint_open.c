@@ -30,6 +30,8 @@ static int make_places(struct endpoint *ep, struct error *err)
     if (r == 0)
         r = path_format(ep->safe_path, sizeof(ep->safe_path), "%s/safe", ep->state_path);
     if (r == 0)
+        r = path_format(ep->map_path, sizeof(ep->map_path), "%s/maps", ep->state_path);
+    if (r == 0)
         r = path_format(ep->flag_path, sizeof(ep->flag_path), "%s/stepped-down", ep->runtime_path);
     if (r < 0)
         return error_sys(err, r, "pair %s: its directories", ep->pair->pair);
@@ -231,6 +233,8 @@ static int open_apps(struct endpoint *ep, struct error *err)
 static int open_threads(struct endpoint *ep, struct error *err)
 {
     int r = dir_make(ep->safe_path, 0700, err);
+    if (r == 0)
+        r = dir_make(ep->map_path, 0700, err);
     if (r < 0)
         return r;
     ep->stream_box = mailbox_new();
@@ -241,6 +245,7 @@ static int open_threads(struct endpoint *ep, struct error *err)
         .pair = ep->pair,
         .side = ep->config.side,
         .queue_path = ep->queue_path,
+        .map_path = ep->map_path,
         .sockets = (const char *const *)ep->sockets,
         .pair_id = ep->pair_id,
         .boot = vitals_boot(ep->vitals),
@@ -316,6 +321,23 @@ static int open_end(struct endpoint *ep)
     return ep->end ? 0 : -ENOMEM;
 }
 
+// An end that was part of a pair had maps.
+static void say_maps(struct endpoint *ep)
+{
+    char text[200];
+    if (ep->state.role == ROLE_NONE)
+        return;
+    for (size_t i = 0; i < ep->pair->volume_count; i++) {
+        const char *why = front_map_found(ep->front, i);
+        if (!why)
+            continue;
+        (void)snprintf(text, sizeof(text),
+                       "volume %s: its intent map counts as wholly set: %s", ep->pair->volumes[i].name,
+                       why);
+        endpoint_note(ep, -1, text);
+    }
+}
+
 // Which facts the start rule gets; what was passive opens its replica first (take_opened()).
 static void prepare_start(struct endpoint *ep)
 {
@@ -329,6 +351,7 @@ static void prepare_start(struct endpoint *ep)
     s->echo_sent_ns = ep->same_boot ? vitals_echo_sent_ns(ep->vitals) : 0;
     s->unwatched = ep->same_boot && vitals_lease_ns(ep->vitals) == VITALS_NO_DEADLINE;
     ep->frozen_told = s->guard_acted;
+    say_maps(ep);
     if (s->guard_acted)
         apps_set_frozen(ep->apps, true);
     if (ep->state.role == ROLE_ACTIVE) {

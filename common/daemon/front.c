@@ -9,8 +9,10 @@
 #include <unistd.h>
 
 #include "common/daemon/front_private.h"
+#include "common/base/checksum.h"
 #include "common/store/store.h"
 
+#define GENERATION_NS (10 * NS_PER_S) // of the intent maps: less would cost, more would not gain
 #define FIGURES_NS (50 * NS_PER_MS) // how old the queue's figures may be
 
 static void publish(struct front *f, int64_t now)
@@ -122,6 +124,12 @@ static bool lane_runs(void *user)
     return lane_running(f->config.lane);
 }
 
+static bool settled(void *user, uint64_t *ret_session, uint64_t *ret_seq)
+{
+    struct front *f = user;
+    return lane_settled(f->config.lane, ret_session, ret_seq);
+}
+
 static int64_t real_ns(void *user)
 {
     (void)user;
@@ -143,6 +151,10 @@ static void report(void *user, const struct end_event *event)
     publish(f, clock_boot_ns());
     struct front_report *r = report_new(FRONT_EVENT, has_text ? event->failed.text : "");
     r->event = *event;
+    if (event->type == EV_MAP && event->map.what == MAP_EV_PIECE) {
+        r->piece = *event->map.piece;
+        r->event.map.piece = &r->piece;
+    }
     if (has_text)
         r->event.failed.text = r->text;
     mailbox_post(f->config.reports, r);
@@ -172,6 +184,7 @@ static const struct service_ops service_ops = {
     .lane_queue = set_lane_queue,
     .lane_stop = stop_lane,
     .lane_running = lane_runs,
+    .settled = settled,
     .real_ns = real_ns,
     .report = report,
     .note = note,
@@ -185,7 +198,7 @@ static void watch_resets(struct front *f)
 {
     uint64_t resets = stores_resets(&f->stores);
     if (resets > f->resets)
-        service_overflow(f->service, "a LUN came back without its write cache");
+        service_lost(f->service, "a LUN came back without its write cache");
     f->resets = resets;
 }
 
@@ -196,6 +209,7 @@ static void turn(struct front *f)
     struct service_turn turn = {.now_ns = clock_boot_ns()};
     service_lease(f->service, turn.now_ns, atomic_load(&g->lease_ns));
     nbd_work(f->nbd);
+    segments_work(f->maps);
     stores_work(&f->stores);
     watch_resets(f);
     turn.durable = atomic_load(&g->durable);
@@ -251,6 +265,10 @@ static void *run(void *arg)
     }
     nbd_refuse(f->nbd, "the daemon is being restarted");
     stores_close(&f->stores, f->epoll);
+    while (service_map_busy(f->service)) { // what is under way at the maps' disk ends there
+        (void)nanosleep(&(struct timespec){.tv_nsec = NS_PER_MS}, NULL);
+        segments_work(f->maps);
+    }
     return NULL;
 }
 
@@ -267,15 +285,18 @@ static int make_service(struct front *f, struct error *err)
     const struct pair_config *pair = f->config.pair;
     uint64_t sizes[PAIR_VOLUMES_MAX];
     const char *names[PAIR_VOLUMES_MAX];
+    uint64_t ids[PAIR_VOLUMES_MAX];
     for (size_t i = 0; i < pair->volume_count; i++) {
         sizes[i] = pair->volumes[i].size;
         names[i] = pair->volumes[i].name;
+        ids[i] = checksum64(names[i], strlen(names[i]));
     }
     struct service_config config = {
         .mode = modes[pair->mode],
         .volumes = (unsigned)pair->volume_count,
         .sizes = sizes,
         .names = names,
+        .ids = ids,
         .pair = f->config.pair_id,
         .boot = f->config.boot,
         .ring_bytes = pair->queues.memory,
@@ -284,6 +305,8 @@ static int make_service(struct front *f, struct error *err)
         .throttle_when_slow = pair->slow == PAIR_SLOW_THROTTLE,
         .timeout_ns = pair->timing.timeout_ms * NS_PER_MS,
         .resync_rate = pair->resync.rate,
+        .map_disk = segments_disk(f->maps),
+        .generation_ns = GENERATION_NS,
     };
     f->service = service_new(&config, &service_ops, f);
     return f->service ? 0 : error_sys(err, -ENOMEM, "front thread");
@@ -306,6 +329,8 @@ int front_new(const struct front_config *config, struct front **ret_front, struc
     f->box = mailbox_new();
     int r = f->epoll < 0 || !f->box ? error_sys(err, -ENOMEM, "front thread") : 0;
     if (r == 0)
+        r = segments_open(config->map_path, 0, &f->maps, err);
+    if (r == 0)
         r = make_service(f, err);
     if (r == 0)
         r = front_open_exports(f, err);
@@ -313,6 +338,8 @@ int front_new(const struct front_config *config, struct front **ret_front, struc
         r = poll_add(f->epoll, mailbox_fd(f->box), EPOLLET);
     if (r == 0)
         r = poll_add(f->epoll, nbd_fd(f->nbd), 0);
+    if (r == 0)
+        r = poll_add(f->epoll, segments_fd(f->maps), 0);
     if (r == 0)
         nbd_refuse(f->nbd, "this end is passive: the volume is served by its peer");
     if (r == 0 && pthread_create(&f->thread, NULL, run, f) != 0)
@@ -336,6 +363,7 @@ struct front *front_free(struct front *f)
     }
     nbd_free(f->nbd);
     service_free(f->service);
+    segments_free(f->maps);
     mailbox_free(f->box);
     cleanup_close(&f->epoll);
     free(f);
@@ -349,6 +377,11 @@ bool front_find_queue(struct front *f, struct service_found *ret_found, char *wh
     if (r < 0)
         (void)snprintf(why, why_size, "%s", r == -ENOENT ? "" : err.text);
     return r == 0;
+}
+
+const char *front_map_found(struct front *f, size_t volume)
+{
+    return service_map_found(f->service, (uint16_t)volume);
 }
 
 struct mailbox *front_mailbox(struct front *f)

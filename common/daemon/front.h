@@ -21,6 +21,7 @@ struct front_config {
     const struct pair_config *pair;
     enum pair_end side;
     const char *queue_path;     // of the unsafe queue, in the runtime directory
+    const char *map_path;       // directory of the intent maps
     const char *const *sockets; // of the exports, by volume
     uint64_t pair_id, boot;
     struct figures *figures;
@@ -51,13 +52,26 @@ void front_resync(struct front *front, uint64_t objects);
 void front_answer(struct front *front, const void *message, size_t size); // a checked batch_answer
 
 // Rung by the stream thread when durable has reached what an answer waits for.
+// The intent maps: ACT_MAP_... of the end.
+void front_map_fill(struct front *front, uint64_t objects, uint64_t record);
+void front_map_void(struct front *front, unsigned object, uint64_t ticket, bool recorded,
+                    uint64_t record);
+void front_map_arm(struct front *front, uint64_t session, uint64_t due);
+void front_map_clear(struct front *front, uint64_t objects);
+void front_map_read(struct front *front, unsigned object, uint64_t from, uint64_t session);
+void front_map_add(struct front *front, const struct frame_map *piece);
+void front_map_sync(struct front *front, uint64_t ticket);
+// Before the thread is asked for anything: NULL, or why a volume's map counts as wholly set.
+const char *front_map_found(struct front *front, size_t volume);
+
 struct mailbox *front_mailbox(struct front *front);
 
 // Its reports are events for the end, ready to be fed; plus what is for the log alone.
 enum front_report_kind { FRONT_EVENT, FRONT_NOTE };
 struct front_report {
     struct letter letter;
-    struct end_event event; // FRONT_EVENT; its texts point to `text`
+    struct end_event event; // FRONT_EVENT; its texts point to `text`, a map's piece to `piece`
+    struct frame_map piece;
     char text[200];
 };
 

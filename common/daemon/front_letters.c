@@ -17,19 +17,59 @@ enum front_letter_kind {
     FRONT_DETACH,
     FRONT_RESYNC,
     FRONT_ANSWER,
+    FRONT_MAP_FILL,
+    FRONT_MAP_VOID,
+    FRONT_MAP_ARM,
+    FRONT_MAP_CLEAR,
+    FRONT_MAP_READ,
+    FRONT_MAP_ADD,
+    FRONT_MAP_SYNC,
     FRONT_END,
 };
 
 struct front_letter {
     struct letter letter;
-    bool flag; // OPEN: recover. ABANDON: report
+    bool flag; // OPEN: recover. ABANDON: report. MAP_VOID: recorded
     enum end_gate gate;
-    uint64_t number; // OPEN, BOUND: seq. RESYNC: mask
+    uint64_t number; // OPEN, BOUND: seq. RESYNC, MAP_FILL, MAP_ARM, MAP_CLEAR: mask. MAP_READ: region
+    uint64_t ticket; // MAP_...
+    uint64_t record; // MAP_VOID, MAP_FILL. MAP_READ, MAP_ARM: session
+    uint16_t object;
     struct epoch epoch;
-    uint8_t message[]; // ANSWER
+    _Alignas(8) uint8_t message[]; // ANSWER, MAP_ADD
 };
 
 // ---- taken ----
+
+static void take_map_letter(struct front *f, const struct front_letter *l)
+{
+    struct service *s = f->service;
+    switch ((int)l->letter.kind) {
+    case FRONT_MAP_FILL:
+        service_map_fill(s, l->number, l->record);
+        break;
+    case FRONT_MAP_VOID:
+        service_map_void(s, l->object, l->ticket, l->flag, l->record);
+        break;
+    case FRONT_MAP_ARM:
+        service_map_arm(s, l->record, l->number);
+        break;
+    case FRONT_MAP_CLEAR:
+        service_map_clear(s, l->number);
+        break;
+    case FRONT_MAP_READ:
+        service_map_read(s, l->object, l->number, l->record);
+        break;
+    case FRONT_MAP_ADD:
+        service_map_add(s, (const struct frame_map *)(const void *)l->message);
+        break;
+    case FRONT_MAP_SYNC:
+        service_map_sync(s, l->ticket);
+        break;
+    default:
+        ENSURE(!"a letter of an unknown kind");
+    }
+}
 
 static void take_letter(struct front *f, const struct front_letter *l)
 {
@@ -64,6 +104,9 @@ static void take_letter(struct front *f, const struct front_letter *l)
         break;
     case FRONT_ANSWER:
         service_answer(s, l->message);
+        break;
+    default:
+        take_map_letter(f, l);
         break;
     case FRONT_END:
         f->ending = true;
@@ -150,6 +193,63 @@ void front_answer(struct front *f, const void *message, size_t size)
 {
     struct front_letter *l = letter_new(sizeof(*l) + size, FRONT_ANSWER);
     memcpy(l->message, message, size);
+    mailbox_post(f->box, l);
+}
+
+void front_map_fill(struct front *f, uint64_t objects, uint64_t record)
+{
+    struct front_letter *l = letter(FRONT_MAP_FILL);
+    l->number = objects;
+    l->record = record;
+    mailbox_post(f->box, l);
+}
+
+void front_map_void(struct front *f, unsigned object, uint64_t ticket, bool recorded,
+                    uint64_t record)
+{
+    struct front_letter *l = letter(FRONT_MAP_VOID);
+    l->object = (uint16_t)object;
+    l->ticket = ticket;
+    l->flag = recorded;
+    l->record = record;
+    mailbox_post(f->box, l);
+}
+
+void front_map_arm(struct front *f, uint64_t session, uint64_t due)
+{
+    struct front_letter *l = letter(FRONT_MAP_ARM);
+    l->record = session;
+    l->number = due;
+    mailbox_post(f->box, l);
+}
+
+void front_map_clear(struct front *f, uint64_t objects)
+{
+    struct front_letter *l = letter(FRONT_MAP_CLEAR);
+    l->number = objects;
+    mailbox_post(f->box, l);
+}
+
+void front_map_read(struct front *f, unsigned object, uint64_t from, uint64_t session)
+{
+    struct front_letter *l = letter(FRONT_MAP_READ);
+    l->object = (uint16_t)object;
+    l->number = from;
+    l->record = session;
+    mailbox_post(f->box, l);
+}
+
+void front_map_add(struct front *f, const struct frame_map *piece)
+{
+    struct front_letter *l = letter_new(sizeof(*l) + sizeof(*piece), FRONT_MAP_ADD);
+    memcpy(l->message, piece, sizeof(*piece));
+    mailbox_post(f->box, l);
+}
+
+void front_map_sync(struct front *f, uint64_t ticket)
+{
+    struct front_letter *l = letter(FRONT_MAP_SYNC);
+    l->ticket = ticket;
     mailbox_post(f->box, l);
 }
 

@@ -13,6 +13,7 @@
 #include "common/daemon/stores.h"
 #include "common/end/service.h"
 #include "common/intercept/nbd.h"
+#include "common/store/segments.h"
 
 struct front {
     struct front_config config;
@@ -24,6 +25,7 @@ struct front {
     struct nbd *nbd;
     struct stores stores;
     struct service *service;
+    struct segments *maps; // the disk of the intent maps
     uint64_t resets; // of the stores, as seen last
     int64_t push_ns; // when the lane wants to be pushed again
     struct log_site open_log;

@@ -154,3 +154,15 @@ bool lane_running(struct lane *lane)
     HOLD_LOCK(&lane->lock);
     return outlet_running(lane->outlet);
 }
+
+bool lane_settled(struct lane *lane, uint64_t *ret_session, uint64_t *ret_seq)
+{
+    struct positions p;
+    int64_t moved_ns;
+    HOLD_LOCK(&lane->lock);
+    if (!outlet_running(lane->outlet) || !outlet_positions(lane->outlet, &p, &moved_ns))
+        return false;
+    *ret_session = outlet_session(lane->outlet);
+    *ret_seq = p.settled;
+    return true;
+}

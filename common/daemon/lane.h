@@ -41,6 +41,8 @@ void lane_unblock(struct lane *lane);
 void lane_rewind(struct lane *lane); // the data path changed
 // An acknowledgement has come. -EPROTO and -EIO as sender_ack().
 int lane_ack(struct lane *lane, const void *message, size_t size, struct error *err);
+// What the peer has settled in the stream that is under way; false: none is.
+bool lane_settled(struct lane *lane, uint64_t *ret_session, uint64_t *ret_seq);
 bool lane_running(struct lane *lane);
 
 #endif

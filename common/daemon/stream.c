@@ -128,11 +128,12 @@ static void report(void *user, const struct end_event *event)
     struct stream *s = user;
     struct stream_report *r = report_new(STREAM_EVENT);
     r->event = *event;
-    if (event->replica.text) {
+    bool replica = event->type == EV_REPLICA;
+    if (replica && event->replica.text) {
         (void)snprintf(r->text, sizeof(r->text), "%s", event->replica.text);
         r->event.replica.text = r->text;
     }
-    if (event->replica.epoch) {
+    if (replica && event->replica.epoch) {
         r->epoch = *event->replica.epoch;
         r->event.replica.epoch = &r->epoch;
     }

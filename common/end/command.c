@@ -192,7 +192,7 @@ static struct answer do_resync(struct end *e)
     if (e->state != END_ACTIVE)
         return refuse("only the active end can resync its peer");
     e->st.pending = end_all_volumes(e);
-    end_save(e);
+    map_refill(e);
     e->session.resync_asked = false;
     __builtin_memset(e->resynced_seq, 0, sizeof(e->resynced_seq));
     struct answer a = begun(e, "resync", "a full resync is asked for");

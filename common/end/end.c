@@ -213,6 +213,9 @@ static void take_exports(struct end *e, const struct end_event *ev)
 
 static void take_address(struct end *e, const struct end_event *ev)
 {
+    // It may have been asked for something else since, or the guard have taken it off.
+    if (e->address != (ev->address.on ? ADDRESS_TURNING_ON : ADDRESS_TURNING_OFF))
+        return;
     if (ev->address.status < 0) {
         e->address = ADDRESS_FAILED;
         e->address_retry_ns = e->now + NS_PER_S;
@@ -265,6 +268,7 @@ static void take_replica(struct end *e, const struct end_event *ev)
             e->st.inconsistent |= bit;
         if (counts && ev->replica.what == FOLLOW_END) {
             e->st.inconsistent &= ~bit;
+            e->st.lost &= ~bit;
             e->replica_pause_ns = 0;
             end_note(e, "volume %u: the replica is synchronized", ev->replica.object);
         }
@@ -276,6 +280,7 @@ static void take_replica(struct end *e, const struct end_event *ev)
             e->replica = REPLICA_DONE;
         e->replica_seq = ev->replica.seq;
         e->replica_short = ev->replica.short_of_confirmed;
+        e->replica_discarded = ev->replica.lost_records;
         if (ev->replica.lost_records)
             end_note(e, "discarded %llu records behind the valid prefix",
                      (unsigned long long)ev->replica.lost_records);
@@ -380,7 +385,7 @@ static void take_event(struct end *e, const struct end_event *ev)
             e->session.proposed = 0; // with facts that are no longer true
         }
         if (e->state == END_ACTIVE) {
-            active_go_alone(e, "%s: a full resync follows", ev->failed.text);
+            active_go_alone(e, "%s: a resync by map follows", ev->failed.text);
         }
         break;
     case EV_STORE:
@@ -403,6 +408,9 @@ static void take_event(struct end *e, const struct end_event *ev)
     case EV_COMMAND:
         command_take(e, ev);
         break;
+    case EV_MAP:
+        map_take(e, ev);
+        break;
     case EV_TERMINATE:
         if (!e->terminating) {
             e->terminating = true;
@@ -423,6 +431,7 @@ static void take_start(struct end *e, const struct end_event *ev)
     e->unreadable = s->state_unreadable;
     if (s->state)
         e->st = *s->state;
+    map_start(e);
     if (e->st.intent == INTENT_TAKEOVER)
         e->st.intent = INTENT_NONE; // its epoch was not opened: void
     // What the operator has stopped stays so until he resumes it, even in the same boot.
@@ -616,6 +625,7 @@ void end_step(struct end *e, int64_t now, const struct end_data *data,
         again |= silence_rule(e);
         again |= command_rules(e);
         again |= session_rules(e);
+        again |= map_rules(e);
         again |= state_rules(e);
         again |= terminate_rule(e);
         ENSURE(++rounds < 50);

@@ -113,6 +113,7 @@ enum end_event_type {
     EV_APP_FAILED, // an application failed for good, and its policy is switchover
     EV_PEER_GONE,  // the peer's end is known to have ended (its guard's goodbye)
     EV_COMMAND,    // an operator
+    EV_MAP,        // the intent maps
     EV_TERMINATE,  // SIGTERM: a restart is coming
 };
 
@@ -141,6 +142,14 @@ enum end_replica_event {
     FOLLOW_END,      // gate: `object` is consistent as of `seq`, settled
     FOLLOW_FINISHED, // replayed to the end of the valid prefix: `seq`
     FOLLOW_FAILED,   // cannot go on; `text`
+};
+
+enum end_map_event {
+    MAP_EV_FAILED,  // `object` cannot be written (`status`), and somebody waits: ACT_MAP_VOID with `ticket`
+    MAP_EV_GOOD,    // `object` is good again: the record `ticket` that it is void may go
+    MAP_EV_DURABLE, // of ACT_MAP_SYNC `ticket`
+    MAP_EV_PIECE,   // of ACT_MAP_READ; `ticket` is its session
+    MAP_EV_LOST,    // a store may have lost what it had flushed
 };
 
 // What speaks against becoming active. An operator overrides them by name (end_veto_name()).
@@ -232,6 +241,13 @@ struct end_event {
             uint64_t seq; // of its MARK_RESYNC_END
         } resynced;
         struct {
+            enum end_map_event what;
+            unsigned object;
+            uint64_t ticket;
+            int status;
+            const struct frame_map *piece;
+        } map;
+        struct {
             const char *text;
         } failed; // EV_OVERFLOW, EV_STORE, EV_APP_FAILED
         struct {
@@ -269,6 +285,15 @@ enum end_action_type {
     ACT_REPLAY,   // replica: stop (`on` false) or go on applying
     ACT_RESYNC,   // resync the volumes of the mask `objects` (begin mark, check, send, end mark) ->
                   // EV_RESYNCED each; mask 0: stop
+    ACT_MAP_FILL, // the maps of `objects` are recorded as void (record `ticket`): everything of them counts as set
+                  // -> MAP_EV_GOOD when their files say so, too
+    ACT_MAP_VOID, // (`on`) that of `object`, which failed with ticket `id`, is recorded as void (record `ticket`); or
+                  // (not `on`) that cannot be recorded: writes that wait for it fail
+    ACT_MAP_ARM,  // what the peer has settled in `session` may be cleared; of `objects` only behind their resync
+    ACT_MAP_CLEAR, // the maps of `objects` are of no use any more
+    ACT_MAP_READ,  // the piece of `object` at or behind region `seq` -> MAP_EV_PIECE
+    ACT_MAP_ADD,   // the piece in `frame` is added
+    ACT_MAP_SYNC,  // -> MAP_EV_DURABLE when everything that is set now is durable
     ACT_ADDRESS,  // public address on or off -> EV_ADDRESS
     ACT_ANNOUNCE, // tell the network where the public address is now
     ACT_PROBE,    // ask the vetoes (`on`: all of them, even when one stands) -> EV_PROBED with `ticket`; a newer one
@@ -304,11 +329,12 @@ struct end_action {
     uint64_t objects;
     uint64_t ticket;
     uint64_t id;
+    unsigned object;
     int64_t time_ns;
     unsigned path;
     char text[ACTION_TEXT_SIZE];
     union {
-        struct frame frame;     // SEND
+        struct frame frame;     // SEND, MAP_ADD
         struct end_state state; // SAVE
         struct epoch epoch;     // OPEN, EPOCH
     };

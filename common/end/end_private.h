@@ -92,6 +92,7 @@ struct given_grant {
 enum session_stage {
     SESSION_NONE,
     SESSION_MET,       // decided; leader: preparing to stream; follower: waits for STREAM
+    SESSION_UNITING,   // leader: adds the follower's intent maps to its own
     SESSION_ATTACHING, // leader: waits for the position at which the stream starts anew
     SESSION_OFFERING,  // leader: STREAM sent, waits for READY
     SESSION_STREAMING, // leader: streams. Follower: follows
@@ -111,6 +112,10 @@ struct session {
     struct frame_meet own;  // the facts that I gave at the meeting
     struct frame_meet peer; // its facts
     bool resync_asked;
+    // The union of the maps (map.c).
+    unsigned unite_object;
+    uint64_t unite_from, unite_ticket;
+    bool united;
     int64_t since_ns;
 };
 
@@ -227,6 +232,7 @@ struct end {
     char replica_why[WHY_SIZE];
     int64_t replica_pause_ns, replica_retry_ns; // of a dead one: when it is tried anew
     uint64_t replica_seq;
+    uint64_t replica_discarded; // records behind the prefix, at the last replay to its end
     int replica_short; // -1 failed, 0 whole, 1 short of what was confirmed
     bool replay_stopped;
     enum end_gate gate;
@@ -241,6 +247,18 @@ struct end {
     // Volumes whose end mark has its seq but is not applied yet.
     uint64_t resynced_seq[RECORD_OBJECTS_MAX];
     uint64_t resync_from; // last seq given when the present resync was asked for
+    struct {
+        uint64_t record;                      // number of the newest record that a map is void
+        uint64_t records[RECORD_OBJECTS_MAX]; // and of each
+        uint64_t sync;
+        uint64_t refill; // ticket of the save behind which everything counts as set; 0: none
+        bool own_cleared; // passive and whole: its own maps say nothing any more
+        struct {
+            uint64_t map_ticket; // 0: none waits
+            uint64_t save_ticket;
+            bool refused;
+        } failed[RECORD_OBJECTS_MAX];
+    } map;
     struct take take;
     struct hand hand;
     struct {
@@ -358,6 +376,16 @@ bool veto_own_store(const struct end *e);    // a takeover would be from its own
 void veto_list(uint32_t vetoes, char *ret_text, size_t size);
 void veto_judge(struct end *e, uint32_t vetoes, uint32_t accepted, const char *probed); // fills e->verdict
 void veto_late(struct end *e, uint32_t veto);
+
+// map.c
+void map_start(struct end *e);
+void map_refill(struct end *e); // everything counts as set, as soon as that is durable
+void map_fill(struct end *e, uint64_t objects); // st.map_void is durable with them
+void map_unite(struct end *e);
+void map_tick(struct end *e);
+void map_take(struct end *e, const struct end_event *event);
+void map_frame(struct end *e, const struct frame *f);
+bool map_rules(struct end *e);
 
 // why.c
 const char *why_text(const struct end *e, char *buffer, size_t size);

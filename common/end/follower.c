@@ -224,6 +224,9 @@ int follower_close(struct follower *f, const struct epoch *forget, uint64_t next
 
 void follower_fail(struct follower *f, const char *text)
 {
+    struct end_event ev = {.type = EV_MAP};
+    ev.map.what = MAP_EV_LOST;
+    f->ops.report(f->user, &ev);
     failed(f, text);
     close_replica(f);
 }

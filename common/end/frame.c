@@ -6,13 +6,14 @@
 #include "common/base/bytes.h"
 
 #define FRAME_MAGIC   UINT32_C(0x46525355) // "USRF"
-#define FRAME_VERSION 1
+#define FRAME_VERSION 2
 
 const char *frame_type_name(unsigned type)
 {
     static const char *const names[FRAME_TYPE_END] = {
         "?",       "beat",     "meet",   "stream",  "ready",   "drain",
         "drained", "handover", "refuse", "goodbye", "command", "reply",
+        "map ask", "map piece",
     };
     return type < FRAME_TYPE_END ? names[type] : "?";
 }
@@ -63,6 +64,7 @@ static void put_meet(struct byte_writer *w, const struct frame_meet *m)
     byte_put_u64(w, m->position);
     byte_put_u64(w, m->inconsistent);
     byte_put_u64(w, m->pending);
+    byte_put_u64(w, m->map_void);
     byte_put_u32(w, (uint32_t)size);
     byte_put(w, history, size);
 }
@@ -76,6 +78,18 @@ static void put_word(struct byte_writer *w, const struct frame *f)
     byte_put_u32(w, (uint32_t)f->word.status);
     byte_put_u8(w, (uint8_t)length);
     byte_put(w, f->word.text, length);
+}
+
+static void put_map(struct byte_writer *w, const struct frame *f)
+{
+    byte_put_u16(w, f->map.object);
+    byte_put_u64(w, f->map.from);
+    if (f->type == FRAME_MAP_ASK)
+        return;
+    byte_put_u64(w, f->map.first);
+    byte_put_u64(w, f->map.next);
+    byte_put_u32(w, f->map.count);
+    byte_put(w, f->map.bits, (f->map.count + 7) / 8);
 }
 
 size_t frame_encode(const struct frame *f, void *buffer, size_t limit)
@@ -107,6 +121,10 @@ size_t frame_encode(const struct frame *f, void *buffer, size_t limit)
     case FRAME_COMMAND:
     case FRAME_REPLY:
         put_word(&w, f);
+        break;
+    case FRAME_MAP_ASK:
+    case FRAME_MAP_PIECE:
+        put_map(&w, f);
         break;
     case FRAME_GOODBYE:
     case FRAME_TYPE_END:
@@ -155,6 +173,7 @@ static const char *get_meet(struct byte_reader *r, struct frame_meet *m)
     m->position = byte_u64(r);
     m->inconsistent = byte_u64(r);
     m->pending = byte_u64(r);
+    m->map_void = byte_u64(r);
     uint32_t size = byte_u32(r);
     if (size > HISTORY_ENCODED_MAX)
         return "a history that is too long";
@@ -179,6 +198,28 @@ static const char *get_word(struct byte_reader *r, struct frame *f)
         if ((unsigned char)f->word.text[i] < ' ')
             return "a text with control characters";
     }
+    return NULL;
+}
+
+static const char *get_map(struct byte_reader *r, struct frame *f)
+{
+    struct frame_map *m = &f->map;
+    m->object = byte_u16(r);
+    m->from = byte_u64(r);
+    if (m->object >= RECORD_OBJECTS_MAX)
+        return "a map of a volume that cannot be";
+    if (f->type == FRAME_MAP_ASK)
+        return NULL;
+    m->first = byte_u64(r);
+    m->next = byte_u64(r);
+    m->count = byte_u32(r);
+    if (m->count > FRAME_MAP_BITS)
+        return "a piece of a map that is too long";
+    if (m->count > 0 && (m->first < m->from || m->first > INT64_MAX || m->next < m->first + m->count))
+        return "a piece of a map that goes backwards";
+    if (m->next != FRAME_MAP_NONE && m->next <= m->from)
+        return "a piece of a map that leads nowhere";
+    byte_copy(r, m->bits, (m->count + 7) / 8);
     return NULL;
 }
 
@@ -215,6 +256,8 @@ const char *frame_decode(const void *data, size_t size, struct frame *ret_frame)
         f.at.restart = byte_u8(&r) != 0;
         if (f.type == FRAME_STREAM && f.at.seq == 0)
             broken = "a stream from nowhere";
+    } else if (f.type == FRAME_MAP_ASK || f.type == FRAME_MAP_PIECE) {
+        broken = get_map(&r, &f);
     } else if (f.type != FRAME_GOODBYE) {
         broken = get_word(&r, &f);
     }

@@ -12,9 +12,12 @@
 #include <stdint.h>
 
 #include "queues/epoch.h"
+#include "queues/record.h"
 
 #define FRAME_MAX  (16 * 1024) // bytes
 #define FRAME_TEXT 160
+#define FRAME_MAP_BITS 16384U // of a piece of an intent map, at most
+#define FRAME_MAP_NONE UINT64_MAX
 
 enum frame_type {
     FRAME_BEAT = 1, // heartbeat, echo, grant, positions
@@ -28,6 +31,8 @@ enum frame_type {
     FRAME_GOODBYE,  // this run ends and holds no grant
     FRAME_COMMAND,  // an operator's command for the other end
     FRAME_REPLY,    // its answer
+    FRAME_MAP_ASK,  // leader: what of your intent map of a volume is set, at or behind this region?
+    FRAME_MAP_PIECE, // follower: a piece of it; where nothing is set is left out
     FRAME_TYPE_END,
 };
 
@@ -76,9 +81,19 @@ struct frame_meet {
     uint64_t position;     // durable position in its current epoch; POSITION_UNKNOWN
     uint64_t inconsistent; // mask of volumes
     uint64_t pending;      // mask of volumes whose peer's replica needs a resync
+    uint64_t map_void;     // mask of volumes that may differ anywhere, as far as this end knows
     struct epoch_history history;
 };
 #define POSITION_UNKNOWN UINT64_MAX
+
+// A piece of an intent map: `count` regions from `first` on, both multiples of 16 but at the volume's end. Nothing is set
+// between `from`, which was asked for, and `first`. Ask next for `next`; FRAME_MAP_NONE: nothing is set behind it.
+struct frame_map {
+    uint16_t object;
+    uint64_t from, first, next;
+    uint32_t count;
+    uint8_t bits[FRAME_MAP_BITS / 8];
+};
 
 struct frame {
     enum frame_type type;
@@ -93,6 +108,7 @@ struct frame {
             uint64_t seq;
             bool restart;
         } at;
+        struct frame_map map; // MAP_ASK: object and from
         struct { // COMMAND, REPLY, REFUSE
             uint64_t id;
             uint32_t command;

@@ -18,8 +18,8 @@ const char *meet_row_text(enum meet_row row)
         [MEET_ONE_EMPTY] = "one end is empty: it is mirrored in full from the other",
         [MEET_RESUME] = "the passive end is on the active's line: the stream goes on where it was",
         [MEET_BY_MAP] = "the passive end is on the active's line, but what follows is no longer "
-                        "queued: full resync",
-        [MEET_YIELD] = "the old active end yields to the one that took over: full resync",
+                        "queued: resync by map",
+        [MEET_YIELD] = "the old active end yields to the one that took over: resync by map",
         [MEET_SPLIT] = "split: both ends have acknowledged on their own; the operator decides which one is kept",
         [MEET_HANDED] =
             "the end that was active stopped uncleanly and hands its role to the passive one",

@@ -61,6 +61,7 @@ static void flush_failed_event(struct service *s, const struct updates_event *ev
     char text[200];
     (void)snprintf(text, sizeof(text), "volume %s: a flush failed (%s)",
                    service_volume(s, ev->object), strerror(-ev->status));
+    s->broken |= UINT64_C(1) << ev->object;
     failed_event(s, EV_STORE, text);
 }
 
@@ -77,6 +78,7 @@ static void updates_event(void *user, const struct updates_event *ev)
     case UPDATES_EVENT_BOUND:
         break; // the end raises it by itself
     case UPDATES_EVENT_WRITE_FAILED:
+        service_unread(s, ev->object, ev->offset, ev->length);
         service_note(
             s, "volume %s: a write of %u bytes at %llu failed (%s): its range is undefined here",
             service_volume(s, ev->object), ev->length, (unsigned long long)ev->offset,
@@ -96,15 +98,8 @@ static void updates_event(void *user, const struct updates_event *ev)
     }
 }
 
-static int before_write(void *user, uint16_t object, uint64_t offset, uint32_t length)
-{
-    struct service *s = user;
-    (void)object, (void)offset, (void)length;
-    return s->throttled ? 1 : 0;
-}
-
 static const struct updates_ops updates_ops = {
-    .before_write = before_write,
+    .before_write = service_before_write,
     .real_ns = real_ns,
     .wake_sender = wake_sender,
     .event = updates_event,
@@ -201,7 +196,17 @@ void service_overflow(struct service *s, const char *why)
     s->ops.lane_stop(s->user);
     unsafe_detach(s->queue, SERVICE_READER);
     s->attached = false;
+    service_disarm(s, UINT64_MAX);
     failed_event(s, EV_OVERFLOW, why);
+}
+
+void service_lost(struct service *s, const char *why)
+{
+    struct end_event ev = {.type = EV_MAP};
+    service_overflow(s, why);
+    service_disarm(s, UINT64_MAX);
+    ev.map.what = MAP_EV_LOST;
+    s->ops.report(s->user, &ev);
 }
 
 void service_attach(struct service *s)
@@ -213,6 +218,7 @@ void service_attach(struct service *s)
     uint64_t at = unsafe_numbered(s->queue);
     unsafe_attach(s->queue, SERVICE_READER, at);
     s->attached = true;
+    service_disarm(s, UINT64_MAX);
     struct end_event ev = {.type = EV_ATTACHED};
     ev.attached.seq = at + 1;
     s->ops.report(s->user, &ev);
@@ -223,6 +229,7 @@ void service_detach(struct service *s)
     if (s->queue && s->attached)
         unsafe_detach(s->queue, SERVICE_READER);
     s->attached = false;
+    service_disarm(s, UINT64_MAX);
 }
 
 void service_epoch(struct service *s, const struct epoch *epoch)
@@ -283,8 +290,10 @@ void service_turn(struct service *s, const struct service_turn *turn)
         service_try_open(s, turn->now_ns);
     service_close_when_flushed(s);
     service_drop_when_quiet(s);
-    if (!s->updates)
+    if (!s->updates) {
+        service_map_turn(s, turn->now_ns);
         return;
+    }
     updates_durable(s->updates, turn->durable);
     service_resync_turn(s, turn);
     s->throttled = too_far_ahead(s, turn);
@@ -294,6 +303,7 @@ void service_turn(struct service *s, const struct service_turn *turn)
         service_overflow(s, "the unsafe queue overflowed");
         updates_kick(s->updates);
     }
+    service_map_turn(s, turn->now_ns);
 }
 
 bool service_push(struct service *s, bool *ret_barrier)
@@ -307,7 +317,7 @@ bool service_push(struct service *s, bool *ret_barrier)
 
 int64_t service_deadline(const struct service *s, int64_t now, int64_t lease_ns)
 {
-    int64_t at = s->opening ? s->retry_ns : INT64_MAX;
+    int64_t at = MIN(s->opening ? s->retry_ns : INT64_MAX, service_map_deadline(s));
     if (!s->updates)
         return at;
     if (resync_running(s->resync) || s->throttled)
@@ -377,12 +387,14 @@ struct service *service_new(const struct service_config *config, const struct se
         return NULL;
     s->config = *config;
     memcpy(s->names, config->names, config->volumes * sizeof(s->names[0]));
-    s->config.sizes = NULL; // both arrays are the caller's
-    s->config.names = NULL;
     s->ops = *ops;
     s->user = user;
-    s->resync = resync_new(config->sizes, config->volumes, NULL);
-    return s->resync ? s : service_free(s);
+    struct resync_map map = {service_map_next, service_map_bytes, s};
+    s->resync = resync_new(config->sizes, config->volumes, &map);
+    bool made = s->resync && service_make_maps(s);
+    s->config.sizes = s->config.ids = NULL; // the arrays are the caller's
+    s->config.names = NULL;
+    return made ? s : service_free(s);
 }
 
 struct service *service_free(struct service *s)
@@ -392,6 +404,7 @@ struct service *service_free(struct service *s)
     if (s->queue || s->updates)
         service_drop_queue(s);
     resync_free(s->resync);
+    maps_free(s->maps);
     free(s);
     return NULL;
 }

@@ -33,6 +33,7 @@
 #include "common/end/end.h"
 #include "common/end/resync.h"
 #include "queues/block.h"
+#include "queues/maps.h"
 #include "queues/unsafe.h"
 #include "queues/updates.h"
 
@@ -56,6 +57,7 @@ struct service_config {
     unsigned volumes;         // at most RECORD_OBJECTS_MAX
     const uint64_t *sizes;    // bytes, by volume
     const char *const *names; // for texts; the strings live as long as the service
+    const uint64_t *ids;      // by volume, for the maps: a checksum of its name
     uint64_t pair, boot;      // of the unsafe queue
     uint64_t ring_bytes;
     uint32_t payload_max;
@@ -63,6 +65,9 @@ struct service_config {
     bool throttle_when_slow; // policy `slow`: hold writers back rather than let flushes wait for T
     int64_t timeout_ns;      // T
     uint64_t resync_rate;    // bytes a second at most; 0: no limit
+    struct disk *map_disk;   // of the intent maps; the caller drives its completions
+    uint32_t map_region;     // 0: INTENT_REGION
+    int64_t generation_ns;   // how long a generation of the maps lasts at least
 };
 
 struct service_ops {
@@ -86,6 +91,8 @@ struct service_ops {
     int (*lane_queue)(void *user, struct unsafe *queue);
     void (*lane_stop)(void *user);    // the stream ends; the peer's place is about to go
     bool (*lane_running)(void *user); // a stream is under way
+    // What the peer has settled in the stream that is under way, and its session; false: none is.
+    bool (*settled)(void *user, uint64_t *ret_session, uint64_t *ret_seq);
     int64_t (*real_ns)(void *user);   // CLOCK_REALTIME
     // An event for the end. Its texts live until the return.
     void (*report)(void *user, const struct end_event *event);
@@ -128,6 +135,22 @@ void service_answer(struct service *service, const void *message);
 // The peer's place is given up (it lets go of the stream first) -> EV_OVERFLOW. Nothing happens
 // when it has none.
 void service_overflow(struct service *service, const char *why);
+
+// The intent maps (ACT_MAP_...). -> EV_MAP. Also while nothing is served.
+void service_map_fill(struct service *service, uint64_t objects, uint64_t record);
+void service_map_void(struct service *service, uint16_t object, uint64_t ticket, bool recorded,
+                      uint64_t record);
+void service_map_arm(struct service *service, uint64_t session, uint64_t due);
+void service_map_clear(struct service *service, uint64_t objects);
+void service_map_read(struct service *service, uint16_t object, uint64_t from, uint64_t session);
+void service_map_add(struct service *service, const struct frame_map *piece);
+void service_map_sync(struct service *service, uint64_t ticket);
+// A store may have lost what it had flushed -> EV_OVERFLOW, EV_MAP
+void service_lost(struct service *service, const char *why);
+// A sync of the maps is under way.
+bool service_map_busy(const struct service *service);
+// NULL, or why this volume's map counted as wholly set when it was opened. Static text.
+const char *service_map_found(const struct service *service, uint16_t object);
 
 // ---- a turn ----
 

@@ -59,6 +59,7 @@ void service_drop_queue(struct service *s)
     s->updates = updates_free(s->updates);
     s->queue = unsafe_free(s->queue);
     s->attached = s->draining = s->close_wanted = false;
+    service_disarm(s, UINT64_MAX);
 }
 
 static void close_stores(struct service *s)
@@ -115,6 +116,9 @@ void service_try_open(struct service *s, int64_t now)
         return;
     }
     s->opening = false;
+    service_disarm(s, UINT64_MAX);
+    s->broken = 0;
+    s->unread_count = 0;
     if (r < 0) {
         s->ops.cannot_open(s->user, err.text);
         close_stores(s);

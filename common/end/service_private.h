@@ -6,6 +6,22 @@
 
 #include "common/end/service.h"
 
+#define SERVICE_UNREAD_MAX 64
+
+struct service_range {
+    uint16_t object;
+    uint32_t length;
+    uint64_t offset;
+};
+
+struct generation {
+    enum { GENERATION_NONE, GENERATION_TURN, GENERATION_WAIT } stage;
+    int64_t began_ns, next_ns;
+    uint64_t seq;                      // WAIT: of the last update of the time before
+    uint64_t sync[RECORD_OBJECTS_MAX]; // WAIT: the first sync of each store that covers it
+    bool asked;
+};
+
 struct service {
     struct service_config config;
     struct service_ops ops;
@@ -39,6 +55,15 @@ struct service {
     uint64_t waiting_for;
     int64_t waiting_ns;
     uint64_t resync_started; // bytes of the steps of this resync
+    // The intent maps (service_map.c).
+    struct maps *maps;
+    uint64_t armed;  // session in which what is settled may be cleared; 0: none
+    uint64_t due;    // mask: of these volumes only behind the resync
+    uint64_t broken; // mask: of these nothing is cleared any more
+    struct generation generation;
+    struct service_range unread[SERVICE_UNREAD_MAX];
+    unsigned unread_count;
+    uint64_t map_sync; // ticket of the ACT_MAP_SYNC that is under way; 0: none
 };
 
 // service.c
@@ -53,6 +78,16 @@ void service_try_open(struct service *s, int64_t now_ns);
 void service_close_when_flushed(struct service *s);
 void service_drop_when_quiet(struct service *s);
 void service_drop_queue(struct service *s);
+// service_map.c
+bool service_make_maps(struct service *s);
+int service_before_write(void *user, uint16_t object, uint64_t offset, uint32_t length);
+void service_map_turn(struct service *s, int64_t now_ns);
+int64_t service_map_deadline(const struct service *s);
+void service_disarm(struct service *s, uint64_t due); // nothing is cleared until a session is named
+void service_unread(struct service *s, uint16_t object, uint64_t offset, uint32_t length);
+bool service_map_next(void *user, uint16_t object, uint64_t from, uint64_t length_max,
+                      uint64_t *ret_offset, uint64_t *ret_length);
+uint64_t service_map_bytes(void *user, uint16_t object, uint64_t from);
 // service_resync.c
 void service_copied(struct service *s, const struct updates_event *ev);
 void service_resync_turn(struct service *s, const struct service_turn *turn);

@@ -14,7 +14,7 @@
 // A chunk or check has its record, or its range could not be read.
 void service_copied(struct service *s, const struct updates_event *ev)
 {
-    if (ev->status == -EAGAIN) {
+    if (ev->status == -EAGAIN || ev->status == -ESHUTDOWN) {
         resync_again(s->resync, ev->object, ev->offset);
         return;
     }
@@ -22,12 +22,17 @@ void service_copied(struct service *s, const struct updates_event *ev)
         service_note(s, "volume %s: %u bytes at %llu cannot be read for the resync (%s)",
                      service_volume(s, ev->object), ev->length, (unsigned long long)ev->offset,
                      strerror(-ev->status));
+    if (ev->status < 0)
+        service_unread(s, ev->object, ev->offset, ev->length);
+    else
+        intent_touch(maps_at(s->maps, ev->object), ev->offset, ev->length);
     resync_copied(s->resync, ev->object, ev->offset, ev->length, ev->status < 0 ? 0 : ev->seq);
 }
 
 void service_resync(struct service *s, uint64_t objects, int64_t now)
 {
     s->resync_started = 0;
+    s->due |= objects;
     resync_start(s->resync, objects, now);
 }
 
@@ -65,6 +70,7 @@ static bool resync_step(struct service *s, const struct resync_step *step, int64
     if (step->kind == RESYNC_BEGIN || step->kind == RESYNC_END)
         s->numbered = true;
     if (step->kind == RESYNC_END) {
+        s->due &= ~(UINT64_C(1) << step->object);
         struct end_event ev = {.type = EV_RESYNCED};
         ev.resynced.object = step->object;
         ev.resynced.seq = seq;

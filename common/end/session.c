@@ -64,6 +64,7 @@ void session_facts(const struct end *e, struct frame_meet *m)
         .position = own_position(e),
         .inconsistent = e->st.inconsistent,
         .pending = e->st.pending,
+        .map_void = e->st.lost | (e->st.role == ROLE_ACTIVE ? e->st.map_void : 0),
         .history = e->st.history,
     };
 }
@@ -85,6 +86,7 @@ void session_end(struct end *e, const char *why)
         end_note(e, "session %llu ended: %s", (unsigned long long)e->session.number, why);
     e->st.session = MAX(e->st.session, e->session.number);
     if (e->session.lead) {
+        end_act(e, ACT_MAP_ARM)->session = 0;
         end_act(e, ACT_STREAM)->session = 0;
         end_act(e, ACT_RESYNC)->objects = 0;
     } else if (e->replica == REPLICA_FOLLOWING || e->replica == REPLICA_PREPARING) {
@@ -95,7 +97,8 @@ void session_end(struct end *e, const char *why)
     struct meeting last = e->session.meeting;
     memset(&e->session, 0, offsetof(struct session, own));
     e->session.meeting.row = last.row;
-    e->session.resync_asked = false;
+    e->session.resync_asked = e->session.united = false;
+    e->session.unite_ticket = 0;
     e->session.since_ns = e->now;
     beat_soon(e);
 }
@@ -280,6 +283,7 @@ void session_tick(struct end *e)
             propose(e);
         return;
     }
+    map_tick(e);
     if (e->session.stage == SESSION_OFFERING) {
         struct frame f = at_frame(e, FRAME_STREAM, e->session.seq, e->session.restart);
         frame_send(e, &f);
@@ -340,13 +344,16 @@ static void take_ready(struct end *e, const struct frame *f)
     struct session *s = &e->session;
     if (!s->lead || s->stage != SESSION_OFFERING || f->at.seq != s->seq || queue_let_go(e))
         return;
+    struct end_action *arm = end_act(e, ACT_MAP_ARM);
+    arm->session = s->number;
+    arm->objects = e->st.pending;
     struct end_action *a = end_act(e, ACT_STREAM);
     a->session = s->number;
     a->seq = s->seq;
     s->stage = SESSION_STREAMING;
     s->resync_asked = false;
     end_note(e, "streams from %llu on%s", (unsigned long long)s->seq,
-             s->restart ? "; a full resync follows" : "");
+             s->restart ? "; a resync by map follows" : "");
 }
 
 void session_frame(struct end *e, const struct frame *f)
@@ -384,6 +391,10 @@ void session_frame(struct end *e, const struct frame *f)
     case FRAME_READY:
         take_ready(e, f);
         break;
+    case FRAME_MAP_ASK:
+    case FRAME_MAP_PIECE:
+        map_frame(e, f);
+        break;
     default:
         hand_frame(e, f);
         break;
@@ -395,6 +406,27 @@ bool session_streaming(const struct end *e)
     return e->session.number && e->session.lead && e->session.stage == SESSION_STREAMING;
 }
 
+// Volumes that may differ anywhere.
+static uint64_t whole_volumes(const struct end *e)
+{
+    const struct session *s = &e->session;
+    bool mirror = s->meeting.row == MEET_FIRST || s->meeting.row == MEET_ONE_EMPTY;
+    return mirror ? end_all_volumes(e) : s->peer.map_void & end_all_volumes(e);
+}
+
+// E6: what the peer needs is durable before the stream starts.
+static void mark_pending(struct end *e)
+{
+    struct session *s = &e->session;
+    uint64_t pending = s->restart ? end_all_volumes(e) : s->peer.inconsistent | whole_volumes(e);
+    uint64_t whole = whole_volumes(e);
+    if (s->ticket || (!(pending & ~e->st.pending) && !whole))
+        return;
+    e->st.pending |= pending;
+    e->st.map_void |= whole;
+    s->ticket = end_save(e);
+}
+
 static bool leader_rules(struct end *e)
 {
     struct session *s = &e->session;
@@ -403,23 +435,24 @@ static bool leader_rules(struct end *e)
     switch (s->stage) {
     case SESSION_MET:
         s->restart = s->meeting.row != MEET_RESUME;
+        mark_pending(e);
+        if (!end_saved(e, s->ticket))
+            return false;
+        if (whole_volumes(e))
+            map_fill(e, whole_volumes(e));
         if (!s->restart) {
-            if (s->peer.inconsistent & ~e->st.pending) {
-                e->st.pending |= s->peer.inconsistent;
-                s->ticket = end_save(e);
-            }
-            if (!end_saved(e, s->ticket))
-                return false;
             s->seq = s->meeting.stream_from;
             s->stage = SESSION_OFFERING;
             beat_soon(e);
             return true;
         }
-        if (e->st.pending != end_all_volumes(e)) {
-            e->st.pending = end_all_volumes(e);
-            s->ticket = end_save(e);
-        }
-        if (!end_saved(e, s->ticket))
+        s->stage = SESSION_UNITING;
+        s->united = !s->peer.was_active;
+        if (!s->united)
+            map_unite(e);
+        return true;
+    case SESSION_UNITING:
+        if (!s->united)
             return false;
         end_act(e, ACT_DETACH);
         end_act(e, ACT_ATTACH);
@@ -434,7 +467,7 @@ static bool leader_rules(struct end *e)
         beat_soon(e);
         return true;
     case SESSION_STREAMING:
-        if (e->st.pending && !s->resync_asked && !e->paused && end_saved(e, e->ticket_last)) {
+        if (e->st.pending && !s->resync_asked && !e->paused && !e->map.refill && end_saved(e, e->ticket_last)) {
             s->resync_asked = true;
             e->resync_from = e->data.numbered;
             memset(e->resynced_seq, 0, sizeof(e->resynced_seq));

@@ -155,8 +155,12 @@ static bool take_epoch(struct end *e)
     e->st.intent = INTENT_NONE;
     e->st.alone = true;
     e->st.clean = false;
-    e->st.inconsistent = 0;
-    if (!clean)
+    // Of what was discarded, or lost, nobody knows which regions it were.
+    bool whole = e->st.lost || (t->replay && e->replica_discarded);
+    e->st.inconsistent = e->st.lost = 0;
+    if (whole)
+        e->st.map_void = end_all_volumes(e);
+    if (!clean || whole)
         e->st.pending = end_all_volumes(e);
     e->st.bound = t->first + BOUND_AHEAD;
     // A peer whose position is on the line is resumed or resynced as the next meeting finds; what a
@@ -165,6 +169,8 @@ static bool take_epoch(struct end *e)
         e->st.pending = 0;
     e->relation = REL_ALONE;
     t->ticket = end_save(e);
+    if (whole)
+        e->map.refill = t->ticket;
     return true;
 }
 

@@ -30,6 +30,8 @@ static void letter(struct host *h, int box, const struct end_action *a)
     copy->text[0] = '\0';
     if (a->type == ACT_OPEN || a->type == ACT_EPOCH || a->type == ACT_FOLLOW)
         copy->epoch = a->epoch;
+    if (a->type == ACT_MAP_ADD)
+        copy->frame = a->frame;
     plan_daemon(h, mailbox_time(h, box), box == BOX_FRONT ? run_front : run_stream, copy, 0);
 }
 
@@ -294,6 +296,13 @@ void act(struct host *h, const struct end_action *a)
     case ACT_ATTACH:
     case ACT_DETACH:
     case ACT_RESYNC:
+    case ACT_MAP_FILL:
+    case ACT_MAP_VOID:
+    case ACT_MAP_ARM:
+    case ACT_MAP_CLEAR:
+    case ACT_MAP_READ:
+    case ACT_MAP_ADD:
+    case ACT_MAP_SYNC:
         letter(h, BOX_FRONT, a);
         break;
     case ACT_ABANDON:

@@ -141,6 +141,7 @@ static void disk_well(struct host *h, void *arg, uint64_t n)
     for (unsigned i = 0; i < h->sim->volumes; i++)
         fake_volume_fail(h->volume[i], 0, 0);
     fake_disk_fail(h->safe, 0, 0, false);
+    fake_disk_fail(h->maps, 0, 0, false);
 }
 
 static void disk_ill(struct host *h, enum fault_kind kind)
@@ -150,7 +151,8 @@ static void disk_ill(struct host *h, enum fault_kind kind)
     if (kind == FAULT_SAVE)
         h->save_fails = true;
     else if (kind == FAULT_QUEUE_DISK)
-        fake_disk_fail(h->safe, 1 + (unsigned)rnd(s, 6), -EIO, chance(s, 300));
+        fake_disk_fail(chance(s, 500) ? h->maps : h->safe, 1 + (unsigned)rnd(s, 6), -EIO,
+                       chance(s, 300));
     else
         fake_volume_fail(h->volume[rnd(s, s->volumes)], kinds, -EIO);
     plan_world(s, s->now + some_ms(s, 1, 600), h, disk_well, 0);

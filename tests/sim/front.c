@@ -9,6 +9,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#define GENERATION_NS (400 * NS_PER_MS)
+
 // ---- volumes
 // ----------------------------------------------------------------------------------------------------
 
@@ -82,6 +84,28 @@ int memory_copy(int from)
         }
     }
     return to;
+}
+
+// ---- the disk of the maps ----
+
+static void maps_done(struct host *h, void *arg, uint64_t n)
+{
+    (void)arg, (void)n;
+    h->maps_scheduled--;
+    (void)fake_disk_complete(h->maps);
+    front_turn(h);
+}
+
+static void maps_poll(struct host *h)
+{
+    struct sim *s = h->sim;
+    while (h->maps_scheduled < fake_disk_syncing(h->maps)) {
+        int64_t delay = (int64_t)(100 + rnd(s, 2000)) * NS_PER_US;
+        if (chance(s, 15))
+            delay += (int64_t)rnd(s, 200) * NS_PER_MS;
+        h->maps_scheduled++;
+        plan_daemon(h, s->now + delay, maps_done, NULL, 0);
+    }
 }
 
 static void publish(struct host *h);
@@ -194,6 +218,18 @@ static bool lane_running(void *user)
     return outlet_running(h->front.outlet);
 }
 
+static bool settled(void *user, uint64_t *ret_session, uint64_t *ret_seq)
+{
+    struct host *h = user;
+    struct positions p;
+    int64_t moved_ns;
+    if (!outlet_running(h->front.outlet) || !outlet_positions(h->front.outlet, &p, &moved_ns))
+        return false;
+    *ret_session = outlet_session(h->front.outlet);
+    *ret_seq = p.settled;
+    return true;
+}
+
 static int64_t real_ns(void *user)
 {
     return local_now(user);
@@ -208,6 +244,10 @@ static void report(void *user, const struct end_event *event)
     if (ev.type == EV_OVERFLOW || ev.type == EV_STORE) {
         trace(h->sim, h, "%s", ev.failed.text);
         ev.failed.text = "the data path says so"; // it has to live longer
+    }
+    if (ev.type == EV_MAP && ev.map.what == MAP_EV_PIECE) {
+        h->front.piece = *ev.map.piece; // likewise
+        ev.map.piece = &h->front.piece;
     }
     if (ev.type == EV_OVERFLOW)
         cover_count("overflows");
@@ -234,6 +274,7 @@ static const struct service_ops service_ops = {
     .lane_queue = lane_queue,
     .lane_stop = lane_stop,
     .lane_running = lane_running,
+    .settled = settled,
     .real_ns = real_ns,
     .report = report,
     .note = note,
@@ -249,6 +290,7 @@ void front_init(struct host *h)
     static const char *const names[VOLUMES_MAX] = {"0", "1"};
     struct sim *s = h->sim;
     uint64_t sizes[VOLUMES_MAX] = {s->size, s->size};
+    static const uint64_t ids[VOLUMES_MAX] = {1, 2};
     struct service_config config = {
         .mode = modes[s->config.mode],
         .volumes = s->volumes,
@@ -261,6 +303,10 @@ void front_init(struct host *h)
         .overflow = s->overflow,
         .throttle_when_slow = !s->config.alone_when_slow,
         .timeout_ns = s->config.timeout_ns,
+        .ids = ids,
+        .map_disk = fake_disk_of(h->maps),
+        .map_region = INTENT_REGION_MIN,
+        .generation_ns = GENERATION_NS,
     };
     memset(&h->front, 0, sizeof(h->front));
     h->front.turn_at = INT64_MAX;
@@ -288,6 +334,7 @@ void front_stop(struct host *h, bool keep_memory)
         front_show(h);
     }
     f->service = service_free(f->service);
+    fake_disk_kill(h->maps);
     f->outlet = outlet_free(f->outlet);
     h->dying = false;
 }
@@ -350,6 +397,29 @@ void front_letter(struct host *h, const struct end_action *a)
         service_resync(s, a->objects, local_now(h));
         if (a->objects)
             cover_count("resyncs");
+        break;
+    case ACT_MAP_FILL:
+        service_map_fill(s, a->objects, a->ticket);
+        break;
+    case ACT_MAP_VOID:
+        service_map_void(s, (uint16_t)a->object, a->id, a->on, a->ticket);
+        cover_count(a->on ? "maps that could not be written" : "maps that could not be written, nor that be recorded");
+        break;
+    case ACT_MAP_ARM:
+        service_map_arm(s, a->session, a->objects);
+        break;
+    case ACT_MAP_CLEAR:
+        service_map_clear(s, a->objects);
+        break;
+    case ACT_MAP_READ:
+        service_map_read(s, (uint16_t)a->object, a->seq, a->session);
+        break;
+    case ACT_MAP_ADD:
+        service_map_add(s, &a->frame.map);
+        cover_count("pieces of maps united");
+        break;
+    case ACT_MAP_SYNC:
+        service_map_sync(s, a->ticket);
         break;
     default:
         ENSURE(!"not a letter to the front");
@@ -476,6 +546,7 @@ void front_turn(struct host *h)
         outlet_barrier(f->outlet);
     outlet_send(f->outlet, local_now(h), send_message, h);
     volumes_poll(h);
+    maps_poll(h);
     publish(h);
     plan_turn(h);
     f->turning = false;

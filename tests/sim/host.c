@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#define MAPS_CAPACITY (64U * 1024)
 #define SAFE_CAPACITY (4U * 1024 * 1024)
 
 void host_init(struct sim *s, int index)
@@ -15,6 +16,7 @@ void host_init(struct sim *s, int index)
     h->letter = index ? 'S' : 'P';
     h->memory = -1;
     h->safe = fake_disk_new(SAFE_CAPACITY, rnd(s, 0));
+    h->maps = fake_disk_new(MAPS_CAPACITY, rnd(s, 0));
     uint32_t block_size = chance(s, 500) ? 512 : 4096;
     for (unsigned i = 0; i < s->volumes; i++)
         h->volume[i] = fake_volume_new(s->size, block_size, 1, rnd(s, 0));
@@ -27,6 +29,7 @@ void host_free(struct host *h)
     if (h->memory >= 0)
         (void)close(h->memory);
     fake_disk_free(h->safe);
+    fake_disk_free(h->maps);
     for (unsigned i = 0; i < h->sim->volumes; i++)
         fake_volume_free(h->volume[i]);
 }
@@ -60,6 +63,7 @@ void host_crash(struct host *h)
         (void)close(h->memory);
     h->memory = -1;
     fake_disk_crash(h->safe);
+    fake_disk_crash(h->maps);
     for (unsigned i = 0; i < h->sim->volumes; i++)
         fake_volume_crash(h->volume[i]);
     net_changed(h->sim);
@@ -124,7 +128,7 @@ void daemon_start(struct host *h)
     h->figures.lease_ns = INT64_MAX;
     h->tick_at = h->replica_at = INT64_MAX;
     memset(h->volume_scheduled, 0, sizeof(h->volume_scheduled));
-    h->disk_scheduled = 0;
+    h->disk_scheduled = h->maps_scheduled = 0;
     memset(h->letter_at, 0, sizeof(h->letter_at));
     h->save_at = 0;
     h->watch = false;

@@ -73,6 +73,7 @@ struct guest_op {
 // -----------------------------------------------------------------------------------------------------
 
 struct front {
+    struct frame_map piece; // of the event that is on its way
     struct service *service;
     struct outlet *outlet;
     bool served;        // the exports take requests in
@@ -86,7 +87,7 @@ struct host {
     int index;
     char letter; // P, S
     // What a power loss leaves.
-    struct fake_disk *safe;
+    struct fake_disk *safe, *maps; // the safe queue's, the intent maps'
     struct fake_volume *volume[VOLUMES_MAX];
     uint8_t saved[STATE_SIZE_MAX]; // the state file
     size_t saved_size;
@@ -123,7 +124,7 @@ struct host {
     struct end_action open_action;
     int64_t stalled_until; // the daemon is not scheduled
     int64_t tick_at;
-    unsigned volume_scheduled[VOLUMES_MAX], disk_scheduled;
+    unsigned volume_scheduled[VOLUMES_MAX], disk_scheduled, maps_scheduled;
     int64_t letter_at[4]; // last delivery on each of its mailboxes: they keep their order
     int64_t save_at;
     bool save_fails;

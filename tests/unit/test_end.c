@@ -43,6 +43,13 @@ struct host {
     uint64_t streams, follows; // session
     uint64_t ticket;           // of the newest save
     unsigned consents;
+    // The intent maps.
+    uint64_t own_map[2][2], added[2][2]; // by volume, two pieces of 64 regions
+    uint64_t filled, record, armed, armed_due, cleared;
+    unsigned fills, attaches, voided, refused;
+    bool hold_map, lose_pieces, hold_good;
+    struct frame_map pieces[8];
+    unsigned piece_next;
 };
 
 struct world {
@@ -70,6 +77,8 @@ static void send_frame(struct host *h, const struct frame *f)
 {
     struct host *to = other(h);
     if (!to->up || h->world->cut[h->index])
+        return;
+    if (f->type == FRAME_MAP_PIECE && h->lose_pieces && h->world->now / (100 * NS_PER_MS) % 3)
         return;
     // Over the wire and back, so that the codec is tested with every frame.
     uint8_t wire[FRAME_MAX];
@@ -160,6 +169,7 @@ static void act(struct host *h, const struct end_action *a)
         h->streams = a->session;
         return;
     case ACT_ATTACH:
+        h->attaches++;
         h->data.held_from = h->data.numbered + 1;
         ev.type = EV_ATTACHED;
         ev.attached.seq = h->data.numbered + 1;
@@ -203,6 +213,62 @@ static void act(struct host *h, const struct end_action *a)
                          .replica = {.what = FOLLOW_END, .object = i, .seq = h->data.numbered}});
         }
         return;
+    case ACT_MAP_FILL:
+        h->filled |= a->objects;
+        h->record = a->ticket;
+        h->fills++;
+        for (unsigned i = 0; i < 2 && !h->hold_good; i++) {
+            ev.type = EV_MAP;
+            ev.map.what = MAP_EV_GOOD;
+            ev.map.object = i;
+            ev.map.ticket = a->ticket;
+            if (a->objects >> i & 1)
+                push(h, &ev);
+        }
+        return;
+    case ACT_MAP_VOID:
+        if (a->on)
+            h->voided++;
+        else
+            h->refused++;
+        h->record = a->ticket;
+        return;
+    case ACT_MAP_ARM:
+        h->armed = a->session;
+        h->armed_due = a->objects;
+        return;
+    case ACT_MAP_CLEAR:
+        h->cleared |= a->objects;
+        return;
+    case ACT_MAP_READ: {
+        struct frame_map *piece = &h->pieces[h->piece_next++ % ARRAY_LEN(h->pieces)];
+        unsigned at = a->seq / 64;
+        *piece = (struct frame_map){
+            .object = (uint16_t)a->object, .from = a->seq, .next = at == 0 ? 64 : FRAME_MAP_NONE};
+        if (h->own_map[a->object][at]) {
+            piece->first = a->seq;
+            piece->count = 64;
+            memcpy(piece->bits, &h->own_map[a->object][at], 8);
+        }
+        ev.type = EV_MAP;
+        ev.map.what = MAP_EV_PIECE;
+        ev.map.ticket = a->session;
+        ev.map.piece = piece;
+        break;
+    }
+    case ACT_MAP_ADD: {
+        uint64_t bits;
+        memcpy(&bits, a->frame.map.bits, 8);
+        h->added[a->frame.map.object][a->frame.map.first / 64] |= bits;
+        return;
+    }
+    case ACT_MAP_SYNC:
+        if (h->hold_map)
+            return;
+        ev.type = EV_MAP;
+        ev.map.what = MAP_EV_DURABLE;
+        ev.map.ticket = a->ticket;
+        break;
     case ACT_ADDRESS:
         h->address = a->on;
         ev.type = EV_ADDRESS;
@@ -938,6 +1004,118 @@ static void failed_save_is_tried_again(void **state)
     h->hold_saves = false;
     run(w, 2 * NS_PER_S);
     assert_int_equal(h->gate, GATE_ALONE);
+}
+
+// What the old active end's maps say is in the new one's, durably, before the stream starts; pieces that are lost are asked
+// for again. When its replica is whole its own maps go.
+static void maps_are_united_before_the_stream(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    crash(w, 0);
+    run(w, 5 * NS_PER_S);
+    uint64_t map[2][2] = {{0xff00, 1}, {0, UINT64_C(1) << 63}};
+    memcpy(w->host[0].own_map, map, sizeof(map));
+    w->host[0].lose_pieces = w->host[1].hold_map = true;
+    w->host[0].cleared = 0;
+    unsigned attaches = w->host[1].attaches, fills = w->host[1].fills;
+    boot(w, 0, (struct end_start){0});
+    run(w, 6 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_PASSIVE);
+    assert_memory_equal(w->host[1].added, map, sizeof(map));
+    assert_int_equal(w->host[1].attaches, attaches);
+    assert_int_equal(w->host[1].armed, 0);
+    assert_int_equal(w->host[0].cleared, 0);
+    // The sync of another union counts for nothing.
+    push(&w->host[1], &(struct end_event){.type = EV_MAP, .map = {.what = MAP_EV_DURABLE, .ticket = 99}});
+    run(w, NS_PER_S);
+    assert_int_equal(w->host[1].attaches, attaches);
+    w->host[1].hold_map = false;
+    w->cut[0] = w->cut[1] = true;
+    run(w, 3 * NS_PER_S);
+    w->cut[0] = w->cut[1] = false;
+    run(w, 6 * NS_PER_S);
+    assert_true(w->host[1].attaches > attaches);
+    assert_int_equal(w->host[1].armed, view(w, 1).session);
+    assert_int_equal(w->host[1].armed_due, 3);
+    assert_int_equal(w->host[1].fills, fills);
+    assert_true(view(w, 0).promotable);
+    assert_int_equal(w->host[0].cleared, 3);
+}
+
+// A map that cannot be written: what waits goes on when that is durable in the state, and fails when it cannot be.
+static void map_that_cannot_be_written_is_recorded_first(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    struct host *h = &w->host[0];
+    struct end_event failed = {.type = EV_MAP,
+                               .map = {.what = MAP_EV_FAILED, .object = 1, .ticket = 7, .status = -5}};
+    assert_int_equal(h->disk.map_void, 0);
+    h->hold_saves = true;
+    step(h, &failed);
+    run(w, 100 * NS_PER_MS);
+    assert_int_equal(h->voided + h->refused, 0);
+    step(h, &(struct end_event){.type = EV_SAVED, .saved = {.ticket = h->ticket, .status = -28}});
+    assert_int_equal(h->refused, 1);
+    h->hold_saves = false;
+    run(w, 2 * NS_PER_S);
+    assert_int_equal(h->voided, 1);
+    assert_int_equal(h->refused, 1);
+    assert_int_equal(h->disk.map_void, 2);
+    // Only the newest record is taken back.
+    step(h, &(struct end_event){.type = EV_MAP, .map = {.what = MAP_EV_GOOD, .object = 1, .ticket = h->record - 1}});
+    run(w, NS_PER_S);
+    assert_int_equal(h->disk.map_void, 2);
+    step(h, &(struct end_event){.type = EV_MAP, .map = {.what = MAP_EV_GOOD, .object = 1, .ticket = h->record}});
+    run(w, NS_PER_S);
+    assert_int_equal(h->disk.map_void, 0);
+    assert_true(view(w, 1).promotable); // the pair is as it was
+}
+
+// Whoever finds in its state that a map is void says so to the data path before anything else uses it.
+static void recorded_map_counts_as_wholly_set_at_the_start(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    run(w, NS_PER_S);
+    crash(w, 1);
+    w->host[1].disk.map_void = 2;
+    w->host[1].hold_good = true;
+    w->host[1].filled = 0;
+    boot(w, 1, (struct end_start){0});
+    assert_int_equal(w->host[1].filled, 2);
+    // An operator's resync: everything counts as different, durably, and is gone over.
+    run(w, 5 * NS_PER_S);
+    struct host *h = &w->host[0];
+    h->filled = 0;
+    h->hold_saves = true;
+    step(h, &(struct end_event){.type = EV_COMMAND, .command = {.command = COMMAND_RESYNC}});
+    assert_int_equal(h->filled, 0);
+    h->hold_saves = false;
+    step(h, &(struct end_event){.type = EV_SAVED, .saved = {.ticket = h->ticket}});
+    assert_int_equal(h->filled, 3);
+    run(w, 5 * NS_PER_S);
+    assert_int_equal(view(w, 0).pending, 0);
+}
+
+// A replica that lost what it had settled is compared as a whole, also behind a restart of its daemon.
+static void lost_replica_is_compared_as_a_whole(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    run(w, NS_PER_S);
+    unsigned fills = w->host[0].fills;
+    step(&w->host[1], &(struct end_event){.type = EV_MAP, .map.what = MAP_EV_LOST});
+    run(w, 100 * NS_PER_MS);
+    assert_int_equal(w->host[1].disk.lost, 3);
+    assert_false(view(w, 1).promotable);
+    crash(w, 1);
+    boot(w, 1, (struct end_start){.replica_durable = w->host[1].data.replica_durable});
+    run(w, 5 * NS_PER_S);
+    assert_true(w->host[0].fills > fills);
+    assert_int_equal(w->host[1].disk.lost, 0);
+    assert_true(view(w, 1).promotable);
 }
 
 // The guard acts by itself when the daemon was not scheduled in time: no answer leaves afterwards.
@@ -1689,6 +1867,10 @@ int main(void)
         T(stopped_end_does_not_go_on_by_itself),
         T(two_gates_wait_at_a_time),
         T(failed_save_is_tried_again),
+        T(maps_are_united_before_the_stream),
+        T(map_that_cannot_be_written_is_recorded_first),
+        T(recorded_map_counts_as_wholly_set_at_the_start),
+        T(lost_replica_is_compared_as_a_whole),
         T(first_start_is_not_synchronized_on_the_way),
         T(full_safe_queue_ends_the_grant),
         T(guard_that_acts_by_itself_holds_the_answers),

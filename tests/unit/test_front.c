@@ -189,6 +189,7 @@ static void run_begin(struct run *run, struct place *p)
     struct front_config config = {.pair = &run->pair,
                                   .side = PAIR_PRIMARY,
                                   .queue_path = p->queue,
+                                  .map_path = p->dir,
                                   .sockets = run->sockets,
                                   .pair_id = 7,
                                   .boot = 9,

@@ -21,11 +21,12 @@ struct file {
     uint8_t *now, *durable;
 };
 
-static const struct intent_config small = {.pair = 7, .volume = 9, .size = 40 * MIB + 4096};
+static const struct intent_config small = {
+    .pair = 7, .volume = 9, .size = 40 * MIB + 4096, .region = INTENT_REGION};
 
 static void file_make(struct file *f, const struct intent_config *config)
 {
-    f->size = intent_file_size(config->size);
+    f->size = (1 + (config->size / MIB + INTENT_PAGE_EXTENTS) / INTENT_PAGE_EXTENTS) * INTENT_PAGE;
     f->now = calloc(1, f->size);
     f->durable = calloc(1, f->size);
     assert_true(f->now && f->durable);
@@ -178,7 +179,8 @@ static void generation_clears_what_was_not_touched(void **state)
 static void sequential_writer_finds_it_hot(void **state)
 {
     (void)state;
-    struct intent_config config = {.pair = 1, .volume = 1, .size = 1024 * MIB};
+    struct intent_config config = {
+        .pair = 1, .volume = 1, .size = 1024 * MIB, .region = INTENT_REGION};
     struct file f;
     struct intent *m = make(&config, &f);
     unsigned waits = 0, pages = 0;
@@ -375,7 +377,7 @@ static void a_crash_at_any_step_leaves_a_superset(void **state)
 {
     (void)state;
     static const struct intent_config config = {
-        .pair = 1, .volume = 2, .size = MODEL_REGIONS * INTENT_REGION};
+        .pair = 1, .volume = 2, .size = MODEL_REGIONS * INTENT_REGION, .region = INTENT_REGION};
     for (unsigned run = 0; run < 300; run++) {
         struct model m = {.random = UINT64_C(0x9e3779b97f4a7c15) * (run + 1)};
         m.map = make(&config, &m.file);
@@ -417,10 +419,11 @@ static void a_crash_at_any_step_leaves_a_superset(void **state)
 static void a_tebibyte_is_small(void **state)
 {
     (void)state;
-    struct intent_config config = {.pair = 1, .volume = 1, .size = MIB * MIB};
+    struct intent_config config = {
+        .pair = 1, .volume = 1, .size = MIB * MIB, .region = INTENT_REGION};
     struct intent *m = intent_new(&config);
     assert_non_null(m);
-    assert_true(intent_file_size(config.size) <= 4 * MIB);
+    assert_true(intent_file_size(m) <= 4 * MIB);
     assert_true(intent_memory(m) <= 4 * MIB);
     assert_int_equal(intent_set(m, config.size - 1, 1), 1);
     intent_free(m);

@@ -26,7 +26,7 @@ struct world {
     int64_t now;
     uint64_t random;
     // What the end has recorded, and what it was told.
-    uint64_t recorded;
+    uint64_t recorded, record;
     unsigned failed, good;
     uint64_t ticket[VOLUMES];
     bool let[VOLUMES][REGIONS];
@@ -40,9 +40,10 @@ static void failed(void *user, uint16_t object, uint64_t ticket, int status)
     w->ticket[object] = ticket;
 }
 
-static void good(void *user, uint16_t object)
+static void good(void *user, uint16_t object, uint64_t record)
 {
     struct world *w = user;
+    assert_int_equal(record, w->record);
     w->good++;
     w->recorded &= ~(UINT64_C(1) << object);
 }
@@ -62,7 +63,7 @@ static void open_maps(struct world *w)
     };
     w->maps = maps_new(&config);
     assert_non_null(w->maps);
-    maps_fill(w->maps, w->recorded);
+    maps_fill(w->maps, w->recorded, ++w->record);
 }
 
 static void world_make(struct world *w, uint64_t seed)
@@ -176,7 +177,7 @@ static void a_map_that_cannot_be_written_is_void(void **state)
     maps_refuse(w.maps, 0, w.ticket[0]);
     assert_int_equal(maps_set(w.maps, 0, 0, 4096), -EIO);
     w.recorded |= 1;
-    maps_void(w.maps, 0, w.ticket[0]);
+    maps_void(w.maps, 0, w.ticket[0], w.record);
     assert_int_equal(maps_set(w.maps, 0, 5 * MIB, 4096), 0);
     maps_work(w.maps, w.now);
     assert_int_equal(maps_set(w.maps, 0, 2 * MIB, 4096), 0);
@@ -272,7 +273,7 @@ static void random_record(struct world *w)
             continue;
         }
         w->recorded |= UINT64_C(1) << i;
-        maps_void(w->maps, i, w->ticket[i]);
+        maps_void(w->maps, i, w->ticket[i], w->record);
         w->ticket[i] = 0;
     }
 }

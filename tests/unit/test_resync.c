@@ -43,7 +43,7 @@ static void make(struct world *w)
     static const uint64_t sizes[2] = {SIZE, SIZE};
     *w = (struct world){.now = 1};
     for (unsigned i = 0; i < 2; i++) {
-        struct intent_config config = {.pair = 1, .volume = i, .size = SIZE};
+        struct intent_config config = {.pair = 1, .volume = i, .size = SIZE, .region = INTENT_REGION};
         w->map[i] = intent_new(&config);
         assert_non_null(w->map[i]);
     }
