@@ -555,8 +555,10 @@ static bool terminate_rule(struct end *e)
     if (!may_go)
         return false;
     grant_drop(e);
+    // "Holds no grant" is no word for an end that has used it: its epoch may be durable already.
+    bool used = e->state == END_ACTIVE || (e->state == END_TAKING_OVER && e->take.stage >= TAKE_EPOCH);
     struct frame f = frame_new(e, FRAME_GOODBYE);
-    if (e->state != END_ACTIVE)
+    if (!used)
         frame_send(e, &f);
     end_act(e, ACT_EXIT);
     e->exit_said = true;
@@ -676,7 +678,7 @@ void end_view(struct end *e, int64_t now, struct end_view *view)
         .pending = e->st.pending,
         .inconsistent = e->st.inconsistent,
         .heard_ns = e->peer.heard_ns,
-        .echo_sent_ns = e->peer.proven_ns,
+        .echo_sent_ns = serving && e->state != END_SUSPENDED ? e->peer.proven_ns : 0,
         .met = e->session.meeting.row,
         .peer_run = e->peer.run,
         .peer_position = e->peer.durable,

@@ -387,8 +387,8 @@ struct end_view {
     uint64_t peer_backlog;  // passive: what the active end told of its queue last, bytes
     int64_t stale_since_ns; // 0: not stale
     int64_t heard_ns;       // when the peer was heard last; 0 never
-    int64_t echo_sent_ns;   // from when on the peer can have counted its timeout, at the earliest: what a restart
-                            // is to be told
+    int64_t echo_sent_ns;   // serving: from when on the peer can have counted its timeout, at the earliest; what a restart
+                            // is to be told. Otherwise 0: what is heard then gives no right to serve
     struct epoch epoch;     // the current one; number 0: none
     enum meet_row met;      // what the last meeting decided
     uint64_t peer_run;

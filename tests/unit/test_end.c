@@ -796,6 +796,57 @@ static void restart_without_a_waypoint_keeps_the_lease(void **state)
     assert_true(h->address && !h->frozen);
 }
 
+// What a waiting end hears of its peer is no lease: the peer may be the one that has taken over.
+static void echo_heard_while_waiting_is_not_kept(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    struct host *h = &w->host[0];
+    struct end_start late = {.same_boot = true,
+                             .echo_sent_ns = view(w, 0).echo_sent_ns,
+                             .queue_found = true,
+                             .queue_numbered = h->data.numbered};
+    h->end = end_free(h->end);
+    h->up = h->address = false;
+    h->head = h->tail;
+    w->host[1].hold_saves = true;
+    run(w, 10 * NS_PER_S);
+    assert_int_equal(view(w, 1).state, END_TAKING_OVER); // and in no state to meet anybody
+    boot(w, 0, late);
+    run(w, NS_PER_S);
+    assert_true(view(w, 0).connected);
+    assert_int_equal(view(w, 0).state, END_WAITING);
+    // Killed again, before they have met; the daemon keeps the newest echo that it was told of.
+    late.echo_sent_ns = MAX(late.echo_sent_ns, view(w, 0).echo_sent_ns);
+    h->end = end_free(h->end);
+    h->up = false;
+    boot(w, 0, late);
+    assert_int_equal(view(w, 0).state, END_WAITING);
+    assert_false(h->address);
+}
+
+// An end that has opened its epoch, and is stopped before it serves, has nothing to say good bye for: whoever is
+// suspended must not take that for "holds no grant".
+static void no_goodbye_once_the_epoch_is_opened(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    w->cut[0] = w->cut[1] = true;
+    w->waypoint[0] = false;
+    w->host[1].hold_opens = true;
+    run(w, 10 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_SUSPENDED);
+    assert_int_equal(view(w, 1).state, END_TAKING_OVER);
+    assert_true(w->host[1].address);
+    w->cut[0] = w->cut[1] = false;
+    w->waypoint[0] = true;
+    push(&w->host[1], &(struct end_event){.type = EV_TERMINATE});
+    run(w, 4 * NS_PER_S);
+    assert_true(w->host[1].exited);
+    assert_int_equal(view(w, 0).state, END_SUSPENDED);
+    assert_false(w->host[0].address);
+}
+
 // After `stop` the peer may have been told to take over: the stopped end asks it, also in the same boot.
 // The daemon of host i ends, and its machine lives on.
 static void end_daemon(struct world *w, int i)
@@ -1864,6 +1915,8 @@ int main(void)
         T(stop_ends_protection_in_order),
         T(active_that_hears_of_a_takeover_steps_down),
         T(restart_without_a_waypoint_keeps_the_lease),
+        T(echo_heard_while_waiting_is_not_kept),
+        T(no_goodbye_once_the_epoch_is_opened),
         T(stopped_end_does_not_go_on_by_itself),
         T(two_gates_wait_at_a_time),
         T(failed_save_is_tried_again),
