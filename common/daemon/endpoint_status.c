@@ -43,8 +43,6 @@ static void fill_queues(struct endpoint *ep, struct pair_status *s)
 
 static void fill_volumes(struct endpoint *ep, const struct end_view *view, struct pair_status *s)
 {
-    uint64_t total = atomic_load(&ep->figures.resync_total);
-    uint64_t done = atomic_load(&ep->figures.resync_done);
     s->volume_count = ep->pair->volume_count;
     for (size_t i = 0; i < s->volume_count; i++) {
         const struct pair_volume_config *v = &ep->pair->volumes[i];
@@ -58,8 +56,9 @@ static void fill_volumes(struct endpoint *ep, const struct end_view *view, struc
         out->serving = view->state == END_ACTIVE;
         out->synchronized = !behind;
         if (behind)
-            out->out_of_sync_bytes =
-                view->active && total ? MIN(total - MIN(done, total), v->size) : v->size;
+            out->out_of_sync_bytes = view->active && view->epoch.number
+                                         ? atomic_load(&ep->figures.out_of_sync[i])
+                                         : v->size; // its peer knows better
     }
 }
 
@@ -73,7 +72,10 @@ static void fill_resync(struct endpoint *ep, const struct end_view *view, int64_
         return;
     s->resync.active = true;
     s->resync.paused = view->paused;
-    SET(s->resync.kind, "full");
+    uint64_t size = 0;
+    for (size_t i = 0; i < ep->pair->volume_count; i++)
+        size += view->pending >> i & 1 ? ep->pair->volumes[i].size : 0;
+    SET(s->resync.kind, "%s", total < size ? "partial" : "full");
     s->resync.done_bytes = done;
     s->resync.total_bytes = total;
     s->resync.left_ms = -1;

@@ -9,6 +9,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "queues/record.h"
+
 struct figures {
     // Written by the front thread.
     _Atomic uint64_t numbered;  // last seq given
@@ -20,6 +22,7 @@ struct figures {
     _Atomic int64_t front_awake_ns; // since when the front thread has been at work; 0: it sleeps
     _Atomic bool front_busy;        // it is inside, or waits for, an I/O
     _Atomic uint64_t resync_done, resync_total, resync_sent;
+    _Atomic uint64_t out_of_sync[RECORD_OBJECTS_MAX]; // bytes, by volume
     _Atomic int64_t resync_began_ns;
     _Atomic unsigned clients;
     // Written by the stream thread, or under the lane's lock.

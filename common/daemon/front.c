@@ -39,6 +39,8 @@ static void publish(struct front *f, int64_t now)
     atomic_store(&g->resync_total, now_is.resyncing ? now_is.resync.total : 0);
     atomic_store(&g->resync_sent, now_is.resync.sent);
     atomic_store(&g->resync_began_ns, now_is.resync.began_ns);
+    for (size_t i = 0; i < f->config.pair->volume_count; i++)
+        atomic_store(&g->out_of_sync[i], now_is.out_of_sync[i]);
     nbd_stat(f->nbd, &ns);
     atomic_store(&g->clients, ns.clients);
 }
@@ -305,6 +307,7 @@ static int make_service(struct front *f, struct error *err)
         .throttle_when_slow = pair->slow == PAIR_SLOW_THROTTLE,
         .timeout_ns = pair->timing.timeout_ms * NS_PER_MS,
         .resync_rate = pair->resync.rate,
+        .resync_share = pair->resync.share,
         .map_disk = segments_disk(f->maps),
         .generation_ns = GENERATION_NS,
     };

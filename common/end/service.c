@@ -363,6 +363,7 @@ bool service_figures(struct service *s, int64_t now, struct service_figures *ret
         .resyncing = resync_running(s->resync),
     };
     resync_progress(s->resync, &ret_figures->resync);
+    ret_figures->out_of_sync = service_out_of_sync(s, now);
     return true;
 }
 

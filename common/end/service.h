@@ -65,6 +65,7 @@ struct service_config {
     bool throttle_when_slow; // policy `slow`: hold writers back rather than let flushes wait for T
     int64_t timeout_ns;      // T
     uint64_t resync_rate;    // bytes a second at most; 0: no limit
+    unsigned resync_share;   // percent of what is sent that a resync takes while others write; 100: no limit
     struct disk *map_disk;   // of the intent maps; the caller drives its completions
     uint32_t map_region;     // 0: INTENT_REGION
     int64_t generation_ns;   // how long a generation of the maps lasts at least
@@ -176,6 +177,7 @@ struct service_figures {
     int64_t oldest_real_ns; // CLOCK_REALTIME of the oldest record; 0: none
     struct resync_progress resync;
     bool resyncing;
+    const uint64_t *out_of_sync; // bytes, by volume, that a resync has to go over; looked up now and then
 };
 // False while there is no queue: the figures are those of an end that has none.
 bool service_figures(struct service *service, int64_t now_ns, struct service_figures *ret_figures);

@@ -23,7 +23,10 @@ static uint64_t all_volumes(const struct service *s)
 int service_before_write(void *user, uint16_t object, uint64_t offset, uint32_t length)
 {
     struct service *s = user;
-    return s->throttled ? 1 : maps_set(s->maps, object, offset, length);
+    int r = s->throttled ? 1 : maps_set(s->maps, object, offset, length);
+    if (r == 0)
+        s->share.writing += length;
+    return r;
 }
 
 // ---- generations ----
@@ -303,4 +306,17 @@ uint64_t service_map_bytes(void *user, uint16_t object, uint64_t from)
 {
     struct service *s = user;
     return intent_bytes(maps_at(s->maps, object), from);
+}
+
+// What lies behind the resync's cursor is done, though it is not cleared yet.
+const uint64_t *service_out_of_sync(struct service *s, int64_t now)
+{
+    if (now < s->out_of_sync_ns)
+        return s->out_of_sync;
+    s->out_of_sync_ns = now + LOOK_NS;
+    for (uint16_t i = 0; i < s->config.volumes; i++) {
+        uint64_t floor = resync_running(s->resync) ? resync_floor(s->resync, i) : 0;
+        s->out_of_sync[i] = s->due >> i & 1 ? intent_bytes(maps_at(s->maps, i), floor) : 0;
+    }
+    return s->out_of_sync;
 }

@@ -55,6 +55,12 @@ struct service {
     uint64_t waiting_for;
     int64_t waiting_ns;
     uint64_t resync_started; // bytes of the steps of this resync
+    struct {
+        int64_t until_ns; // of the present interval
+        uint64_t writing; // bytes that others write in it
+        uint64_t written; // and wrote in the one before
+        uint64_t spent;   // by the resync
+    } share;
     // The intent maps (service_map.c).
     struct maps *maps;
     uint64_t armed;  // session in which what is settled may be cleared; 0: none
@@ -63,6 +69,8 @@ struct service {
     struct generation generation;
     struct service_range unread[SERVICE_UNREAD_MAX];
     unsigned unread_count;
+    uint64_t out_of_sync[RECORD_OBJECTS_MAX];
+    int64_t out_of_sync_ns;
     uint64_t map_sync; // ticket of the ACT_MAP_SYNC that is under way; 0: none
 };
 
@@ -87,6 +95,7 @@ void service_disarm(struct service *s, uint64_t due); // nothing is cleared unti
 void service_unread(struct service *s, uint16_t object, uint64_t offset, uint32_t length);
 bool service_map_next(void *user, uint16_t object, uint64_t from, uint64_t length_max,
                       uint64_t *ret_offset, uint64_t *ret_length);
+const uint64_t *service_out_of_sync(struct service *s, int64_t now_ns); // by volume
 uint64_t service_map_bytes(void *user, uint16_t object, uint64_t from);
 // service_resync.c
 void service_copied(struct service *s, const struct updates_event *ev);

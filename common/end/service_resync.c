@@ -5,10 +5,13 @@
 #include <string.h>
 
 #include "common/base/bytes.h"
+#include "common/base/cleanup.h"
 #include "common/end/service_private.h"
 #include "queues/batch.h"
 
 #define STEPS_A_TURN 16
+#define SHARE_NS     INT64_C(100000000) // over which the share of a resync is kept
+#define SHARE_LEAST  (UINT64_C(64) * 1024) // bytes that it may take in each
 #define QUEUE_MAX    (UINT64_C(32) * 1024 * 1024) // bytes in the queue at which a resync waits
 
 // A chunk or check has its record, or its range could not be read.
@@ -99,6 +102,26 @@ static bool resync_has_rate(struct service *s, int64_t now)
     return (double)s->resync_started <= seconds * (double)rate;
 }
 
+// What a step takes of the channel, and of the disks: a check is eight bytes for each block that is read.
+static uint64_t cost(const struct resync_step *step)
+{
+    return step->kind == RESYNC_CHECK ? step->length / 64 : step->length;
+}
+
+// While others write, the resync takes its share of what is sent; a little in any case, so that it ends.
+static bool resync_has_share(struct service *s, int64_t now)
+{
+    unsigned share = s->config.resync_share;
+    if (now >= s->share.until_ns) {
+        s->share.until_ns = now + SHARE_NS;
+        s->share.written = s->share.writing;
+        s->share.writing = s->share.spent = 0;
+    }
+    if (share == 0 || share >= 100 || s->share.written == 0)
+        return true;
+    return s->share.spent < MAX(s->share.written / (100 - share) * share, SHARE_LEAST);
+}
+
 void service_resync_turn(struct service *s, const struct service_turn *turn)
 {
     // Nothing is numbered while the gate is held: an epoch's opening has its seq already.
@@ -108,8 +131,9 @@ void service_resync_turn(struct service *s, const struct service_turn *turn)
     resync_applied(s->resync, turn->applied, now);
     struct resync_step step;
     for (int i = 0; i < STEPS_A_TURN; i++) {
-        if (!resync_has_room(s) || !resync_has_rate(s, now) ||
+        if (!resync_has_room(s) || !resync_has_rate(s, now) || !resync_has_share(s, now) ||
             !resync_next(s->resync, now, &step) || !resync_step(s, &step, now))
             break;
+        s->share.spent += cost(&step);
     }
 }
