@@ -67,8 +67,6 @@ void take_begin(struct end *e, enum epoch_reason reason, bool replay)
     end_go(e, END_TAKING_OVER, "%s",
            e->take.recover ? "goes on with the queue of the former run"
                            : epoch_reason_name(reason));
-    if (!e->take.recover && !e->start.same_boot)
-        e->frozen = false;
     if (e->take.recover) {
         e->take.stage = TAKE_ADDRESS;
         if (e->relation == REL_PAIRED && e->st.alone)
