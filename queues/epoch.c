@@ -179,7 +179,9 @@ static const char *parents_invalid(const struct epoch_history *h, uint32_t at, b
         }
         if (p >= at)
             return "an epoch stands in front of its parent";
-        if (h->epochs[p].number >= e->number || h->epochs[p].first_seq >= e->first_seq)
+        // Seqs rise along the line that goes on; of one that was given up only the map knows anything.
+        if (h->epochs[p].number >= e->number ||
+            (i == 0 && h->epochs[p].first_seq >= e->first_seq))
             return "an epoch's number or first seq does not rise above its parent's";
         has_child[p] = true;
     }

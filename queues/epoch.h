@@ -9,8 +9,8 @@
 //
 // Invariants of a history (checked by history_invalid(), also for one that came from outside): at
 // most HISTORY_EPOCHS_MAX epochs, parents in front of children, the last one is the current one;
-// every other has a child in the history; ids differ and are not 0; number and first_seq rise from
-// parent to child; a parent that is missing was dropped for lack of room (then `truncated` is set)
+// every other has a child in the history; ids differ and are not 0; number rises from parent to
+// child, and first_seq from the first parent; a parent that is missing was dropped for lack of room (then `truncated` is set)
 // and only the oldest ones are dropped.
 #ifndef QUEUES_EPOCH_H
 #define QUEUES_EPOCH_H

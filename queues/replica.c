@@ -60,6 +60,8 @@ void replica_raise(struct replica *r, enum replica_event_kind kind, uint64_t seq
 
     if (kind == REPLICA_FAILED)
         event.error = &r->error;
+    else if (kind == REPLICA_SALVAGE_FULL)
+        event.error = &r->salvage_error;
     if (!r->stopped)
         r->hooks.event(r->hooks.arg, &event);
 }
@@ -181,9 +183,15 @@ void replica_stop(struct replica *r)
 bool replica_idle(const struct replica *r)
 {
     unsigned busy = 0;
-    for (unsigned i = 0; i < r->op_count; i++)
-        busy += !r->ops[(r->op_head + i) % REPLICA_FLIGHT_MAX].done;
-    return busy == 0 && !r->flushing && !r->syncing;
+    for (unsigned i = 0; i < r->op_count; i++) {
+        const struct op *op = &r->ops[(r->op_head + i) % REPLICA_FLIGHT_MAX];
+        // What has not been started, because it is not kept yet, never will be.
+        bool never = (r->stopped || r->apply_error) &&
+                     (op->keeping == KEEPING_WAITS || op->keeping == KEEPING_SYNCS);
+        busy += !op->done && !never;
+    }
+    bool syncs = r->salvage && salvage_syncing(r->salvage);
+    return busy == 0 && !r->flushing && !r->syncing && !syncs;
 }
 
 // ---- Sessions ----
@@ -506,6 +514,8 @@ void replica_stats(const struct replica *r, struct replica_stats *ret)
         .paused = r->paused,
         .finishing = r->finishing,
         .gated = r->epoch_gates || r->apply_gate,
+        .salvaging = r->salvage_objects,
+        .salvage_waits = r->salvage_refused != 0,
         .failure = replica_failure(r),
     };
     safe_stats(r->safe, &ret->safe);

@@ -23,6 +23,7 @@
 #include "queues/block.h"
 #include "queues/epoch.h"
 #include "queues/safe.h"
+#include "queues/salvage.h"
 
 #define REPLICA_WINDOW_BYTES                                                                       \
     (64U * 1024 * 1024) // messages kept in memory; what is behind is read from the queue
@@ -44,6 +45,8 @@ enum replica_event_kind {
     REPLICA_FULL,      // the safe queue takes nothing for now
     REPLICA_ROOM,      // it does again
     REPLICA_FAILED,    // `error` says what; final
+    REPLICA_SALVAGE_FULL, // the salvage takes nothing more (`error`): to be replaced by replica_salvage()
+    REPLICA_SALVAGED,  // everything that was to be salvaged is
 };
 
 struct replica_event {
@@ -87,6 +90,8 @@ struct replica_stats {
     uint64_t batches, duplicates, refused, resends; // counters since the opening
     bool full, paused, finishing;
     bool gated;  // waits for a consent
+    uint64_t salvaging;    // mask of volumes of which something may still have to be salvaged
+    bool salvage_waits;    // something waits for a salvage that takes it
     int failure; // 0 or -errno
     struct safe_stats safe;
 };
@@ -134,6 +139,13 @@ void replica_receive(struct replica *replica, void *message, size_t size, int64_
 
 // The end has durably done what the gate at `seq` asked for. A seq without a gate is ignored.
 void replica_consent(struct replica *replica, uint64_t seq);
+
+// Of the volumes of this mask nothing is overwritten before what was there is durable in the salvage. With NULL nothing
+// at all is overwritten there until a salvage is given. Ends for a volume with its RESYNC_END. The former salvage must
+// not be busy; it, and a new one, stay the caller's.
+void replica_salvage(struct replica *replica, uint64_t objects, struct salvage *salvage);
+// Whether something is under way for which the salvage is needed.
+bool replica_salvage_busy(const struct replica *replica);
 
 // When replica_work() wants to be called at the latest; INT64_MAX for no particular time. Calling
 // it more often is fine and is what moves things on after completions.

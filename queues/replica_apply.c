@@ -82,6 +82,7 @@ void replica_drop_held(struct replica *r)
         struct op *op = &r->ops[r->op_head];
         r->op_head = (r->op_head + 1) % REPLICA_FLIGHT_MAX;
         free(op->buffer);
+        free(op->piece_data);
         held_put(r, op->held);
     }
     while (r->held)
@@ -301,8 +302,8 @@ static int op_prepare(struct op *op, const struct block *block)
     }
 }
 
-// Starts a record that touches data. False: not yet, or never.
-static bool issue_data(struct replica *r, struct op *op)
+// Gives a record that touches data its place. False: not yet, or never.
+static bool place_data(struct replica *r, struct op *op)
 {
     struct error err = {0};
     struct block *block = volume_of(r, op->record, &err);
@@ -311,24 +312,33 @@ static bool issue_data(struct replica *r, struct op *op)
         replica_fail_apply(r, err.code, &err);
         return false;
     }
-    uint64_t mask = (uint64_t)MAX(block->block_size, 1U) - 1;
+    uint64_t step = replica_salvages(r, op->object) ? SALVAGE_BLOCK : 1;
+    uint64_t mask = MAX(block->block_size, step) - 1;
     uint64_t offset = le64_get(op->record->offset);
     op->first = offset & ~mask;
     op->end = (offset + le32_get(op->record->length) + mask) & ~mask;
-    if (overlaps(r, op->object, op->first, op->end))
-        return false;
+    return !overlaps(r, op->object, op->first, op->end);
+}
+
+void replica_op_start(struct replica *r, struct op *op)
+{
+    struct error err = {0};
+    struct block *block = r->config.volumes[op->object];
+
     int rc = op_prepare(op, block);
     if (rc < 0) {
         (void)error_sys(&err, rc, "replay");
         replica_fail_apply(r, rc, &err);
-        return false;
+        op->status = rc;
+        op->done = true;
+        return;
     }
     op->request.done = request_done;
     op->request.owner = op;
     if (op->record->type != RECORD_CHECK)
         r->dirty[op->object] = true;
     r->kick[op->object] = true;
-    return true;
+    block_submit(block, &op->request);
 }
 
 // Whether a mark lets the replay pass: after the end's consent, RESYNC_END only when all before it is settled, and
@@ -352,6 +362,8 @@ static bool mark_passes(struct replica *r, const struct record *record)
     if (!r->apply_gate_open)
         return false;
     r->apply_gate = 0;
+    if (end)
+        replica_salvaged(r, le16_get(record->object));
     return true;
 }
 
@@ -382,7 +394,7 @@ static bool issue_next(struct replica *r)
         .seq = seq,
         .object = le16_get(record->object),
     };
-    if (touches_data(record) && !issue_data(r, op))
+    if (touches_data(record) && !place_data(r, op))
         return false;
     r->op_count++;
     h->users++;
@@ -390,10 +402,10 @@ static bool issue_next(struct replica *r)
     h->payload_at += le32_get(record->payload);
     if (seq + 1 >= h->upto)
         held_pop(r);
-    if (touches_data(record))
-        block_submit(r->config.volumes[op->object], &op->request);
-    else
+    if (!touches_data(record))
         op_done(op, 0);
+    else if (!replica_keep_first(r, op))
+        replica_op_start(r, op);
     return true;
 }
 
@@ -402,6 +414,7 @@ void replica_apply_step(struct replica *r)
     advance(r);
     while (!r->apply_error && !r->stopped && issue_next(r))
         advance(r);
+    replica_salvage_step(r);
     for (unsigned i = 0; i < RECORD_OBJECTS_MAX; i++)
         if (r->kick[i]) {
             r->kick[i] = false;

@@ -6,6 +6,7 @@
 
 #include "common/base/clock.h"
 #include "queues/replica.h"
+#include "queues/salvage.h"
 
 #define REPLICA_FULL_RETRY_NS NS_PER_S // between two attempts while the safe queue is full
 
@@ -35,6 +36,15 @@ struct op {
     bool done;
     int status;   // where the replica failed: nothing from here on counts
     void *buffer; // aligned copy of the payload, or what a check reads
+    // What its range held is kept in the salvage first (replica_salvage.c).
+    enum op_keeping {
+        KEEPING_NOTHING, // not, or no more
+        KEEPING_READS,   // a piece of it is being read
+        KEEPING_SYNCS,   // everything is kept, up to the entry `kept`, and is to become durable
+        KEEPING_WAITS,   // for a salvage that takes it
+    } keeping;
+    uint64_t piece, piece_length, kept;
+    void *piece_data;
 };
 
 // An epoch's opening that was received and to which the end has not consented.
@@ -93,6 +103,12 @@ struct replica {
     uint64_t queued_bytes; // payloads received and not applied
     bool paused;
     bool kick[RECORD_OBJECTS_MAX];
+
+    // Salvaging.
+    uint64_t salvage_objects; // mask of volumes
+    struct salvage *salvage;  // NULL: none is at hand, what needs it waits
+    int salvage_refused;      // 0, or the -errno with which it took nothing more
+    struct error salvage_error;
 
     // Settling.
     bool dirty[RECORD_OBJECTS_MAX]; // volumes written since their last flush
@@ -157,11 +173,23 @@ const char *replica_add_gate(struct replica *r, const struct record *record, con
 // replica_apply.c
 void replica_apply_step(struct replica *r);
 void replica_settle_step(struct replica *r);
+// Starts a record that is in line, once what its range held is kept.
+void replica_op_start(struct replica *r, struct op *op);
 // Keeps a valid message for applying, from seq `from` up to (not including) `upto`. False: no
 // memory, nothing happened.
 bool replica_keep(struct replica *r, void *message, size_t size, uint64_t from, uint64_t upto,
                   bool own);
 void replica_drop_held(struct replica *r);
 uint64_t replica_oldest_time(const struct replica *r);
+
+// replica_salvage.c
+// Whether what the range of this record holds has to be kept before it is started; that has begun then.
+bool replica_keep_first(struct replica *r, struct op *op);
+void replica_salvage_step(struct replica *r);
+void replica_salvaged(struct replica *r, unsigned object); // nothing of it is held alone any more
+static inline bool replica_salvages(const struct replica *r, unsigned object)
+{
+    return r->salvage_objects >> object & 1;
+}
 
 #endif

@@ -39,11 +39,18 @@ static uint64_t blocks_of(uint64_t bytes)
 
 // ---- opening ----
 
+struct taking {
+    struct salvage *salvage;
+    uint64_t last; // entries behind it do not count
+};
+
 static int take_entry(void *arg, const struct salvage_entry *entry, const void *data)
 {
-    struct salvage *s = arg;
+    struct taking *t = arg;
+    struct salvage *s = t->salvage;
     (void)data;
-    if (entry->kind == SALVAGE_DONE || entry->object >= s->config.volume_count)
+    if (entry->kind == SALVAGE_DONE || entry->object >= s->config.volume_count ||
+        entry->number > t->last)
         return 0;
     uint64_t blocks = blocks_of(s->config.volumes[entry->object].size);
     uint64_t first = entry->offset / SALVAGE_BLOCK;
@@ -71,10 +78,15 @@ static int take_salvage(struct salvage *s, const struct salvage_shelf *shelf, si
                         struct error *err)
 {
     struct salvage_info info;
+    struct taking taking = {.salvage = s, .last = UINT64_MAX};
     uint64_t last;
-    int rc = salvage_shelf_walk(s->config.disk, shelf, at, true, take_entry, s, &info, &last, err);
+    if (shelf->parts[at].number == s->config.distrusted)
+        taking.last = s->config.trusted_last;
+    int rc = salvage_shelf_walk(s->config.disk, shelf, at, true, take_entry, &taking, &info, &last,
+                                err);
     if (rc < 0)
         return rc;
+    last = MIN(last, taking.last);
     s->number = info.done ? 0 : info.number;
     s->index = shelf->parts[at + salvage_shelf_run(shelf, at) - 1].index + 1;
     s->last = s->durable = info.done ? 0 : last;

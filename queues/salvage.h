@@ -69,6 +69,9 @@ struct salvage_config {
     uint64_t objects;   // mask: volumes to be salvaged
     uint64_t limit;     // bytes of all files of all salvages here together
     uint64_t file_size; // bytes; 0: SALVAGE_FILE_SIZE. A multiple of 4096, at least SALVAGE_FILE_MIN
+    // Of that salvage entries above this number count for nothing: their sync failed in this run. 0: none.
+    uint32_t distrusted;
+    uint64_t trusted_last;
     // Whether this end alone holds what is at `offset`, and up to where (*ret_end > offset) that is so. NULL: it may
     // hold everything alone.
     bool (*alone)(void *arg, unsigned object, uint64_t offset, uint64_t *ret_end);

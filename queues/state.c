@@ -6,7 +6,32 @@
 #include "common/base/bytes.h"
 
 #define STATE_MAGIC   UINT32_C(0x53525355) // "USRS"
-#define STATE_VERSION 2
+#define STATE_VERSION 3
+
+static void put_salvage(struct byte_writer *w, const struct end_state *s)
+{
+    uint8_t epoch[EPOCH_ENCODED_SIZE] = {0};
+    if (s->salvage)
+        epoch_encode(&s->salvaged, epoch);
+    byte_put_u64(w, s->salvage);
+    byte_put_u8(w, s->salvage ? (uint8_t)s->salvage_cause : 0);
+    byte_put(w, epoch, sizeof(epoch));
+}
+
+static const char *get_salvage(struct byte_reader *r, struct end_state *s)
+{
+    s->salvage = byte_u64(r);
+    unsigned cause = byte_u8(r);
+    const void *epoch = byte_take(r, EPOCH_ENCODED_SIZE);
+    if (!epoch)
+        return "a state of the wrong length";
+    if (!s->salvage)
+        return cause ? "a salvage without a volume" : NULL;
+    if (cause == 0 || cause >= SALVAGE_CAUSE_END)
+        return "a salvage for an unknown cause";
+    s->salvage_cause = (enum salvage_cause)cause;
+    return epoch_decode(epoch, EPOCH_ENCODED_SIZE, &s->salvaged);
+}
 
 size_t state_encode(const struct end_state *state, void *buffer, size_t limit)
 {
@@ -27,6 +52,7 @@ size_t state_encode(const struct end_state *state, void *buffer, size_t limit)
     byte_put_u64(&w, state->session);
     byte_put_u64(&w, state->lost);
     byte_put_u64(&w, state->map_void);
+    put_salvage(&w, state);
     byte_put_u32(&w, (uint32_t)size);
     byte_put(&w, history, size);
     return w.bad ? 0 : w.used;
@@ -54,6 +80,9 @@ const char *state_decode(const void *data, size_t size, struct end_state *ret_st
     s.session = byte_u64(&r);
     s.lost = byte_u64(&r);
     s.map_void = byte_u64(&r);
+    const char *broken = get_salvage(&r, &s);
+    if (broken)
+        return broken;
     uint32_t history_size = byte_u32(&r);
     if (role > ROLE_ACTIVE || intent > INTENT_HANDED_OVER)
         return "a role or an intent that does not exist";
@@ -62,7 +91,7 @@ const char *state_decode(const void *data, size_t size, struct end_state *ret_st
     const void *history = byte_take(&r, history_size);
     if (!history || r.left)
         return "a state of the wrong length";
-    const char *broken = history_decode(history, history_size, &s.history);
+    broken = history_decode(history, history_size, &s.history);
     if (broken)
         return broken;
     *ret_state = s;

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "queues/epoch.h"
+#include "queues/salvage.h"
 
 #define STATE_SIZE_MAX (16 * 1024)
 
@@ -29,6 +30,10 @@ struct end_state {
     uint64_t session;      // highest session number seen
     uint64_t lost;         // mask: volumes of this replica that may have lost what it had settled
     uint64_t map_void;     // mask: intent maps of this end that count as wholly set, whatever their files say
+    uint64_t salvage; // mask: volumes of this replica of which this end held something alone: what they hold is salvaged
+                      // before it is overwritten
+    enum salvage_cause salvage_cause; // and these two say why, and which epoch this end gave up; 0 where the mask is
+    struct epoch salvaged;
     struct epoch_history history;
 };
 

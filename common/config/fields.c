@@ -200,6 +200,9 @@ static const struct field queues_fields[] = {
      .help = "Limit of the unsafe queue on disk, used when memory is full."},
     {"safe", FIELD_SIZE, .offset = QUEUES(safe), .min = 128 * MIB, .max = PIB, .preset = "4G",
      .help = "Limit of the safe queue."},
+    {"salvage", FIELD_SIZE, .offset = QUEUES(salvage), .min = 2 * MIB, .max = PIB, .preset = "4G",
+     .help = "Limit of the salvage: what an end held and nobody else has, kept before it is "
+             "overwritten. While it is full, nothing is applied at that end."},
     {"overflow", FIELD_WORD, .offset = QUEUES(overflow), .words = words_overflow, .preset = "map",
      .help = "What happens when the unsafe queue is full: only the map remembers what changed (the "
              "application never waits), writers are slowed down, or they are held."},

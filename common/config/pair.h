@@ -115,6 +115,7 @@ struct pair_queues_config {
     uint64_t memory; // bytes of the unsafe queue in shared memory
     uint64_t spill;  // bytes of the unsafe queue on disk, when memory is full
     uint64_t safe;   // bytes of the safe queue
+    uint64_t salvage; // bytes of what is kept before it is overwritten
     enum pair_overflow overflow;
 };
 

@@ -248,6 +248,7 @@ static const struct {
     {"switch", COMMAND_SWITCH}, {"takeover", COMMAND_TAKEOVER}, {"pause", COMMAND_PAUSE},
     {"resume", COMMAND_RESUME}, {"resync", COMMAND_RESYNC},     {"stop", COMMAND_STOP},
     {"shutdown", COMMAND_SHUTDOWN},
+    {"resolve", COMMAND_RESOLVE},
 };
 
 // `--force` alone overrides whatever stands; `--force=NAME,...` these vetoes. Returns 0, or the length of a name that is
@@ -283,6 +284,14 @@ static void refuse_force(struct control_reply *reply, const char *name, size_t l
                                name, known);
 }
 
+static unsigned keep_flag(const struct control_request *request)
+{
+    const char *keep = control_request_arg(request, "keep");
+    if (keep && strcmp(keep, "primary") == 0)
+        return COMMAND_KEEP_PRIMARY;
+    return keep && strcmp(keep, "secondary") == 0 ? COMMAND_KEEP_SECONDARY : 0;
+}
+
 static void run_command(struct watched *w, const struct control_request *request,
                         struct control_reply *reply)
 {
@@ -291,7 +300,7 @@ static void run_command(struct watched *w, const struct control_request *request
     const char *name = NULL;
     unsigned flags =
         (control_request_flag(request, "accept-inconsistent") ? COMMAND_INCONSISTENT : 0) |
-        (control_request_flag(request, "replay") ? COMMAND_REPLAY : 0);
+        (control_request_flag(request, "replay") ? COMMAND_REPLAY : 0) | keep_flag(request);
     size_t bad = parse_force(control_request_arg(request, "force"), &flags, &overrides, &name);
     if (bad) {
         refuse_force(reply, name, bad);

@@ -68,6 +68,7 @@ static void sample(struct endpoint *ep, int64_t now, struct end_data *d)
         .stream_ns = atomic_load(&g->stream_up) ? now : atomic_load(&g->stream_ns),
         .backlog = atomic_load(&g->queue_bytes),
         .full = !ep->serving && atomic_load(&g->replica_full),
+        .salvage_full = !ep->serving && atomic_load(&g->salvage_full),
         .wedged = is_wedged(ep, now),
         .unguarded = !ep->guard || ep->plan_stale,
         .lagging = age > (int64_t)ep->pair->timing.timeout_ms * NS_PER_MS,

@@ -277,6 +277,9 @@ void endpoint_act(struct endpoint *ep, const struct end_action *a)
     case ACT_DETACH:
         front_detach(ep->front);
         break;
+    case ACT_SALVAGE:
+        stream_salvage(ep->stream, &a->state);
+        break;
     case ACT_FOLLOW:
         act_follow(ep, a);
         break;

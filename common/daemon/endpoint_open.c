@@ -32,6 +32,8 @@ static int make_places(struct endpoint *ep, struct error *err)
     if (r == 0)
         r = path_format(ep->map_path, sizeof(ep->map_path), "%s/maps", ep->state_path);
     if (r == 0)
+        r = path_format(ep->salvage_path, sizeof(ep->salvage_path), "%s/salvage", ep->state_path);
+    if (r == 0)
         r = path_format(ep->flag_path, sizeof(ep->flag_path), "%s/stepped-down", ep->runtime_path);
     if (r < 0)
         return error_sys(err, r, "pair %s: its directories", ep->pair->pair);
@@ -260,6 +262,7 @@ static int open_threads(struct endpoint *ep, struct error *err)
         .pair = ep->pair,
         .side = ep->config.side,
         .safe_path = ep->safe_path,
+        .salvage_path = ep->salvage_path,
         .pair_id = ep->pair_id,
         .channel = ep->channel,
         .figures = &ep->figures,
@@ -367,6 +370,8 @@ static void prepare_start(struct endpoint *ep)
         ep->serving = true; // the guard may act on what a former run left serving
         endpoint_begin(ep);
     } else if (ep->state.role == ROLE_PASSIVE) {
+        if (ep->state.salvage)
+            stream_salvage(ep->stream, &ep->state);
         stream_open(ep->stream);
     } else {
         endpoint_begin(ep);

@@ -37,6 +37,9 @@ struct figures {
     _Atomic uint64_t safe_records, safe_bytes, safe_limit;
     _Atomic int64_t safe_oldest_real_ns;
     _Atomic uint64_t replay_rate; // bytes a second, measured; 0: not yet
+    _Atomic bool salvage_full;       // it takes nothing more: nothing is applied
+    _Atomic uint64_t salvage_bytes;  // of its files
+    _Atomic uint64_t salvaging;      // mask of volumes of which something may still have to be kept
     // Written by the control thread.
     _Atomic int64_t lease_ns; // the front thread answers nothing after it
 };

@@ -12,6 +12,7 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/base/random.h"
+#include "common/daemon/salvage_place.h"
 #include "common/daemon/stores.h"
 #include "common/end/follower.h"
 #include "common/store/segments.h"
@@ -19,6 +20,7 @@
 enum stream_letter_kind {
     LETTER_OPEN,
     LETTER_CLOSE,
+    LETTER_SALVAGE,
     LETTER_FOLLOW,
     LETTER_CONSENT,
     LETTER_FINISH,
@@ -31,6 +33,7 @@ struct stream_letter {
     bool flag;
     uint64_t session, seq;
     struct epoch epoch;
+    struct end_state state; // SALVAGE
 };
 
 struct stream {
@@ -42,6 +45,7 @@ struct stream {
     uint64_t generation;
     // The passive end.
     struct segments *segments;
+    struct salvage_place salvage;
     struct stores stores;
     struct follower *follower;
     bool open_wanted;
@@ -101,7 +105,29 @@ static void work_disk(void *user)
     struct stream *s = user;
     segments_kick(s->segments, false);
     segments_work(s->segments);
+    salvage_place_work(&s->salvage);
     (void)nanosleep(&(struct timespec){.tv_nsec = NS_PER_MS}, NULL);
+}
+
+static int open_salvage(void *user, struct disk **ret_disk, struct error *err)
+{
+    struct stream *s = user;
+    int r = salvage_place_open(&s->salvage, s->config.salvage_path, s->epoll, err);
+    if (r == 0)
+        *ret_disk = segments_disk(s->salvage.segments);
+    return r;
+}
+
+static void close_salvage(void *user)
+{
+    struct stream *s = user;
+    salvage_place_close(&s->salvage, s->epoll);
+}
+
+static uint64_t real_ns(void *user)
+{
+    (void)user;
+    return (uint64_t)clock_real_ns();
 }
 
 static uint64_t random_number(void *user)
@@ -154,6 +180,9 @@ static const struct follower_ops follower_ops = {
     .open_disk = open_disk,
     .close_disk = close_disk,
     .work_disk = work_disk,
+    .open_salvage = open_salvage,
+    .close_salvage = close_salvage,
+    .real_ns = real_ns,
     .random = random_number,
     .send = send_message,
     .release = release_message,
@@ -175,6 +204,11 @@ static void publish(struct stream *s)
     atomic_store(&g->safe_limit, stats.safe.bytes_limit);
     atomic_store(&g->safe_oldest_real_ns, (int64_t)stats.oldest_time);
     atomic_store(&g->replay_rate, stats.replay_bytes_per_s);
+    struct follower_salvage salvage;
+    follower_salvage_stats(s->follower, &salvage);
+    atomic_store(&g->salvage_full, salvage.full);
+    atomic_store(&g->salvage_bytes, salvage.used_bytes);
+    atomic_store(&g->salvaging, salvage.objects);
 }
 
 // ---- letters ----
@@ -220,6 +254,9 @@ static void take_letter(struct stream *s, const struct stream_letter *l)
         break;
     case LETTER_CLOSE:
         take_close(s, l);
+        break;
+    case LETTER_SALVAGE:
+        follower_salvage(s->follower, &l->state);
         break;
     case LETTER_FOLLOW:
         follower_follow(s->follower, l->session, l->flag, l->seq, &l->epoch, clock_boot_ns());
@@ -335,6 +372,7 @@ static int64_t turn(struct stream *s)
     }
     if (follower_is_open(s->follower)) {
         segments_work(s->segments);
+        salvage_place_work(&s->salvage);
         stores_work(&s->stores);
         // Settled may be a lie: what the LUN lost is in the safe queue still, or comes with a
         // resync.
@@ -400,7 +438,15 @@ static int make_follower(struct stream *s, struct error *err)
         .pair = s->config.pair_id,
         .segment_size = SAFE_SEGMENT_SIZE,
         .limit = MAX(pair->queues.safe, 2 * SAFE_SEGMENT_SIZE),
+        .name = pair->pair,
+        .side = s->config.side == PAIR_PRIMARY ? EPOCH_BY_PRIMARY : EPOCH_BY_SECONDARY,
+        .salvage_limit = pair->queues.salvage,
     };
+    for (size_t i = 0; i < pair->volume_count; i++) {
+        struct salvage_volume *v = &config.salvage_volumes[i];
+        (void)snprintf(v->name, sizeof(v->name), "%s", pair->volumes[i].name);
+        v->size = pair->volumes[i].size;
+    }
     s->follower = follower_new(&config, &follower_ops, s);
     return s->follower ? 0 : error_sys(err, -ENOMEM, "stream thread");
 }
@@ -411,6 +457,7 @@ int stream_new(const struct stream_config *config, struct stream **ret_stream, s
     if (!s)
         return error_sys(err, -ENOMEM, "stream thread");
     s->config = *config;
+    s->salvage = SALVAGE_PLACE_CLOSED;
     s->epoll = epoll_create1(EPOLL_CLOEXEC);
     // Every turn empties the box, so each ring need only be seen once: no read a turn.
     struct epoll_event edge = {.events = EPOLLIN | EPOLLET}, ev = {.events = EPOLLIN};
@@ -464,6 +511,13 @@ void stream_close(struct stream *s, const struct epoch *forget, uint64_t next_se
     if (forget)
         l->epoch = *forget;
     l->seq = next_seq;
+    post(s, l);
+}
+
+void stream_salvage(struct stream *s, const struct end_state *state)
+{
+    struct stream_letter *l = letter(LETTER_SALVAGE);
+    l->state = *state;
     post(s, l);
 }
 

@@ -21,6 +21,7 @@ struct stream_config {
     const struct pair_config *pair;
     enum pair_end side;
     const char *safe_path; // directory of the safe queue
+    const char *salvage_path;
     uint64_t pair_id;
     struct channel *channel;
     struct figures *figures;
@@ -39,6 +40,8 @@ void stream_open(struct stream *stream); // opens the replica -> STREAM_OPENED
 // this end becomes active, and records of its passive time must never be replayed over what is
 // written from now on.
 void stream_close(struct stream *stream, const struct epoch *forget, uint64_t next_seq);
+// Before an opening or a session: what the volumes of state->salvage hold is kept before it is overwritten.
+void stream_salvage(struct stream *stream, const struct end_state *state);
 void stream_follow(struct stream *stream, uint64_t session, bool restart, uint64_t seq,
                    const struct epoch *epoch);
 void stream_consent(struct stream *stream, uint64_t seq);

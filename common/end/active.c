@@ -71,9 +71,9 @@ static void open_alone_epoch(struct end *e)
         .parent = {{parent->id, e->gate_numbered}},
         .first_seq = e->gate_numbered + 1,
         .opened_by = e->config.primary ? EPOCH_BY_PRIMARY : EPOCH_BY_SECONDARY,
-        .reason = EPOCH_ALONE,
+        .reason = e->resolve.opening ? EPOCH_RESOLVE : EPOCH_ALONE,
     };
-    const char *broken = history_append(&e->st.history, &epoch);
+    const char *broken = resolve_append(e, &epoch);
     if (broken)
         end_note(e, "epoch refused: %s", broken);
     ENSURE(!broken);
@@ -111,6 +111,12 @@ static bool going_alone_rules(struct end *e)
         e->lag_ns = e->now;
         end_gate(e, GATE_ALONE);
         end_note(e, "alone: %s", e->alone_why);
+        if (e->resolve.opening) {
+            e->resolve.opening = false;
+            if (e->operation.name && e->operation.result == STEP_PENDING)
+                end_operation(e, e->operation.name, STEP_DONE, "this end is kept; the other one follows");
+            session_end(e, "the split is resolved"); // and meets again, ahead
+        }
         return true;
     }
     return false;

@@ -46,6 +46,8 @@ static uint16_t own_flags(const struct end *e)
         flags |= FRAME_READY_TO_MEET;
     if (e->replica == REPLICA_DEAD || e->data.full)
         flags |= FRAME_FAILED;
+    if (e->data.salvage_full)
+        flags |= FRAME_SALVAGE_FULL;
     if (e->paused)
         flags |= FRAME_PAUSED;
     if (e->st.role == ROLE_ACTIVE)
@@ -94,6 +96,7 @@ void beat_tick(struct end *e)
         return;
     send_beat(e, true);
     session_tick(e);
+    resolve_tick(e);
     hand_tick(e);
     e->next_beat_ns = e->now + e->config.beat_ns;
 }

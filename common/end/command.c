@@ -236,6 +236,25 @@ static struct answer do_shutdown(struct end *e)
     return a;
 }
 
+static bool keeps_this_end(const struct end *e, unsigned flags)
+{
+    return flags & (e->config.primary ? COMMAND_KEEP_PRIMARY : COMMAND_KEEP_SECONDARY);
+}
+
+static struct answer do_resolve(struct end *e, unsigned flags)
+{
+    if (!(flags & (COMMAND_KEEP_PRIMARY | COMMAND_KEEP_SECONDARY)))
+        return refuse("which end is to be kept? primary or secondary");
+    if (!keeps_this_end(e, flags))
+        return refuse("the end that is to be kept is not connected: it has to take part");
+    const char *refusal = resolve_refusal(e);
+    if (refusal)
+        return refuse(refusal);
+    struct answer a = begun(e, "resolve", "waits until the other end does not serve");
+    resolve_begin(e);
+    return a;
+}
+
 static struct answer execute(struct end *e, enum end_command command, unsigned flags, uint32_t overrides)
 {
     switch (command) {
@@ -253,6 +272,10 @@ static struct answer execute(struct end *e, enum end_command command, unsigned f
         return do_stop(e);
     case COMMAND_SHUTDOWN:
         return do_shutdown(e);
+    case COMMAND_RESOLVE:
+        return do_resolve(e, flags);
+    case COMMAND_END:
+        break;
     }
     return refuse("no such command");
 }
@@ -270,6 +293,8 @@ static bool belongs_to_peer(const struct end *e, enum end_command command, unsig
 {
     if (!peer_heard(e) || command == COMMAND_TAKEOVER || command == COMMAND_SHUTDOWN)
         return false;
+    if (command == COMMAND_RESOLVE)
+        return (flags & (COMMAND_KEEP_PRIMARY | COMMAND_KEEP_SECONDARY)) && !keeps_this_end(e, flags);
     bool passive = e->state == END_PASSIVE || e->state == END_WAITING;
     bool peer_active = e->peer.flags & FRAME_ACTIVE;
     if (flags & COMMAND_REPLAY)
@@ -280,7 +305,8 @@ static bool belongs_to_peer(const struct end *e, enum end_command command, unsig
 
 static const char *command_name(unsigned command)
 {
-    static const char *const names[] = {"switch", "takeover", "pause", "resume", "resync", "stop", "shutdown"};
+    static const char *const names[] = {"switch", "takeover", "pause",    "resume",
+                                        "resync", "stop",     "shutdown", "resolve"};
     return command < ARRAY_LEN(names) ? names[command] : "?";
 }
 
@@ -297,6 +323,7 @@ void command_take(struct end *e, const struct end_event *ev)
         f.word.flags = ev->command.flags;
         frame_send(e, &f);
         e->passed_on = f.word.id;
+        e->resolve.since_ns = e->now; // of a resolve
         end_operation(e, command_name(ev->command.command), STEP_PENDING, "passed on to the active end");
         reply(e, ev->command.id, 0, "passed on to the other end");
         return; // its FRAME_REPLY says how it goes
@@ -308,19 +335,22 @@ void command_take(struct end *e, const struct end_event *ev)
 void command_frame(struct end *e, const struct frame *f)
 {
     if (f->type == FRAME_REPLY) {
-        if (f->word.command > COMMAND_STOP || f->word.id != e->passed_on)
+        if (f->word.command >= COMMAND_END || f->word.id != e->passed_on)
             return;
         e->passed_on = 0;
-        // A switchover is done when this end is active; everything else when the other end has accepted it.
+        // A switchover is done when this end is active, a split resolved when it follows; everything else when the other
+        // end has accepted it.
         enum end_step_result result = f->word.status < 0                       ? STEP_FAILED
-                                      : f->word.command == COMMAND_SWITCH ? STEP_PENDING
+                                      : f->word.command == COMMAND_SWITCH ||
+                                            f->word.command == COMMAND_RESOLVE
+                                          ? STEP_PENDING
                                                                           : STEP_DONE;
         if (e->operation.result == STEP_PENDING)
             end_operation(e, command_name(f->word.command), result, "%s", f->word.text);
         return;
     }
     // It comes over every path.
-    if (f->word.command > COMMAND_STOP || f->word.id <= e->peer.command_id)
+    if (f->word.command >= COMMAND_END || f->word.id <= e->peer.command_id)
         return;
     e->peer.command_id = f->word.id;
     struct answer a = execute(e, (enum end_command)f->word.command, f->word.flags, 0);

@@ -53,6 +53,7 @@ static const struct {
     {END_HANDED_OVER, END_SPLIT},
     {END_STOPPED, END_WAITING},
     {END_SPLIT, END_TAKING_OVER},
+    {END_SPLIT, END_PASSIVE}, // resolved: the peer is kept
 };
 
 const char *end_state_name(enum end_role_state state)
@@ -269,6 +270,7 @@ static void take_replica(struct end *e, const struct end_event *ev)
         if (counts && ev->replica.what == FOLLOW_END) {
             e->st.inconsistent &= ~bit;
             e->st.lost &= ~bit;
+            e->st.salvage &= ~bit; // everything was compared: nothing is left that this end holds alone
             e->replica_pause_ns = 0;
             end_note(e, "volume %u: the replica is synchronized", ev->replica.object);
         }
@@ -628,6 +630,7 @@ void end_step(struct end *e, int64_t now, const struct end_data *data,
         again |= command_rules(e);
         again |= session_rules(e);
         again |= map_rules(e);
+        again |= resolve_rules(e);
         again |= state_rules(e);
         again |= terminate_rule(e);
         ENSURE(++rounds < 50);

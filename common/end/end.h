@@ -87,6 +87,7 @@ struct end_data {
     int64_t waypoint_ns; // when the newest ask that a waypoint has answered was sent; 0: never
     uint64_t backlog;    // active: bytes in the unsafe queue that the peer has not confirmed
     bool full;            // passive: its safe queue takes nothing for now
+    bool salvage_full;    // passive: its salvage takes nothing more, so nothing is applied
     bool wedged;         // a data thread of this pair does not turn: no heartbeat may go out
     bool unguarded;      // no guard watches this end: nothing may be promised to the peer
     bool lagging;        // what is queued would need longer than T at the present rate
@@ -180,10 +181,14 @@ enum end_command {
     COMMAND_RESYNC,
     COMMAND_STOP,
     COMMAND_SHUTDOWN, // the host is to be shut down: this end is ended in order, by the pair's policy
+    COMMAND_RESOLVE, // a split: keep one side
+    COMMAND_END,
 };
 #define COMMAND_FORCE        0x1 // takeover: overrides every veto but a mid-resync
 #define COMMAND_INCONSISTENT 0x2 // takeover: also of a replica in mid-resync, which holds no grant
 #define COMMAND_REPLAY       0x4 // pause: the passive end stops applying
+#define COMMAND_KEEP_PRIMARY   0x8  // resolve: whose data is kept
+#define COMMAND_KEEP_SECONDARY 0x10
 
 struct end_event {
     enum end_event_type type;
@@ -279,6 +284,8 @@ enum end_action_type {
     ACT_DETACH,  // the peer's position in the unsafe queue is given up
     ACT_FOLLOW,  // replica: accept frames of `session`; with `restart` drop the queue after
                 // replaying it and expect `seq` next -> EV_REPLICA READY; session 0: accept nothing
+    ACT_SALVAGE,  // replica, before the ACT_FOLLOW that it is for: keep what the volumes of the mask `objects` hold
+                  // before it is overwritten; `state` says why
     ACT_CONSENT,  // replica: pass the gate at `seq`
     ACT_FINISH,   // replica: replay to the end of the valid prefix, flush -> EV_REPLICA FINISHED or
                   // FAILED
@@ -335,7 +342,7 @@ struct end_action {
     char text[ACTION_TEXT_SIZE];
     union {
         struct frame frame;     // SEND, MAP_ADD
-        struct end_state state; // SAVE
+        struct end_state state; // SAVE, SALVAGE
         struct epoch epoch;     // OPEN, EPOCH
     };
 };

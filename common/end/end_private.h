@@ -162,6 +162,14 @@ struct hand {
     int64_t retry_ns; // BACK_OPEN: not to be tried before
 };
 
+// Resolving a split, on the end that is kept (resolve.c).
+struct resolve {
+    bool wanted;  // by an operator; waits until the other end has stopped serving
+    bool opening; // its epoch is being opened
+    int64_t since_ns;
+    struct epoch_history other; // the line that is given up; empty: there is none
+};
+
 enum alone_stage { ALONE_WAIT, ALONE_HOLD, ALONE_SAVE };
 
 struct operation {
@@ -279,6 +287,7 @@ struct end {
     } ask;
     struct end_verdict verdict;
     bool watching;
+    struct resolve resolve;
     struct operation operation;
     uint64_t passed_on; // a command whose answer by the peer is awaited; 0 none
     uint64_t random;
@@ -336,6 +345,7 @@ void session_tick(struct end *e); // with each heartbeat: says again what was no
 void session_end(struct end *e, const char *why);
 bool session_streaming(const struct end *e); // leader
 bool end_ready_to_meet(const struct end *e);
+void session_yield(struct end *e); // this end gives up what it had
 void session_facts(const struct end *e, struct frame_meet *m);
 
 // active.c
@@ -386,6 +396,17 @@ void map_tick(struct end *e);
 void map_take(struct end *e, const struct end_event *event);
 void map_frame(struct end *e, const struct frame *f);
 bool map_rules(struct end *e);
+// resolve.c
+const char *resolve_refusal(const struct end *e); // why it cannot begin here; NULL when it can
+void resolve_begin(struct end *e);
+bool resolve_rules(struct end *e);
+void resolve_tick(struct end *e); // with each heartbeat
+void resolve_yield(struct end *e); // the peer is kept
+// The epoch that goes on from the present one: with `seq` as its last position, and with both lines as its parents
+// where a split is being resolved. NULL, or the rule that this would break.
+const char *resolve_append(struct end *e, struct epoch *epoch);
+// This end follows from here on: what it held alone is to be salvaged.
+void resolve_salvage(struct end *e);
 
 // why.c
 const char *why_text(const struct end *e, char *buffer, size_t size);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "common/end/follower.h"
+#include "common/end/follower_private.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -7,18 +7,6 @@
 #include <stdlib.h>
 
 #include "common/base/cleanup.h"
-
-struct follower {
-    struct follower_config config;
-    struct follower_ops ops;
-    void *user;
-    struct replica *replica; // NULL: closed
-    // A session to follow as soon as the stores open.
-    bool waiting, restart;
-    uint64_t session, seq;
-    struct epoch epoch;
-    int64_t retry_ns, give_up_ns;
-};
 
 struct follower *follower_new(const struct follower_config *config, const struct follower_ops *ops,
                               void *user)
@@ -38,12 +26,12 @@ struct follower *follower_free(struct follower *f)
     if (!f)
         return NULL;
     replica_free(f->replica);
+    salvage_free(f->salvage);
     free(f);
     return NULL;
 }
 
-static void note(struct follower *f, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void note(struct follower *f, const char *format, ...)
+void follower_note(struct follower *f, const char *format, ...)
 {
     char text[300];
     va_list args;
@@ -108,13 +96,19 @@ static void hook_event(void *arg, const struct replica_event *ev)
         report(f, FOLLOW_READY, ev->seq);
         break;
     case REPLICA_FULL:
-        note(f, "the safe queue is full: the active end waits");
+        follower_note(f, "the safe queue is full: the active end waits");
         break;
     case REPLICA_ROOM:
-        note(f, "the safe queue has room again");
+        follower_note(f, "the safe queue has room again");
         break;
     case REPLICA_FAILED:
         failed(f, ev->error->text);
+        break;
+    case REPLICA_SALVAGE_FULL:
+        keeper_full(f, ev->error);
+        break;
+    case REPLICA_SALVAGED:
+        f->salvage_over = true;
         break;
     }
 }
@@ -141,6 +135,7 @@ static void close_replica(struct follower *f)
         f->ops.close_stores(f->user);
         while (!replica_idle(f->replica))
             f->ops.work_disk(f->user);
+        keeper_close(f);
         f->replica = replica_free(f->replica);
     }
     f->ops.close_stores(f->user);
@@ -151,10 +146,10 @@ static void close_replica(struct follower *f)
 static void say_recovery(struct follower *f, const struct safe_recovery *rec)
 {
     if (rec->verdict == SAFE_TORN)
-        note(f, "the safe queue's unconfirmed tail was cut at %llu (%s): normal after a crash",
+        follower_note(f, "the safe queue's unconfirmed tail was cut at %llu (%s): normal after a crash",
              (unsigned long long)rec->at_seq, rec->reason);
     else if (rec->verdict == SAFE_DAMAGED)
-        note(f, "the safe queue is damaged at seq %llu, segment %u offset %llu: %s",
+        follower_note(f, "the safe queue is damaged at seq %llu, segment %u offset %llu: %s",
              (unsigned long long)rec->at_seq, rec->slot, (unsigned long long)rec->offset,
              rec->reason);
 }
@@ -181,6 +176,7 @@ static int open_replica(struct follower *f, int64_t now, struct safe_recovery *r
         return r;
     }
     say_recovery(f, ret_recovery);
+    keeper_begin(f, now);
     return 0;
 }
 
@@ -328,11 +324,13 @@ void follower_turn(struct follower *f, int64_t now)
         try_follow(f, now);
     if (f->replica)
         replica_work(f->replica, now);
+    keeper_turn(f, now);
 }
 
 int64_t follower_deadline(const struct follower *f)
 {
     int64_t at = f->replica ? replica_deadline(f->replica) : INT64_MAX;
+    at = MIN(at, keeper_deadline(f));
     return f->waiting ? MIN(at, f->retry_ns) : at;
 }
 

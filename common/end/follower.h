@@ -32,6 +32,11 @@ struct follower_config {
     uint64_t pair;
     uint64_t segment_size, limit; // of the safe queue, bytes
     uint64_t window;              // bytes kept in memory; 0: the replica's default
+    // Of the salvage: what its files say, and their limits (queues/salvage.h).
+    const char *name; // of the pair
+    enum epoch_opener side;
+    struct salvage_volume salvage_volumes[RECORD_OBJECTS_MAX];
+    uint64_t salvage_limit, salvage_file_size;
 };
 
 struct follower_ops {
@@ -42,7 +47,12 @@ struct follower_ops {
     // The disk of the safe queue, from opening to closing.
     int (*open_disk)(void *user, struct disk **ret_disk, struct error *err);
     void (*close_disk)(void *user); // nothing happens when it is closed
-    void (*work_disk)(void *user);  // takes what completes there; waits a moment for it
+    // Takes what completes there, and at the salvage's; waits a moment for it.
+    void (*work_disk)(void *user);
+    // The disk of the salvage, which is this end's alone from opening to closing. -EAGAIN: an operator has it.
+    int (*open_salvage)(void *user, struct disk **ret_disk, struct error *err);
+    void (*close_salvage)(void *user); // nothing happens when it is closed
+    uint64_t (*real_ns)(void *user);   // CLOCK_REALTIME
     uint64_t (*random)(void *user);
     // The link: as struct replica_hooks.
     void (*send)(void *user, const void *message, size_t size);
@@ -69,6 +79,10 @@ void follower_fail(struct follower *follower, const char *text);
 
 // ---- what the end orders (ACT_FOLLOW, ...) ----
 
+// Before follower_open() or follower_follow(): of the volumes in state->salvage nothing is overwritten before it is
+// salvaged.
+void follower_salvage(struct follower *follower, const struct end_state *state);
+
 void follower_follow(struct follower *follower, uint64_t session, bool restart, uint64_t seq,
                      const struct epoch *epoch, int64_t now_ns); // -> FOLLOW_READY or FOLLOW_FAILED
 void follower_consent(struct follower *follower, uint64_t seq);
@@ -86,5 +100,12 @@ bool follower_idle(
 bool follower_is_open(const struct follower *follower);
 bool follower_stats(const struct follower *follower,
                     struct replica_stats *ret_stats); // false: closed
+
+struct follower_salvage {
+    uint64_t objects; // mask: volumes of which something may still have to be salvaged
+    bool full;        // it takes nothing more, or cannot be opened: nothing is applied
+    uint64_t used_bytes, limit_bytes; // as last known
+};
+void follower_salvage_stats(const struct follower *follower, struct follower_salvage *ret_stats);
 
 #endif

@@ -13,7 +13,7 @@ const char *frame_type_name(unsigned type)
     static const char *const names[FRAME_TYPE_END] = {
         "?",       "beat",     "meet",   "stream",  "ready",   "drain",
         "drained", "handover", "refuse", "goodbye", "command", "reply",
-        "map ask", "map piece",
+        "map ask", "map piece", "yield",
     };
     return type < FRAME_TYPE_END ? names[type] : "?";
 }
@@ -127,6 +127,7 @@ size_t frame_encode(const struct frame *f, void *buffer, size_t limit)
         put_map(&w, f);
         break;
     case FRAME_GOODBYE:
+    case FRAME_YIELD:
     case FRAME_TYPE_END:
         break;
     }
@@ -258,7 +259,7 @@ const char *frame_decode(const void *data, size_t size, struct frame *ret_frame)
             broken = "a stream from nowhere";
     } else if (f.type == FRAME_MAP_ASK || f.type == FRAME_MAP_PIECE) {
         broken = get_map(&r, &f);
-    } else if (f.type != FRAME_GOODBYE) {
+    } else if (f.type != FRAME_GOODBYE && f.type != FRAME_YIELD) {
         broken = get_word(&r, &f);
     }
     if (broken)

@@ -33,6 +33,7 @@ enum frame_type {
     FRAME_REPLY,    // its answer
     FRAME_MAP_ASK,  // leader: what of your intent map of a volume is set, at or behind this region?
     FRAME_MAP_PIECE, // follower: a piece of it; where nothing is set is left out
+    FRAME_YIELD,    // a split is resolved: the operator keeps the sender, the receiver has to stop serving
     FRAME_TYPE_END,
 };
 
@@ -49,6 +50,7 @@ enum frame_answer { ANSWER_NONE, ANSWER_NO, ANSWER_YES };
 #define FRAME_LAGGING       0x0080
 #define FRAME_PAIRED        0x0200 // active: the receiver has what the mode promises, nothing is acknowledged alone
 #define FRAME_STOPPED       0x0400 // ended in order by the operator, until he resumes it
+#define FRAME_SALVAGE_FULL  0x0800 // passive: nothing is applied, since its salvage takes nothing more
 #define FRAME_SERVED        0x0100 // its durable role is active: it serves, or was the last of the two that did
 
 struct frame_beat {

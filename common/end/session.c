@@ -25,8 +25,10 @@ bool end_ready_to_meet(const struct end *e)
                (e->relation == REL_GOING_ALONE && e->alone_stage == ALONE_WAIT);
     case END_SUSPENDED:
     case END_HANDED_OVER:
-    case END_SPLIT:
         return true;
+    case END_SPLIT:
+        // What it says of itself is that it does not serve, and cannot go on in its epoch any more.
+        return e->exports == EXPORTS_CLOSED && e->address == ADDRESS_OFF;
     default:
         return false;
     }
@@ -104,7 +106,7 @@ void session_end(struct end *e, const char *why)
 }
 
 // This end gives up what it had: its applications must not write again, its address goes first.
-static void yield_role(struct end *e)
+void session_yield(struct end *e)
 {
     end_address(e, false);
     // Destroying takes away the guard's mark as well: without it, a restart would go on with the queue if that were
@@ -132,7 +134,7 @@ static void follow(struct end *e)
                   e->state == END_HANDED_OVER || e->st.role == ROLE_ACTIVE;
     // What the old reign leaves: the address is taken off before anything else.
     if (served || e->frozen)
-        yield_role(e);
+        session_yield(e);
     end_go(e, END_PASSIVE, "%s", meet_row_text(e->session.meeting.row));
     if (e->operation.name && e->operation.result == STEP_PENDING)
         end_operation(e, e->operation.name, STEP_DONE, "done: the other end is active");
@@ -165,7 +167,7 @@ static void split(struct end *e, bool peer_serves)
     if (serving && !(peer_serves && e->config.stops_on_split))
         return; // goes on alone; nothing is streamed in this session
     if (serving)
-        yield_role(e);
+        session_yield(e);
     if (e->state != END_SPLIT)
         end_go(e, END_SPLIT, "%s", meet_row_text(e->session.meeting.row));
 }
@@ -315,6 +317,8 @@ static void take_stream(struct end *e, const struct frame *f)
     }
     // E6: what this end is, and that its replica is not consistent while it is being mirrored, is
     // durable first.
+    if (s->restart)
+        resolve_salvage(e);
     e->st.role = ROLE_PASSIVE;
     e->st.intent = INTENT_NONE;
     e->st.alone = e->st.clean = false;
@@ -395,6 +399,9 @@ void session_frame(struct end *e, const struct frame *f)
     case FRAME_MAP_PIECE:
         map_frame(e, f);
         break;
+    case FRAME_YIELD:
+        resolve_yield(e);
+        break;
     default:
         hand_frame(e, f);
         break;
@@ -432,8 +439,11 @@ static bool leader_rules(struct end *e)
     struct session *s = &e->session;
     if (e->state != END_ACTIVE)
         return false;
+    bool refused = e->peer.flags & FRAME_SALVAGE_FULL;
     switch (s->stage) {
     case SESSION_MET:
+        if (refused) // nothing is streamed to it
+            return false;
         s->restart = s->meeting.row != MEET_RESUME;
         mark_pending(e);
         if (!end_saved(e, s->ticket))
@@ -467,6 +477,10 @@ static bool leader_rules(struct end *e)
         beat_soon(e);
         return true;
     case SESSION_STREAMING:
+        if (refused) {
+            session_end(e, "the peer's salvage is full");
+            return true;
+        }
         if (e->st.pending && !s->resync_asked && !e->paused && !e->map.refill && end_saved(e, e->ticket_last)) {
             s->resync_asked = true;
             e->resync_from = e->data.numbered;
@@ -496,6 +510,11 @@ static bool follower_rules(struct end *e)
         return false;
     if (e->replica == REPLICA_OFF || e->replica == REPLICA_DONE ||
         (e->replica == REPLICA_DEAD && s->restart && !e->replica_retry_ns)) {
+        if (e->st.salvage) {
+            struct end_action *keep = end_act(e, ACT_SALVAGE);
+            keep->objects = e->st.salvage;
+            keep->state = e->st;
+        }
         struct end_action *a = end_act(e, ACT_FOLLOW);
         a->session = s->number;
         a->seq = s->seq;

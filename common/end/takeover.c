@@ -40,7 +40,8 @@ static bool queue_fits(const struct end *e, bool *ret_open)
         return false;
     if (e->start.queue_epoch == at->id || e->start.queue_epoch == 0)
         return true;
-    *ret_open = at->reason == EPOCH_ALONE && at->parents == 1 && at->parent[0].id == e->start.queue_epoch &&
+    bool in_place = at->reason == EPOCH_ALONE || at->reason == EPOCH_RESOLVE;
+    *ret_open = in_place && at->parents >= 1 && at->parent[0].id == e->start.queue_epoch &&
                 at->first_seq == e->start.queue_numbered + 1 && !e->start.queue_pending;
     return *ret_open;
 }
@@ -93,6 +94,7 @@ static void take_fail(struct end *e, const char *why)
     if (e->replica == REPLICA_DONE || e->replica == REPLICA_FINISHING)
         e->replica = REPLICA_OFF;
     e->take.accepted = 0;
+    e->resolve.opening = false;
     if (e->operation.result == STEP_PENDING)
         end_operation(e, e->operation.name, STEP_FAILED, "%s", why);
     end_go(e, END_PASSIVE, "the takeover is given up: %s", why);
@@ -124,7 +126,7 @@ static void find_fork(struct end *e)
     }
     // The queue is lost: above everything that may have been given.
     t->fork = EPOCH_SEQ_UNKNOWN;
-    t->first = e->st.bound + 1;
+    t->first = MAX(e->st.bound, history_current(&e->st.history)->first_seq) + 1;
 }
 
 static bool take_epoch(struct end *e)
@@ -142,7 +144,7 @@ static bool take_epoch(struct end *e)
     };
     if (parent)
         epoch.parent[0] = (struct epoch_parent){parent->id, t->fork};
-    const char *broken = history_append(&e->st.history, &epoch);
+    const char *broken = resolve_append(e, &epoch);
     if (broken) {
         take_fail(e, broken);
         return true;
@@ -155,7 +157,8 @@ static bool take_epoch(struct end *e)
     e->st.clean = false;
     // Of what was discarded, or lost, nobody knows which regions it were.
     bool whole = e->st.lost || (t->replay && e->replica_discarded);
-    e->st.inconsistent = e->st.lost = 0;
+    e->st.inconsistent = e->st.lost = e->st.salvage = 0;
+    e->resolve.opening = false;
     if (whole)
         e->st.map_void = end_all_volumes(e);
     if (!clean || whole)

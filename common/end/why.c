@@ -32,6 +32,9 @@ static const char *active_why(const struct end *e, char *buffer, size_t size)
         return meet_row_text(MEET_SPLIT);
     if (e->peer.flags & FRAME_FAILED)
         return "alone: the peer cannot write its replica or its queue";
+    if (e->peer.flags & FRAME_SALVAGE_FULL)
+        return "alone: the peer's salvage is full, so that nothing is sent to it: there, raise queues.salvage, or "
+               "export and drop what pairctl salvage lists";
     if (!session_streaming(e))
         return "alone: connected, agreeing with the peer how to go on";
     if (e->st.pending)
@@ -47,6 +50,9 @@ static const char *passive_why(const struct end *e, char *buffer, size_t size)
         (void)snprintf(buffer, size, "the replica cannot go on: %s", e->replica_why);
         return buffer;
     }
+    if (e->data.salvage_full)
+        return "the salvage of this end is full, so that nothing is applied: raise queues.salvage, or export and drop "
+               "what pairctl salvage lists";
     if (e->st.inconsistent)
         return "being mirrored: not promotable until that is done";
     if (e->replay_stopped)

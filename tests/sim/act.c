@@ -32,6 +32,8 @@ static void letter(struct host *h, int box, const struct end_action *a)
         copy->epoch = a->epoch;
     if (a->type == ACT_MAP_ADD)
         copy->frame = a->frame;
+    if (a->type == ACT_SALVAGE)
+        copy->state = a->state;
     plan_daemon(h, mailbox_time(h, box), box == BOX_FRONT ? run_front : run_stream, copy, 0);
 }
 
@@ -314,6 +316,9 @@ void act(struct host *h, const struct end_action *a)
             front_lane_start(h, a->session, a->seq - 1);
         else
             front_lane_stop(h);
+        break;
+    case ACT_SALVAGE:
+        letter(h, BOX_STREAM, a);
         break;
     case ACT_FOLLOW:
         act_follow(h, a);

@@ -142,6 +142,7 @@ static void disk_well(struct host *h, void *arg, uint64_t n)
         fake_volume_fail(h->volume[i], 0, 0);
     fake_disk_fail(h->safe, 0, 0, false);
     fake_disk_fail(h->maps, 0, 0, false);
+    fake_disk_fail(h->salvage, 0, 0, false);
 }
 
 static void disk_ill(struct host *h, enum fault_kind kind)
@@ -151,7 +152,10 @@ static void disk_ill(struct host *h, enum fault_kind kind)
     if (kind == FAULT_SAVE)
         h->save_fails = true;
     else if (kind == FAULT_QUEUE_DISK)
-        fake_disk_fail(chance(s, 500) ? h->maps : h->safe, 1 + (unsigned)rnd(s, 6), -EIO,
+        fake_disk_fail(chance(s, 500)   ? h->maps
+                       : chance(s, 300) ? h->salvage
+                                        : h->safe,
+                       1 + (unsigned)rnd(s, 6), -EIO,
                        chance(s, 300));
     else
         fake_volume_fail(h->volume[rnd(s, s->volumes)], kinds, -EIO);

@@ -5,8 +5,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#define MAPS_CAPACITY (64U * 1024)
-#define SAFE_CAPACITY (4U * 1024 * 1024)
+#define MAPS_CAPACITY    (64U * 1024)
+#define SAFE_CAPACITY    (4U * 1024 * 1024)
+#define SALVAGE_CAPACITY (8U * 1024 * 1024)
 
 void host_init(struct sim *s, int index)
 {
@@ -17,6 +18,7 @@ void host_init(struct sim *s, int index)
     h->memory = -1;
     h->safe = fake_disk_new(SAFE_CAPACITY, rnd(s, 0));
     h->maps = fake_disk_new(MAPS_CAPACITY, rnd(s, 0));
+    h->salvage = fake_disk_new(SALVAGE_CAPACITY, rnd(s, 0));
     uint32_t block_size = chance(s, 500) ? 512 : 4096;
     for (unsigned i = 0; i < s->volumes; i++)
         h->volume[i] = fake_volume_new(s->size, block_size, 1, rnd(s, 0));
@@ -30,6 +32,7 @@ void host_free(struct host *h)
         (void)close(h->memory);
     fake_disk_free(h->safe);
     fake_disk_free(h->maps);
+    fake_disk_free(h->salvage);
     for (unsigned i = 0; i < h->sim->volumes; i++)
         fake_volume_free(h->volume[i]);
 }
@@ -64,6 +67,7 @@ void host_crash(struct host *h)
     h->memory = -1;
     fake_disk_crash(h->safe);
     fake_disk_crash(h->maps);
+    fake_disk_crash(h->salvage);
     for (unsigned i = 0; i < h->sim->volumes; i++)
         fake_volume_crash(h->volume[i]);
     net_changed(h->sim);
@@ -128,7 +132,8 @@ void daemon_start(struct host *h)
     h->figures.lease_ns = INT64_MAX;
     h->tick_at = h->replica_at = INT64_MAX;
     memset(h->volume_scheduled, 0, sizeof(h->volume_scheduled));
-    h->disk_scheduled = h->maps_scheduled = 0;
+    h->maps_scheduled = 0;
+    memset(h->disk_scheduled, 0, sizeof(h->disk_scheduled));
     memset(h->letter_at, 0, sizeof(h->letter_at));
     h->save_at = 0;
     h->watch = false;
@@ -187,6 +192,7 @@ static void sample(struct host *h, struct end_data *d)
         .waypoint_ns = h->ask_ns,
         .backlog = g->queue_bytes,
         .full = !h->serving && g->replica_full,
+        .salvage_full = !h->serving && g->salvage_full,
         .lagging = g->oldest_ns && now - g->oldest_ns > h->sim->config.timeout_ns,
     };
 }

@@ -51,7 +51,7 @@ struct figures {
     uint64_t numbered, durable, applied, held_from, queue_bytes;
     uint64_t replica_durable, replica_applied;
     int64_t waiting_ns, moved_ns, stream_ns, oldest_ns, lease_ns;
-    bool stream_up, replica_full;
+    bool stream_up, replica_full, salvage_full;
 };
 
 // ---- the guest
@@ -87,7 +87,7 @@ struct host {
     int index;
     char letter; // P, S
     // What a power loss leaves.
-    struct fake_disk *safe, *maps; // the safe queue's, the intent maps'
+    struct fake_disk *safe, *maps, *salvage; // of the safe queue, the intent maps, the salvage
     struct fake_volume *volume[VOLUMES_MAX];
     uint8_t saved[STATE_SIZE_MAX]; // the state file
     size_t saved_size;
@@ -120,11 +120,12 @@ struct host {
     bool replay_paused;
     int stores_of; // which thread has the stores open: BOX_FRONT, BOX_STREAM, BOX_NONE
     int64_t replica_at;
+    bool salvage_open, salvage_drop; // by the follower; an operator is about to drop
     bool serving, frozen_told, thawing, open_after_close;
     struct end_action open_action;
     int64_t stalled_until; // the daemon is not scheduled
     int64_t tick_at;
-    unsigned volume_scheduled[VOLUMES_MAX], disk_scheduled, maps_scheduled;
+    unsigned volume_scheduled[VOLUMES_MAX], disk_scheduled[2], maps_scheduled;
     int64_t letter_at[4]; // last delivery on each of its mailboxes: they keep their order
     int64_t save_at;
     bool save_fails;

@@ -10,25 +10,30 @@
 // ---- the disk of the safe queue
 // ---------------------------------------------------------------------------------
 
-static void disk_done(struct host *h, void *arg, uint64_t n)
+static struct fake_disk *disk_of(struct host *h, unsigned which)
+{
+    return which ? h->salvage : h->safe;
+}
+
+static void disk_done(struct host *h, void *arg, uint64_t which)
 {
     (void)arg;
-    (void)n;
-    h->disk_scheduled--;
-    (void)fake_disk_complete(h->safe);
+    h->disk_scheduled[which]--;
+    (void)fake_disk_complete(disk_of(h, (unsigned)which));
     stream_turn(h);
 }
 
 void disk_poll(struct host *h)
 {
     struct sim *s = h->sim;
-    while (h->disk_scheduled < fake_disk_syncing(h->safe)) {
-        int64_t delay = (int64_t)(100 + rnd(s, 2000)) * NS_PER_US;
-        if (chance(s, 15))
-            delay += (int64_t)rnd(s, 200) * NS_PER_MS;
-        h->disk_scheduled++;
-        plan_daemon(h, s->now + delay, disk_done, NULL, 0);
-    }
+    for (unsigned which = 0; which < 2; which++)
+        while (h->disk_scheduled[which] < fake_disk_syncing(disk_of(h, which))) {
+            int64_t delay = (int64_t)(100 + rnd(s, 2000)) * NS_PER_US;
+            if (chance(s, 15))
+                delay += (int64_t)rnd(s, 200) * NS_PER_MS;
+            h->disk_scheduled[which]++;
+            plan_daemon(h, s->now + delay, disk_done, NULL, which);
+        }
 }
 
 // ---- what the follower asks for
@@ -73,6 +78,67 @@ static void work_disk(void *user)
     struct host *h = user;
     while (fake_disk_complete(h->safe))
         ;
+    while (fake_disk_complete(h->salvage))
+        ;
+}
+
+static int open_salvage(void *user, struct disk **ret_disk, struct error *err)
+{
+    struct host *h = user;
+    (void)err;
+    ENSURE(!h->salvage_open);
+    h->salvage_open = true;
+    *ret_disk = fake_disk_of(h->salvage);
+    return 0;
+}
+
+static void close_salvage(void *user)
+{
+    struct host *h = user;
+    if (h->salvage_open)
+        fake_disk_kill(h->salvage);
+    h->salvage_open = false;
+}
+
+static uint64_t real_ns(void *user)
+{
+    struct host *h = user;
+    return (uint64_t)h->sim->now;
+}
+
+// An operator makes room: everything is dropped.
+static void collect(void *arg, const struct salvage_info *info)
+{
+    uint32_t *number = arg;
+    *number = info->number;
+}
+
+static void drop_salvage(struct host *h, void *arg, uint64_t n)
+{
+    struct disk *disk = fake_disk_of(h->salvage);
+    uint32_t number = 0;
+    unsigned beyond;
+    (void)arg;
+    (void)n;
+    h->salvage_drop = false;
+    if (h->salvage_open)
+        return; // asked for again
+    (void)salvage_list(disk, collect, &number, &beyond, NULL);
+    if (number && salvage_drop(disk, number, NULL) == 0)
+        cover_count("operator: drops a salvage");
+    trace(h->sim, h, "operator: drops salvage %u", number);
+    fake_disk_kill(h->salvage);
+}
+
+static void look_at_salvage(struct host *h)
+{
+    struct follower_salvage st;
+    follower_salvage_stats(h->follower, &st);
+    h->figures.salvage_full = st.full;
+    if (!st.full || h->salvage_drop)
+        return;
+    h->salvage_drop = true;
+    plan_host(h, h->sim->now + (int64_t)(300 + rnd(h->sim, 2500)) * NS_PER_MS, drop_salvage, NULL, 0);
 }
 
 static uint64_t random_number(void *user)
@@ -135,6 +201,8 @@ static void note(void *user, const char *text)
     struct host *h = user;
     if (strstr(text, "safe queue is full"))
         cover_count("safe queue full");
+    if (strstr(text, "nothing is applied here"))
+        cover_count("salvage full");
     trace(h->sim, h, "%s", text);
 }
 
@@ -144,6 +212,9 @@ static const struct follower_ops follower_ops = {
     .open_disk = open_disk,
     .close_disk = close_disk,
     .work_disk = work_disk,
+    .open_salvage = open_salvage,
+    .close_salvage = close_salvage,
+    .real_ns = real_ns,
     .random = random_number,
     .send = send_message,
     .release = release_message,
@@ -163,7 +234,16 @@ void stream_init(struct host *h)
         .segment_size = segment,
         .limit = 3 * segment,
         .window = chance(h->sim, 300) ? 32 * 1024 : 0,
+        .name = "sim",
+        .side = h->index ? EPOCH_BY_SECONDARY : EPOCH_BY_PRIMARY,
+        .salvage_limit = h->index ? 1200 * 1024 : 320 * 1024, // the Primary's is full now and then
+        .salvage_file_size = SALVAGE_FILE_MIN / 4096 * 4096,
     };
+    for (unsigned i = 0; i < h->sim->volumes; i++) {
+        struct salvage_volume *v = &config.salvage_volumes[i];
+        (void)snprintf(v->name, sizeof(v->name), "v%u", i);
+        v->size = h->sim->size;
+    }
     h->stores_of = BOX_NONE;
     h->follower = follower_new(&config, &follower_ops, h);
     ENSURE(h->follower);
@@ -180,12 +260,16 @@ void stream_stop(struct host *h, bool in_order)
             fake_volume_kill(h->volume[i]);
     h->follower = follower_free(h->follower);
     fake_disk_kill(h->safe);
+    fake_disk_kill(h->salvage);
+    h->salvage_open = false;
 }
 
 bool stream_open(struct host *h, uint64_t *ret_seq, char *why, size_t size)
 {
     struct error err = {0};
     struct replica_stats stats;
+    if (h->state.salvage)
+        follower_salvage(h->follower, &h->state);
     int r = follower_open(h->follower, local_now(h), ret_seq, &err);
     if (r < 0)
         (void)snprintf(why, size, "%s", err.text);
@@ -217,6 +301,10 @@ void stream_letter(struct host *h, const struct end_action *a)
     switch (a->type) {
     case ACT_OPEN:
         close_letter(h, a);
+        break;
+    case ACT_SALVAGE:
+        cover_count("salvages begun");
+        follower_salvage(h->follower, &a->state);
         break;
     case ACT_FOLLOW:
         follower_follow(h->follower, a->session, a->restart, a->seq, &a->epoch, local_now(h));
@@ -290,5 +378,6 @@ void stream_turn(struct host *h)
         h->figures.replica_applied = stats.applied;
         h->figures.replica_full = stats.full;
     }
+    look_at_salvage(h);
     plan_turn(h);
 }

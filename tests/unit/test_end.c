@@ -50,6 +50,9 @@ struct host {
     bool hold_map, lose_pieces, hold_good;
     struct frame_map pieces[8];
     unsigned piece_next;
+    uint64_t salvaged; // mask of volumes, of the last ACT_SALVAGE
+    enum salvage_cause salvage_cause;
+    uint64_t salvaged_epoch;
 };
 
 struct world {
@@ -60,6 +63,7 @@ struct world {
     uint32_t probe; // vetoes
     struct end_config config;
     bool verbose;
+    bool two_serve; // the public network is in halves: the address may be on both
 };
 
 static void push(struct host *h, const struct end_event *ev)
@@ -174,6 +178,11 @@ static void act(struct host *h, const struct end_action *a)
         ev.type = EV_ATTACHED;
         ev.attached.seq = h->data.numbered + 1;
         break;
+    case ACT_SALVAGE:
+        h->salvaged = a->objects;
+        h->salvage_cause = a->state.salvage_cause;
+        h->salvaged_epoch = a->state.salvaged.id;
+        return;
     case ACT_FOLLOW:
         h->follows = a->session;
         if (!a->session)
@@ -273,7 +282,7 @@ static void act(struct host *h, const struct end_action *a)
         h->address = a->on;
         ev.type = EV_ADDRESS;
         ev.address.on = a->on;
-        assert_false(h->world->host[0].address && h->world->host[1].address);
+        assert_false(h->world->host[0].address && h->world->host[1].address && !h->world->two_serve);
         break;
     case ACT_PROBE:
         if (h->hold_probes)
@@ -722,6 +731,253 @@ static void both_alone_is_a_split(void **state)
     assert_int_equal(view(w, 0).state, END_SPLIT);
     assert_int_equal(view(w, 1).state, END_ACTIVE);
     assert_int_equal(view(w, 1).met, MEET_SPLIT);
+}
+
+// P was alone when it stopped, S was forced to serve without it: P in "split", S active.
+static void become_split(struct world *w)
+{
+    start_pair(w);
+    crash(w, 1);
+    run(w, 6 * NS_PER_S);
+    crash(w, 0);
+    boot(w, 1, (struct end_start){0});
+    run(w, 3 * NS_PER_S);
+    command(w, 1, COMMAND_TAKEOVER, COMMAND_FORCE);
+    run(w, 2 * NS_PER_S);
+    boot(w, 0, (struct end_start){0});
+    run(w, 3 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_SPLIT);
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+}
+
+// Both serve when they meet again: S stops.
+static void become_split_while_both_serve(struct world *w)
+{
+    start_pair(w);
+    w->two_serve = true;
+    w->cut[0] = w->cut[1] = true;
+    run(w, 6 * NS_PER_S);
+    if (view(w, 1).state != END_ACTIVE)
+        command(w, 1, COMMAND_TAKEOVER, COMMAND_FORCE);
+    run(w, 2 * NS_PER_S);
+    assert_true(view(w, 0).state == END_ACTIVE && view(w, 1).state == END_ACTIVE);
+    w->cut[0] = w->cut[1] = false;
+    run(w, 3 * NS_PER_S);
+    w->two_serve = false;
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+    assert_int_equal(view(w, 1).state, END_SPLIT);
+    assert_true(w->host[0].address && !w->host[1].address);
+}
+
+static void assert_resolved(struct world *w, int kept, uint64_t given_up)
+{
+    struct host *k = &w->host[kept], *l = &w->host[1 - kept];
+    const struct epoch *resolved = NULL;
+    assert_int_equal(view(w, kept).state, END_ACTIVE);
+    assert_false(view(w, kept).alone);
+    assert_true(k->address && !l->address);
+    assert_int_equal(view(w, 1 - kept).state, END_PASSIVE);
+    assert_int_equal(view(w, 1 - kept).inconsistent, 0);
+    for (uint32_t i = 0; i < k->disk.history.count; i++)
+        if (k->disk.history.epochs[i].reason == EPOCH_RESOLVE)
+            resolved = &k->disk.history.epochs[i];
+    assert_non_null(resolved);
+    assert_int_equal(resolved->parents, 2);
+    assert_int_equal(resolved->parent[1].id, given_up);
+    assert_true(history_contains(&k->disk.history, given_up));
+    // What was given up was kept first, and nothing of it is left to be kept.
+    assert_int_equal(l->salvaged, 3);
+    assert_int_equal(l->salvage_cause, SALVAGE_RESOLVED);
+    assert_int_equal(l->salvaged_epoch, given_up);
+    assert_int_equal(l->disk.salvage, 0);
+    assert_int_equal(k->salvaged, 0);
+}
+
+static void resolve_keeps_the_end_that_serves(void **state)
+{
+    struct world *w = *state;
+    become_split(w);
+    uint64_t given_up = view(w, 0).epoch.id;
+    command(w, 0, COMMAND_RESOLVE, COMMAND_KEEP_SECONDARY); // typed at the one that is not kept
+    assert_int_equal(w->host[0].reply_status, 0);
+    run(w, 5 * NS_PER_S);
+    assert_resolved(w, 1, given_up);
+    assert_int_equal(view(w, 0).operation_result, STEP_DONE);
+    assert_int_equal(view(w, 1).operation_result, STEP_DONE);
+}
+
+static void resolve_keeps_the_end_that_had_stopped(void **state)
+{
+    struct world *w = *state;
+    become_split(w);
+    uint64_t given_up = view(w, 1).epoch.id;
+    command(w, 0, COMMAND_RESOLVE, COMMAND_KEEP_PRIMARY);
+    run(w, 5 * NS_PER_S); // the address is never on both: the world looks
+    assert_resolved(w, 0, given_up);
+    assert_int_equal(view(w, 0).operation_result, STEP_DONE);
+}
+
+static void resolve_after_both_have_served(void **state)
+{
+    for (int kept = 0; kept < 2; kept++) {
+        struct world *w = *state;
+        become_split_while_both_serve(w);
+        uint64_t given_up = view(w, 1 - kept).epoch.id;
+        command(w, 1, COMMAND_RESOLVE, kept ? COMMAND_KEEP_SECONDARY : COMMAND_KEEP_PRIMARY);
+        run(w, 5 * NS_PER_S);
+        assert_resolved(w, kept, given_up);
+        assert_int_equal(view(w, 1).operation_result, STEP_DONE);
+        teardown(state);
+        setup(state);
+    }
+}
+
+static void resolve_is_refused_without_a_split(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    command(w, 0, COMMAND_RESOLVE, COMMAND_KEEP_PRIMARY);
+    assert_true(w->host[0].reply_status < 0);
+    command(w, 0, COMMAND_RESOLVE, 0);
+    assert_true(w->host[0].reply_status < 0);
+    run(w, NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+    assert_int_equal(view(w, 1).state, END_PASSIVE);
+}
+
+// Both have to take part: one that is not heard might serve.
+static void resolve_is_refused_while_one_is_away(void **state)
+{
+    struct world *w = *state;
+    become_split(w);
+    w->cut[0] = w->cut[1] = true;
+    run(w, 3 * NS_PER_S);
+    for (int i = 0; i < 2; i++) {
+        command(w, i, COMMAND_RESOLVE, COMMAND_KEEP_PRIMARY);
+        assert_true(w->host[i].reply_status < 0);
+    }
+    w->cut[0] = w->cut[1] = false;
+    run(w, 3 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_SPLIT);
+    uint64_t given_up = view(w, 1).epoch.id;
+    command(w, 0, COMMAND_RESOLVE, COMMAND_KEEP_PRIMARY);
+    run(w, 5 * NS_PER_S);
+    assert_resolved(w, 0, given_up);
+}
+
+// A crash of the end that is kept, before its epoch is durable: split as before, and nobody has followed anybody.
+static void resolve_that_was_cut_off_changes_nothing(void **state)
+{
+    struct world *w = *state;
+    become_split(w);
+    uint64_t p = view(w, 0).epoch.id, s = view(w, 1).epoch.id;
+    struct end_state before = w->host[0].disk;
+    w->host[0].hold_saves = true;
+    command(w, 0, COMMAND_RESOLVE, COMMAND_KEEP_PRIMARY);
+    run(w, 2 * NS_PER_S);
+    assert_false(w->host[0].address || w->host[1].address); // S has stopped, P waits for its save
+    crash(w, 0);
+    w->host[0].disk = before; // which is lost
+    w->host[0].hold_saves = false;
+    boot(w, 0, (struct end_start){0});
+    run(w, 3 * NS_PER_S);
+    assert_int_equal(view(w, 0).met, MEET_SPLIT);
+    assert_int_equal(view(w, 0).epoch.id, p);
+    assert_int_equal(w->host[1].salvaged, 0);
+    assert_true(history_contains(&w->host[1].disk.history, s));
+}
+
+// A crash of either end behind the epoch: the one that is kept is ahead, whenever they meet.
+static void resolve_goes_on_after_a_crash_of_both(void **state)
+{
+    struct world *w = *state;
+    become_split(w);
+    uint64_t given_up = view(w, 0).epoch.id;
+    w->cut[0] = w->cut[1] = false;
+    command(w, 1, COMMAND_RESOLVE, COMMAND_KEEP_SECONDARY);
+    while (!history_contains(&w->host[1].disk.history, given_up))
+        run(w, 10 * NS_PER_MS);
+    crash(w, 0);
+    crash(w, 1);
+    run(w, NS_PER_S);
+    boot(w, 0, (struct end_start){0});
+    boot(w, 1, (struct end_start){0});
+    run(w, 10 * NS_PER_S);
+    assert_resolved(w, 1, given_up);
+}
+
+// An end whose state is damaged. Kept or not: what the other one knows is the line that goes on.
+static void resolve_after_damage(void **state)
+{
+    for (int kept = 0; kept < 2; kept++) {
+        struct world *w = *state;
+        start_pair(w);
+        crash(w, 0);
+        run(w, 5 * NS_PER_S);
+        assert_int_equal(view(w, 1).state, END_ACTIVE);
+        uint64_t of_s = view(w, 1).epoch.id;
+        boot(w, 0, (struct end_start){.state_unreadable = true});
+        run(w, 3 * NS_PER_S);
+        assert_int_equal(view(w, 0).state, END_SPLIT);
+        assert_int_equal(view(w, 0).met, MEET_UNREADABLE);
+        command(w, 0, COMMAND_RESOLVE, kept ? COMMAND_KEEP_SECONDARY : COMMAND_KEEP_PRIMARY);
+        assert_int_equal(w->host[0].reply_status, 0);
+        run(w, 8 * NS_PER_S);
+        struct host *l = &w->host[1 - kept];
+        assert_int_equal(view(w, kept).state, END_ACTIVE);
+        assert_int_equal(view(w, 1 - kept).state, END_PASSIVE);
+        assert_true(history_contains(&w->host[kept].disk.history, of_s));
+        assert_int_equal(view(w, 1 - kept).inconsistent, 0);
+        assert_int_equal(l->salvaged, 3);
+        assert_int_equal(l->disk.salvage, 0);
+        crash(w, 0);
+        crash(w, 1);
+        teardown(state);
+        setup(state);
+    }
+}
+
+// An old active end that yields salvages; one that has handed over in order does not.
+static void only_who_held_something_alone_salvages(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    command(w, 0, COMMAND_SWITCH, 0);
+    run(w, 3 * NS_PER_S);
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+    assert_int_equal(w->host[0].salvaged, 0);
+    uint64_t given_up = view(w, 1).epoch.id;
+    crash(w, 1);
+    run(w, 6 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+    boot(w, 1, (struct end_start){0});
+    run(w, 3 * NS_PER_S);
+    assert_int_equal(view(w, 1).state, END_PASSIVE);
+    assert_int_equal(w->host[1].salvaged, 3);
+    assert_int_equal(w->host[1].salvage_cause, SALVAGE_YIELDED);
+    assert_int_equal(w->host[1].salvaged_epoch, given_up);
+}
+
+// While the salvage of the passive end is full nothing is streamed to it; then it goes on by itself.
+static void full_salvage_stops_the_stream(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    crash(w, 0);
+    run(w, 5 * NS_PER_S);
+    w->host[0].data.salvage_full = true;
+    boot(w, 0, (struct end_start){0});
+    run(w, 4 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_PASSIVE);
+    assert_non_null(strstr(view(w, 0).why, "salvage"));
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+    assert_non_null(strstr(view(w, 1).why, "salvage"));
+    assert_true(view(w, 1).alone);
+    assert_int_equal(w->host[1].streams, 0);
+    w->host[0].data.salvage_full = false;
+    run(w, 3 * NS_PER_S);
+    assert_true(w->host[1].streams != 0);
+    assert_false(view(w, 1).alone);
 }
 
 static void goodbye_lets_the_active_go_alone_at_once(void **state)
@@ -1910,6 +2166,16 @@ int main(void)
         T(paired_and_restarted_does_not_serve_by_itself),
         T(strict_hands_the_role_to_the_passive_end),
         T(both_alone_is_a_split),
+        T(resolve_keeps_the_end_that_serves),
+        T(resolve_keeps_the_end_that_had_stopped),
+        T(resolve_after_both_have_served),
+        T(resolve_is_refused_without_a_split),
+        T(resolve_is_refused_while_one_is_away),
+        T(resolve_that_was_cut_off_changes_nothing),
+        T(resolve_goes_on_after_a_crash_of_both),
+        T(resolve_after_damage),
+        T(only_who_held_something_alone_salvages),
+        T(full_salvage_stops_the_stream),
         T(goodbye_lets_the_active_go_alone_at_once),
         T(nothing_is_answered_alone_before_it_is_durable),
         T(stop_ends_protection_in_order),
