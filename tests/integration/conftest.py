@@ -12,6 +12,10 @@ import pytest
 from labs import (BUILD, HERE, LAB, PEER, PUBLIC_ADDRESS, TOP, WAIT_SECONDS, Lab, LabFailed, Story,  # noqa: F401
                   write_pair)
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "row(failure): shows a row of the table of failures in docs/ARCHITECTURE.md")
+
+
 _labs = pytest.StashKey()
 
 

@@ -104,8 +104,15 @@ class Soak:
         for host in (self.active, passive):
             self.crash(host, power=True)
         self.lab.start(passive)
-        self.lab.wait_until(lambda: self.lab.pairctl(passive, "takeover", "--force", check=False).returncode == 0
-                            or self.lab.role(passive) == "active", f"{passive} to be taken over by force")
+        said = []
+
+        def forced():
+            said.append(self.lab.pairctl(passive, "takeover", "--force", check=False).stderr.strip())
+            return self.lab.role(passive) == "active"
+        try:
+            self.lab.wait_until(forced, f"{passive} to be taken over by force")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {said[-1]}") from None
         self.lab.wait_active(passive)
 
     def strike(self, fault):

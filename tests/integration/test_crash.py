@@ -35,18 +35,22 @@ def rounds(make_lab, tmp_path, request):
     return run
 
 
+@pytest.mark.row("the active's host dies")
 def test_sync_keeps_what_was_flushed(rounds):
     rounds("sync")
 
 
+@pytest.mark.row("a daemon is killed at any instruction; power is lost on one end or both")
 def test_sync_keeps_what_was_flushed_when_power_is_lost(rounds):
     rounds("sync", powerfs=True)
 
 
+@pytest.mark.row("the active's host dies")
 def test_strict_keeps_everything_acknowledged(rounds):
     rounds("strict")
 
 
+@pytest.mark.row("the active's host dies")
 def test_async_loses_a_suffix_that_was_forecast(rounds):
     rounds("async", poll=True)
 
@@ -56,6 +60,7 @@ def test_async_over_a_slow_channel_loses_what_was_forecast(rounds):
     rounds("async", count=max(2, ROUNDS // 2), poll=True, slow="40mbit", rate=8 << 20)
 
 
+@pytest.mark.row("a daemon is killed at any instruction; power is lost on one end or both")
 @pytest.mark.parametrize("mode", ["sync", "strict"])
 def test_both_hosts_lose_power(make_lab, tmp_path, mode):
     """In `sync` the active end comes back as such, with what its disk has kept: everything flushed. In `strict` it hands

@@ -80,6 +80,7 @@ class Watch:
         return turns
 
 
+@pytest.mark.row("channel cut, public network whole")
 def test_cut_channel_primary_goes_alone_passive_is_stale(lab, tmp_path):
     watch, story = Watch(lab, tmp_path), lab.story()
     lab.cut("channel")
@@ -102,6 +103,7 @@ def test_cut_channel_primary_goes_alone_passive_is_stale(lab, tmp_path):
     lab.same_content()
 
 
+@pytest.mark.row("channel cut, public network whole")
 @pytest.mark.parametrize("sender", ["primary", "secondary"])
 def test_channel_cut_one_way(lab, sender):
     story = lab.story()
@@ -141,6 +143,7 @@ def test_an_isolated_secondary_does_not_take_over(lab):
     assert not story.takeovers()
 
 
+@pytest.mark.row("channel and public network of the active cut")
 def test_nothing_that_the_primary_sends_arrives(lab, tmp_path):
     """It is cut off from peer and waypoint alike: it steps down before the secondary takes over."""
     watch = Watch(lab, tmp_path)
@@ -158,6 +161,7 @@ def test_nothing_that_the_primary_sends_arrives(lab, tmp_path):
     lab.same_content()
 
 
+@pytest.mark.row("channel and public network of the active cut")
 def test_isolated_primary_is_suspended_before_the_secondary_takes_over(lab, tmp_path):
     watch, story = Watch(lab, tmp_path), lab.story()
     began = time.monotonic()
@@ -217,6 +221,7 @@ def as_before(lab, story, watch):
     assert watch.never_both() == ["primary"]
 
 
+@pytest.mark.row("the public network of both blinks (switch reboot)")
 @pytest.mark.parametrize("cut", [("public", "primary"), ("public", "secondary"), ("public",)],
                          ids=["of-primary", "of-secondary", "of-both"])
 def test_public_network_blinks(lab, tmp_path, cut):
@@ -231,6 +236,7 @@ def test_public_network_blinks(lab, tmp_path, cut):
     lab.exec("primary", "sh", "-c", "kill -0 $(cat /run/http-application/pid)")
 
 
+@pytest.mark.row("the public network of both blinks (switch reboot)")
 def test_everything_blinks(lab, tmp_path):
     """All networks are silent for longer than the timeout. The primary steps down; whoever sees the waypoint first may
     go on, but only one of them.

@@ -161,6 +161,7 @@ def test_a_client_with_a_reconnect_delay_survives_a_killed_daemon(lab, client):
     lab.same_content()
 
 
+@pytest.mark.row("bad config, bad command, bad peer, bad bytes on any socket")
 def test_garbage_on_the_export_is_dropped_and_it_serves_on(lab):
     run = same_run(lab)
     qemu_io(lab, "write -P 0x99 0 1M")

@@ -94,6 +94,7 @@ def restart(lab, host):
     lab.wait_for(host, "another run", run=lambda now: now != run)
 
 
+@pytest.mark.row("the active's daemon is killed, its host lives")
 def test_its_io_waits_while_the_daemon_is_restarted(lab, clients, active):
     """The same guest goes on; it is not started again, nobody takes over, nothing is mirrored again."""
     story, process = lab.story(), qemu(lab, active)
@@ -127,6 +128,7 @@ def test_libvirtd_dies_and_comes_back(lab, clients, active):
     clients.assert_checked()
 
 
+@pytest.mark.row("the active's host dies")
 def test_it_runs_on_the_other_host_after_a_crash(lab, clients, active):
     passive = PEER[active]
     assert qemu(lab, passive) == ""

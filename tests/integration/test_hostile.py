@@ -80,6 +80,7 @@ def serves(lab):
              lab.uri("primary"))
 
 
+@pytest.mark.row("bad config, bad command, bad peer, bad bytes on any socket")
 def test_garbage_on_the_control_socket(lab):
     run = lab.status("primary")["run"]
     before = len(log(lab, "primary"))
@@ -94,6 +95,7 @@ def test_garbage_on_the_control_socket(lab):
     lab.wait_promotable("primary")
 
 
+@pytest.mark.row("bad config, bad command, bad peer, bad bytes on any socket")
 def test_garbage_on_the_channel(lab):
     """From a host that reaches the ports: the client, on the public network, and the peer's host on the channel."""
     runs = {host: lab.status(host)["run"] for host in PEER}
@@ -198,6 +200,7 @@ def other_pair(etc):
     edit(etc, lambda pair: pair.update(pair="somebody-else"))
 
 
+@pytest.mark.row("bad config, bad command, bad peer, bad bytes on any socket")
 @pytest.mark.parametrize("change, words", [
     (other_key, ["key", "authenticat"]), (other_mode, ["mode"]), (other_volume, ["volume"]),
     (other_pair, ["pair"])], ids=["key", "mode", "volume", "pair"])

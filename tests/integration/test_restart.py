@@ -41,6 +41,7 @@ def terminate(lab, host):
     lab.exec(host, "sh", "-c", f"kill -TERM $(pidof {host}d)")
 
 
+@pytest.mark.row("the active's daemon is killed, its host lives")
 @pytest.mark.parametrize("how", ["kill", "terminate"])
 def test_restart_of_the_active_daemon_under_load(lab, tmp_path, how):
     """The next daemon goes on in the same epoch: clients come back, nothing is mirrored again, nobody takes over."""
@@ -62,6 +63,7 @@ def test_restart_of_the_active_daemon_under_load(lab, tmp_path, how):
     assert story.tells(RESUMED)
 
 
+@pytest.mark.row("the passive's daemon is stopped or restarted")
 @pytest.mark.parametrize("how", ["kill", "terminate"])
 def test_restart_of_the_passive_daemon_under_load(lab, tmp_path, how):
     """The stream goes on where it was; the writer's connection is not touched."""
@@ -80,6 +82,7 @@ def test_restart_of_the_passive_daemon_under_load(lab, tmp_path, how):
     assert story.tells(RESUMED)
 
 
+@pytest.mark.row("a daemon is killed at any instruction; power is lost on one end or both")
 def test_both_daemons_killed_at_once(lab, tmp_path):
     before, story = read_volume(lab, "primary"), lab.story()
     writing = Writing(lab, "primary", tmp_path / "writer", 3)
@@ -95,6 +98,7 @@ def test_both_daemons_killed_at_once(lab, tmp_path):
     assert story.tells(FULL_RESYNC) == []
 
 
+@pytest.mark.row("the passive's host dies")
 def test_passive_host_dies_and_comes_back(make_lab, tmp_path):
     """Writes and flushes go on alone; the queue has kept what the peer lacks, so it resumes."""
     lab = make_lab(config=write_pair(tmp_path / "lab.json"))

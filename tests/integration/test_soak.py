@@ -18,6 +18,7 @@ SEED = os.environ.get("LEDGER_SEED") or "1"
     ("strict", ("power-passive-serves", "power-both", "crash-both")),
     ("async", ("kill-both", "power-both", "crash-both")),
 ], ids=["sync", "strict", "async"])
+@pytest.mark.row("a daemon is killed at any instruction; power is lost on one end or both")
 def test_every_promise_is_kept_through(make_lab, tmp_path, mode, faults):
     rng, figures = random.Random(f"{SEED} {mode}"), Figures()
     faults = list(faults)

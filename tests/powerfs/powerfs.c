@@ -5,7 +5,8 @@
 // kept that the seed decides: written sectors one by one, and the names as they were after some
 // change since their last commit. On both the process ends, as after kill -9, with which everything
 // that was not synced is lost too (but the next mount has to copy all contents). A plain unmount
-// loses nothing. What a sync promises is written in tree.h and object.h.
+// loses nothing. What a sync promises is written in tree.h and object.h. PLATTER.faults says what
+// fails meanwhile (faults.h).
 //
 // Files and directories only; no links, no other kinds. Locks and mappings are the kernel's. Runs
 // in the foreground.
@@ -25,6 +26,7 @@
 
 #include "common/base/cleanup.h"
 #include "common/base/random.h"
+#include "tests/powerfs/faults.h"
 #include "tests/powerfs/tree.h"
 
 #define OPTIONS "allow_other,default_permissions,fsname=powerfs,subtype=powerfs,max_idle_threads=8"
@@ -32,6 +34,7 @@
 struct powerfs {
     struct tree *tree;
     const char *platter;
+    char faults[4096];
     uint64_t seed;
 };
 
@@ -48,6 +51,11 @@ static struct tree *tree(void)
 static struct node *opened(struct fuse_file_info *info)
 {
     return (struct node *)(uintptr_t)info->fh;
+}
+
+static int fault(const struct node *node, enum fault_op op, uint64_t offset, uint64_t length)
+{
+    return faults_outcome(self()->faults, tree(), node, op, offset, length);
 }
 
 // The node of an open file, or that of the path. Either way to be given to put().
@@ -195,7 +203,8 @@ static int op_read(const char *path, char *buffer, size_t size, off_t offset,
 static int op_write(const char *path, const char *data, size_t size, off_t offset,
                     struct fuse_file_info *info)
 {
-    return (int)object_write(node_object(opened(info)), data, size, (uint64_t)offset);
+    int r = fault(opened(info), FAULT_WRITE, (uint64_t)offset, size);
+    return r < 0 ? r : (int)object_write(node_object(opened(info)), data, size, (uint64_t)offset);
 }
 
 static int op_truncate(const char *path, off_t size, struct fuse_file_info *info)
@@ -204,7 +213,9 @@ static int op_truncate(const char *path, off_t size, struct fuse_file_info *info
     int r = get(path, info, &node);
     if (r < 0)
         return r;
-    r = node_object(node) ? object_truncate(node_object(node), (uint64_t)size) : -EISDIR;
+    r = fault(node, FAULT_WRITE, (uint64_t)size, 1);
+    if (r == 0)
+        r = node_object(node) ? object_truncate(node_object(node), (uint64_t)size) : -EISDIR;
     put(info, node);
     return r;
 }
@@ -212,7 +223,10 @@ static int op_truncate(const char *path, off_t size, struct fuse_file_info *info
 static int op_fallocate(const char *path, int mode, off_t offset, off_t size,
                         struct fuse_file_info *info)
 {
-    return object_fallocate(node_object(opened(info)), mode, (uint64_t)offset, (uint64_t)size);
+    int r = fault(opened(info), FAULT_WRITE, (uint64_t)offset, (uint64_t)size);
+    return r < 0 ? r
+                 : object_fallocate(node_object(opened(info)), mode, (uint64_t)offset,
+                                    (uint64_t)size);
 }
 
 static off_t op_lseek(const char *path, off_t offset, int whence, struct fuse_file_info *info)
@@ -222,7 +236,8 @@ static off_t op_lseek(const char *path, off_t offset, int whence, struct fuse_fi
 
 static int op_fsync(const char *path, int data_only, struct fuse_file_info *info)
 {
-    return tree_sync(tree(), opened(info));
+    int r = fault(opened(info), FAULT_SYNC, 0, 0);
+    return r < 0 ? r : tree_sync(tree(), opened(info));
 }
 
 static int op_statfs(const char *path, struct statvfs *st)
@@ -311,6 +326,7 @@ int main(int argc, char **argv)
     fs.seed = argc > 3 ? strtoull(argv[3], NULL, 0) : 0;
     if (!fs.seed)
         fs.seed = random_id();
+    (void)snprintf(fs.faults, sizeof(fs.faults), "%s.faults", fs.platter);
     prepare_process();
     if (tree_open(fs.platter, &fs.tree, &err) < 0) {
         fprintf(stderr, "powerfs: %s\n", err.text);

@@ -6,6 +6,7 @@ Needs root, /dev/fuse and the program's path in $POWERFS; skips (77) without the
 """
 
 import ctypes
+import errno
 import os
 import random
 import shutil
@@ -331,6 +332,34 @@ class Torn(PowerTest):
             seen.add(left)
         self.assertGreater(len(seen), 1)
 
+
+class Faults(PowerTest):
+    def set(self, text):
+        with open(os.path.join(self.top, "platter.faults"), "w") as file:
+            file.write(text)
+
+    def fails(self, number, function, *arguments):
+        with self.assertRaises(OSError) as caught:
+            function(*arguments)
+        self.assertEqual(caught.exception.errno, number)
+
+    def test_what_is_said_fails_and_nothing_else(self):
+        one, two = (os.open(os.path.join(self.disk, name), os.O_RDWR | os.O_CREAT) for name in ("one", "two"))
+        self.set("write EIO /one 4096 4096\nsync ENOSPC /two\n")
+        self.assertEqual(os.pwrite(one, b"x" * 4096, 0), 4096)
+        self.fails(errno.EIO, os.pwrite, one, b"x" * 4096, 4096)
+        self.fails(errno.EIO, fallocate, one, KEEP_SIZE | PUNCH_HOLE, 0, 8192)
+        self.assertEqual(os.pwrite(two, b"y" * 8192, 0), 8192)
+        os.fsync(one)
+        self.fails(errno.ENOSPC, os.fsync, two)
+        self.set("any EIO *\n")
+        self.fails(errno.EIO, os.pwrite, two, b"y", 0)
+        self.fails(errno.EIO, os.fsync, one)
+        self.set("")
+        os.fsync(two)
+        self.assertEqual(os.pread(one, 8192, 0), b"x" * 4096)
+        os.close(one)
+        os.close(two)
 
 if __name__ == "__main__":
     if os.geteuid() != 0 or not os.path.exists("/dev/fuse") or not os.access(POWERFS, os.X_OK):

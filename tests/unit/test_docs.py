@@ -199,6 +199,18 @@ class Documents(unittest.TestCase):
                     broken.append(f"{path}: {name}")
         self.assertEqual(broken, [])
 
+    def test_every_failure_has_a_test_that_names_it(self):
+        text = read(os.path.join(DOCS, "ARCHITECTURE.md"))
+        table = text[text.index("| failure | what must happen |"):]
+        table = table[:table.index("\n\n")]
+        rows = [line.split("|")[1].strip() for line in table.splitlines()[2:]]
+        self.assertGreater(len(rows), 10)
+        shown = set()
+        for path in sources(("tests/integration",), r"^test_.*\.py$"):
+            shown.update(re.findall(r"^@pytest\.mark\.row\(\"([^\"]+)\"\)\n(?:[@ \]].*\n)*def test_",
+                                    read(os.path.join(TOP, path)), re.MULTILINE))
+        self.assertEqual(shown, set(rows), "docs/ARCHITECTURE.md and the marks of tests/integration")
+
     def test_named_tests_exist(self):
         """In docs/roles.md and docs/ARCHITECTURE.md a test is written as `test_file:test_name`."""
         broken = []
