@@ -120,7 +120,8 @@ static void end_generation(struct service *s, int64_t now)
 {
     struct generation *g = &s->generation;
     uint64_t session, settled;
-    int64_t length = resync_running(s->resync) ? s->config.generation_ns / 5 : s->config.generation_ns;
+    bool haste = resync_running(s->resync) || g->haste > 0;
+    int64_t length = haste ? s->config.generation_ns / 5 : s->config.generation_ns;
     g->next_ns = MAX(g->began_ns + length, now + LOOK_NS);
     if (now < g->began_ns + length || !all_synced(s))
         return;
@@ -133,6 +134,7 @@ static void end_generation(struct service *s, int64_t now)
     clear(s);
     g->stage = GENERATION_NONE;
     g->next_ns = now;
+    g->haste -= g->haste > 0;
 }
 
 static void generation_step(struct service *s, int64_t now)

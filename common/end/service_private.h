@@ -20,6 +20,7 @@ struct generation {
     uint64_t seq;                      // WAIT: of the last update of the time before
     uint64_t sync[RECORD_OBJECTS_MAX]; // WAIT: the first sync of each store that covers it
     bool asked;
+    unsigned haste; // so many more of them are short: a resync has just ended
 };
 
 struct service {
@@ -55,6 +56,7 @@ struct service {
     uint64_t waiting_for;
     int64_t waiting_ns;
     uint64_t resync_started; // bytes of the steps of this resync
+    struct resync_progress resync_told; // at the end of the volume before
     struct {
         int64_t until_ns; // of the present interval
         uint64_t writing; // bytes that others write in it

@@ -35,7 +35,9 @@ void service_copied(struct service *s, const struct updates_event *ev)
 void service_resync(struct service *s, uint64_t objects, int64_t now)
 {
     s->resync_started = 0;
+    s->resync_told = (struct resync_progress){0};
     s->due |= objects;
+    s->generation.next_ns = 0; // shorter ones from here on
     resync_start(s->resync, objects, now);
 }
 
@@ -45,6 +47,19 @@ void service_answer(struct service *s, const void *message)
     memcpy(&a, message, sizeof(a));
     resync_answer(s->resync, le16_get(a.object), le64_get(a.seq), le64_get(a.offset),
                   le32_get(a.blocks), (const uint8_t *)message + sizeof(a));
+}
+
+// What lies behind it is settled soon, and then leaves the map.
+static void note_end(struct service *s, uint16_t object)
+{
+    struct resync_progress p;
+    resync_progress(s->resync, &p);
+    service_note(s, "volume %s: the resync has gone over %llu KiB, and sent %llu KiB",
+                 service_volume(s, object), (unsigned long long)(p.done - s->resync_told.done) / 1024,
+                 (unsigned long long)(p.sent - s->resync_told.sent) / 1024);
+    s->resync_told = p;
+    s->generation.haste = 2;
+    s->generation.next_ns = 0;
 }
 
 // Starts one step; false when it has to wait.
@@ -73,6 +88,7 @@ static bool resync_step(struct service *s, const struct resync_step *step, int64
     if (step->kind == RESYNC_BEGIN || step->kind == RESYNC_END)
         s->numbered = true;
     if (step->kind == RESYNC_END) {
+        note_end(s, step->object);
         s->due &= ~(UINT64_C(1) << step->object);
         struct end_event ev = {.type = EV_RESYNCED};
         ev.resynced.object = step->object;

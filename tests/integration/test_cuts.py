@@ -96,7 +96,7 @@ def test_cut_channel_primary_goes_alone_passive_is_stale(lab, tmp_path):
     lab.heal()
     lab.wait_promotable("primary")
     lab.wait_for("secondary", "no longer stale", stale_ms=None)
-    assert not story.tells("full resync")
+    assert not story.tells("resync by map")
     assert [text for text in story.texts("primary") if text.startswith("alone: ")]
     assert not story.tells("taking over", "probing", hosts=["secondary"])
     assert watch.never_both() == ["primary"]
@@ -112,7 +112,7 @@ def test_channel_cut_one_way(lab, sender):
     lab.wait_for("secondary", "stale", role="passive", stale_ms=lambda ms: ms is not None)
     lab.heal()
     lab.wait_promotable("primary")
-    assert not story.tells("full resync")
+    assert not story.tells("resync by map")
     assert not story.takeovers()
 
 
@@ -217,7 +217,7 @@ def as_before(lab, story, watch):
     lab.wait_promotable("primary")
     lab.wait_answered("primary")
     assert not story.takeovers()
-    assert not story.tells("full resync", "yields")
+    assert not story.tells("resync by map", "yields")
     assert watch.never_both() == ["primary"]
 
 

@@ -104,7 +104,7 @@ def test_its_io_waits_while_the_daemon_is_restarted(lab, clients, active):
     lab.wait_promotable(active)
     assert qemu(lab, active) == process
     assert not story.takeovers(PEER[active])
-    assert not story.tells("full resync", "application guest restarted", "died")
+    assert not story.tells("resync by map", "application guest restarted", "died")
     lab.wait_for(active, "running the guest", applications=lambda apps: apps[0]["state"] == "running")
     clients.assert_all_there()
 

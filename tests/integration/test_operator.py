@@ -62,7 +62,7 @@ def test_switch_and_back_typed_on_either_machine(lab):
         lab.wait_promotable(to)
     assert story.tells("handed over position", hosts=["primary"])
     assert story.tells("nothing is lost", hosts=["primary"])
-    assert not story.tells("yields", "full resync"), "a switchover needs no resync"
+    assert not story.tells("yields", "resync by map"), "a switchover needs no resync"
     steps = [event for event in story.events("primary") if event["step"] and event["text"].startswith("switchover")]
     assert steps and all(event["ms"] is not None for event in steps), "each step has its time"
     lab.same_content()
@@ -159,7 +159,7 @@ def test_pause_and_resume(lab):
         lab.pairctl(where, "resume")
         lab.wait_promotable("primary")
         assert lab.status("primary")["paused"] is False
-    assert not story.tells("full resync")
+    assert not story.tells("resync by map")
     lab.same_content()
 
 
@@ -266,7 +266,7 @@ def test_a_restart_by_signal_keeps_everything(lab):
         assert lab.exec("primary", "cat", "/run/http-application/pid").stdout == pid
         lab.exec("primary", "sh", "-c", f"kill -0 {pid}")
         lab.wait_answered("primary")
-    assert not story.tells("full resync", "yields")
+    assert not story.tells("resync by map", "yields")
     assert not story.takeovers()
 
 

@@ -12,7 +12,7 @@ from conftest import write_pair
 from crashloop import HttpWatch, Writing, assert_equal_stores, read_volume
 
 RESUMED = "the stream goes on where it was"
-FULL_RESYNC = "full resync"
+RESYNC = "resync by map"
 
 
 def answered_after(lab, writing, event, count=100):
@@ -59,7 +59,7 @@ def test_restart_of_the_active_daemon_under_load(lab, tmp_path, how):
     assert ledger.reconnects > 0
     assert lab.status("primary")["epoch_id"] == epoch
     assert story.takeovers() == []
-    assert story.tells(FULL_RESYNC) == []
+    assert story.tells(RESYNC) == []
     assert story.tells(RESUMED)
 
 
@@ -78,7 +78,7 @@ def test_restart_of_the_passive_daemon_under_load(lab, tmp_path, how):
     ledger = assert_whole(lab, writing, before)
     assert (ledger.failed, ledger.reconnects) == (0, 0)
     assert story.takeovers() == []
-    assert story.tells(FULL_RESYNC) == []
+    assert story.tells(RESYNC) == []
     assert story.tells(RESUMED)
 
 
@@ -95,7 +95,7 @@ def test_both_daemons_killed_at_once(lab, tmp_path):
     lab.wait_promotable("primary")
     assert_whole(lab, writing, before)
     assert story.takeovers() == []
-    assert story.tells(FULL_RESYNC) == []
+    assert story.tells(RESYNC) == []
 
 
 @pytest.mark.row("the passive's host dies")
@@ -116,7 +116,7 @@ def test_passive_host_dies_and_comes_back(make_lab, tmp_path):
     assert (ledger.failed, ledger.reconnects) == (0, 0)
     assert story.takeovers() == []
     assert story.tells(RESUMED)
-    assert story.tells(FULL_RESYNC) == []
+    assert story.tells(RESYNC) == []
 
 
 def test_first_mirror_while_writing(make_lab, tmp_path):
