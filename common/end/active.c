@@ -302,8 +302,8 @@ bool suspended_rules(struct end *e)
     bool idle = !(e->peer.flags & (FRAME_ACTIVE | FRAME_TAKING_OVER | FRAME_SERVED));
     if (!(fresh && idle) && e->given.out)
         return false;
-    if (fresh && !idle)
-        return false;
+    if (peer_heard(e) && !idle)
+        return false; // a meeting says who goes on
     if (e->again_by_take) {
         // Its applications or exports are half-way down, or not up yet.
         if (e->operation.result == STEP_PENDING)

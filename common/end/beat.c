@@ -120,6 +120,7 @@ static void new_run(struct end *e, uint64_t run)
                             .echo_sent_ns = echo_sent_ns,
                             .proven_ns = echo_sent_ns};
     memset(e->sent, 0, sizeof(e->sent));
+    e->run_since = e->beat_number;
 }
 
 static bool former_run(const struct end *e, uint64_t run)
@@ -131,21 +132,21 @@ static bool former_run(const struct end *e, uint64_t run)
     return false;
 }
 
-// Takes the sender's run for the peer's, unless the frame is a late one of a run that has been
-// followed by another.
+// Another run than the known one is the newer one only if it echoes what I have sent since I came to know that one: a
+// frame that was under way since before then, of a run that may have ended meanwhile, cannot.
+static bool proves_itself(const struct end *e, const struct frame *f)
+{
+    return f->to_run == e->config.run && f->beat.echo_number > e->run_since &&
+           f->beat.echo_number <= e->beat_number;
+}
+
+// Takes the sender's run for the peer's, unless the frame is meant for another run of mine.
 static bool accept_run(struct end *e, const struct frame *f)
 {
     if (f->to_run && f->to_run != e->config.run)
-        return false; // meant for a former run of mine
-    if (former_run(e, f->run))
         return false;
-    if (f->run == e->peer.run)
-        return true;
-    // A frame that does not name my run, or echoes nothing of mine, may be old: only a direct
-    // answer proves the new run.
-    if (e->peer.run && f->to_run != e->config.run)
-        return false;
-    new_run(e, f->run);
+    if (f->run != e->peer.run)
+        new_run(e, f->run);
     return true;
 }
 
@@ -154,7 +155,7 @@ void beat_take(struct end *e, const struct frame *f)
     const struct frame_beat *b = &f->beat;
     if (former_run(e, f->run))
         return;
-    if (f->run != e->peer.run && e->peer.run && f->to_run != e->config.run) {
+    if (f->run != e->peer.run && e->peer.run && !proves_itself(e, f)) {
         // Perhaps a new run that does not know mine yet: an echo tells it.
         struct frame answer = frame_new(e, FRAME_BEAT);
         answer.to_run = f->run;

@@ -7,20 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-// The role transitions that exist. An arrow that is not here is a mistake in the code.
-//
-//              +----------------------------- a meeting: I lead, or nobody else may ------------+
-//              |                                                                                v
-//   WAITING --(met: I follow)--> PASSIVE --(T of silence, grant)--> PROBING --(clear)-->
-//   TAKING_OVER --> ACTIVE
-//      ^                          ^  ^ \---(HANDOVER)------------------------------------^    | |
-//      |  ^ |                          |  +-- PROBING (a veto, or heard again) | failed   |  |  |
-//      |                          +----------------------------------------------------------+ |  |
-//      |
-//   ACTIVE --(switch)--> HANDING_OVER --(durable)--> HANDED_OVER --(met: peer leads)--> PASSIVE |
-//   |  | ACTIVE --(cut off, or the guard)--> SUSPENDED --(safe
-//   again)-----------------------------------------|--+--+ ACTIVE, SUSPENDED, HANDED_OVER --(met:
-//   peer is ahead)--> PASSIVE <-----------------------------------+
+// The role transitions that exist; docs/roles.md says when each is taken. One that is not here is a mistake in the code.
 static const struct {
     enum end_role_state from, to;
 } transitions[] = {
@@ -55,6 +42,14 @@ static const struct {
     {END_SPLIT, END_TAKING_OVER},
     {END_SPLIT, END_PASSIVE}, // resolved: the peer is kept
 };
+
+bool end_may_go(enum end_role_state from, enum end_role_state to)
+{
+    for (size_t i = 0; i < ARRAY_LEN(transitions); i++)
+        if (transitions[i].from == from && transitions[i].to == to)
+            return true;
+    return false;
+}
 
 const char *end_state_name(enum end_role_state state)
 {
@@ -93,10 +88,7 @@ void end_note_step(struct end *e, int64_t ns, const char *what, const char *step
 
 void end_go(struct end *e, enum end_role_state to, const char *why, ...)
 {
-    bool listed = false;
-    for (size_t i = 0; i < ARRAY_LEN(transitions); i++)
-        listed |= transitions[i].from == e->state && transitions[i].to == to;
-    ENSURE(listed);
+    ENSURE(end_may_go(e->state, to));
     char text[WHY_SIZE];
     va_list args;
     va_start(args, why);
@@ -316,6 +308,14 @@ static void take_guard(struct end *e, const struct end_event *ev)
     } else if (e->state == END_TAKING_OVER && e->take.recover) {
         e->again_by_take = true;
         end_go(e, END_SUSPENDED, "the guard stepped this end down before it served again");
+    } else if (e->state == END_TAKING_OVER && e->take.stage >= TAKE_ADDRESS) {
+        // By the deadline of a former reign, of which this end knows nothing: what ran then must not go on, and the
+        // address has to be put on again.
+        end_note(e, "the guard acted by the deadline of a former run: what it froze is destroyed");
+        end_act(e, ACT_DESTROY);
+        e->frozen = false;
+        e->take.stage = TAKE_ADDRESS;
+        return;
     } else {
         return; // handing over and past the return: it goes on
     }
@@ -683,6 +683,7 @@ void end_view(struct end *e, int64_t now, struct end_view *view)
         .heard_ns = e->peer.heard_ns,
         .echo_sent_ns = serving && e->state != END_SUSPENDED ? e->peer.proven_ns : 0,
         .met = e->session.meeting.row,
+        .met_rule = e->session.meeting.rule,
         .peer_run = e->peer.run,
         .peer_position = e->peer.durable,
         .peer_backlog = e->peer.backlog,

@@ -67,6 +67,7 @@ enum end_role_state {
     END_STATE_COUNT,
 };
 const char *end_state_name(enum end_role_state state);
+bool end_may_go(enum end_role_state from, enum end_role_state to); // by the table of transitions
 
 enum end_gate { GATE_CLOSED, GATE_HELD, GATE_PAIRED, GATE_ALONE };
 
@@ -398,6 +399,7 @@ struct end_view {
                             // is to be told. Otherwise 0: what is heard then gives no right to serve
     struct epoch epoch;     // the current one; number 0: none
     enum meet_row met;      // what the last meeting decided
+    const char *met_rule;   // and by which rule of the table; NULL: has not met yet
     uint64_t peer_run;
     uint64_t peer_position; // its durable position as it told last
     const char *why;        // one sentence; valid until the next call

@@ -202,6 +202,7 @@ struct end {
     struct end_start start; // `state` is not valid behind the start
     // Peer.
     struct peer peer;
+    uint64_t run_since; // my newest heartbeat when the peer's run became known
     uint64_t former_runs[FORMER_RUNS];
     unsigned former_next;
     struct session session;

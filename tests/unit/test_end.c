@@ -980,6 +980,22 @@ static void full_salvage_stops_the_stream(void **state)
     assert_false(view(w, 1).alone);
 }
 
+// An end whose state is lost makes both wait; what the operator then makes active is followed.
+static void split_end_follows_when_it_holds_nothing_of_its_own(void **state)
+{
+    struct world *w = *state;
+    boot(w, 1, (struct end_start){0});
+    boot(w, 0, (struct end_start){.state_unreadable = true});
+    run(w, 3 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_SPLIT);
+    assert_int_equal(view(w, 1).state, END_SPLIT);
+    command(w, 0, COMMAND_TAKEOVER, COMMAND_FORCE);
+    run(w, 6 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+    assert_int_equal(view(w, 1).state, END_PASSIVE);
+    assert_true(view(w, 1).promotable);
+}
+
 static void goodbye_lets_the_active_go_alone_at_once(void **state)
 {
     struct world *w = *state;
@@ -1533,6 +1549,52 @@ static void guard_in_the_middle_of_a_restart_is_no_thaw(void **state)
     run(w, 5 * NS_PER_S);
     assert_int_equal(view(w, 0).state, END_ACTIVE);
     assert_true(h->address && h->apps && !h->frozen);
+}
+
+// The former run had a deadline, and this one knows nothing of it, since its state is lost.
+static void guard_of_a_former_run_does_not_stop_a_takeover(void **state)
+{
+    struct world *w = *state;
+    struct host *h = &w->host[0];
+    h->hold_opens = true;
+    boot(w, 0, (struct end_start){.same_boot = true, .state_unreadable = true});
+    command(w, 0, COMMAND_TAKEOVER, COMMAND_FORCE);
+    run(w, NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_TAKING_OVER);
+    assert_true(h->address);
+    guard_event(h);
+    h->exports = true;
+    push(h, &(struct end_event){.type = EV_EXPORTS, .exports = {.open = true, .numbered = 1}});
+    run(w, 2 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+    assert_true(h->address && h->apps && !view(w, 0).frozen);
+}
+
+static void beat_of_a_run(struct world *w, uint64_t run, uint64_t echo)
+{
+    struct host *h = &w->host[0];
+    struct frame f = {.type = FRAME_BEAT, .run = run, .to_run = view(w, 1).peer_run};
+    f.beat.number = 1;
+    f.beat.sent_ns = w->now - 10 * NS_PER_MS;
+    f.beat.echo_number = echo;
+    f.beat.echo_sent_ns = w->now - 20 * NS_PER_MS;
+    step(h, &(struct end_event){.type = EV_FRAME, .frame = {.frame = &f}});
+}
+
+// A frame that was under way for long, of a run that was never known and has ended since, is no restart of the peer: what
+// the present run was promised stands, and it goes on being heard.
+static void late_frame_of_an_unknown_run_is_no_restart(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    uint64_t run_now = view(w, 0).peer_run;
+    assert_true(view(w, 0).granted);
+    beat_of_a_run(w, 0x777, 1);
+    assert_int_equal(view(w, 0).peer_run, run_now);
+    assert_true(view(w, 0).granted);
+    run(w, 3 * NS_PER_S);
+    assert_int_equal(view(w, 0).peer_run, run_now);
+    assert_true(view(w, 1).promotable);
 }
 
 static void alone_start(struct world *w, struct end_start *ret_start)
@@ -2176,6 +2238,7 @@ int main(void)
         T(resolve_after_damage),
         T(only_who_held_something_alone_salvages),
         T(full_salvage_stops_the_stream),
+        T(split_end_follows_when_it_holds_nothing_of_its_own),
         T(goodbye_lets_the_active_go_alone_at_once),
         T(nothing_is_answered_alone_before_it_is_durable),
         T(stop_ends_protection_in_order),
@@ -2196,6 +2259,8 @@ int main(void)
         T(role_taken_back_is_durable),
         T(guard_in_the_middle_of_a_switchover_leads_back),
         T(guard_in_the_middle_of_a_restart_is_no_thaw),
+        T(guard_of_a_former_run_does_not_stop_a_takeover),
+        T(late_frame_of_an_unknown_run_is_no_restart),
         T(queue_of_a_former_reign_is_not_gone_on_with),
         T(queue_of_this_reign_is_gone_on_with),
         T(epoch_of_going_alone_gets_its_record_after_a_crash),
