@@ -15,6 +15,7 @@
 #include "common/base/cleanup.h"
 
 #define BACK_STEP    (UINT64_C(4) * 1024 * 1024)
+#define BACK_PARTS   16 // a small ring is backed in so many steps
 #define RECORDS_MIN  1024U
 #define RECORDS_MAX  (1U << 24)
 #define RECORD_SHARE 4096U // one entry of the record table for so many bytes of the ring
@@ -128,8 +129,9 @@ void unsafe_file_unmap(struct unsafe_file *file)
 int unsafe_file_back(struct unsafe_file *file, uint64_t bytes)
 {
     ENSURE(bytes <= file->ring_bytes);
+    uint64_t most = MIN(BACK_STEP, page_round(file->ring_bytes / BACK_PARTS));
     while (file->backed < bytes) {
-        uint64_t step = MIN(BACK_STEP, file->ring_bytes - file->backed);
+        uint64_t step = MIN(most, file->ring_bytes - file->backed);
         int r;
         do {
             r = posix_fallocate(file->fd, (off_t)(file->ring_at + file->backed), (off_t)step);

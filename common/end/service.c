@@ -361,6 +361,7 @@ bool service_figures(struct service *s, int64_t now, struct service_figures *ret
         .queue_limit = stat.limit_bytes,
         .oldest_real_ns = stat.oldest_ns,
         .resyncing = resync_running(s->resync),
+        .throttled = s->throttled,
     };
     resync_progress(s->resync, &ret_figures->resync);
     ret_figures->out_of_sync = service_out_of_sync(s, now);

@@ -178,6 +178,7 @@ struct service_figures {
     struct resync_progress resync;
     bool resyncing;
     const uint64_t *out_of_sync; // bytes, by volume, that a resync has to go over; looked up now and then
+    bool throttled; // writers are held back
 };
 // False while there is no queue: the figures are those of an end that has none.
 bool service_figures(struct service *service, int64_t now_ns, struct service_figures *ret_figures);

@@ -7,8 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-// ---- letters to the data path
-// -----------------------------------------------------------------------------------
+// ---- letters to the data path ----
 
 static void run_front(struct host *h, void *arg, uint64_t n)
 {
@@ -77,52 +76,7 @@ static void act_follow(struct host *h, const struct end_action *a)
     letter(h, BOX_STREAM, a);
 }
 
-// ---- state
-// ------------------------------------------------------------------------------------------------------
-
-struct save {
-    uint64_t ticket;
-    int status;
-    size_t size;
-    uint8_t bytes[];
-};
-
-static void save_durable(struct host *h, void *arg, uint64_t n)
-{
-    const struct save *save = arg;
-    (void)n;
-    struct end_event ev = {.type = EV_SAVED};
-    ev.saved.ticket = save->ticket;
-    ev.saved.status = h->save_fails ? -EIO : 0;
-    if (!h->save_fails) {
-        memcpy(h->saved, save->bytes, save->size);
-        h->saved_size = save->size;
-    }
-    report_event(h, &ev);
-}
-
-static void act_save(struct host *h, const struct end_action *a)
-{
-    struct sim *s = h->sim;
-    uint8_t bytes[STATE_SIZE_MAX];
-    size_t size = state_encode(&a->state, bytes, sizeof(bytes));
-    ENSURE(size > 0);
-    for (unsigned i = 0; i < a->state.history.count; i++)
-        (void)ledger_know(s, &a->state.history.epochs[i]);
-    struct save *save = malloc(sizeof(*save) + size);
-    ENSURE(save);
-    save->ticket = a->ticket;
-    save->size = size;
-    memcpy(save->bytes, bytes, size);
-    int64_t delay = (int64_t)rnd(s, 3000) * NS_PER_US;
-    if (chance(s, 20))
-        delay += (int64_t)rnd(s, 800) * NS_PER_MS; // the disk is busy
-    h->save_at = MAX(h->save_at, s->now) + delay;
-    plan_daemon(h, h->save_at, save_durable, save, 0);
-}
-
-// ---- public address
-// ---------------------------------------------------------------------------------------------
+// ---- public address ----
 
 static void act_address(struct host *h, bool on)
 {
@@ -189,8 +143,7 @@ static void act_probe(struct host *h, uint64_t ticket)
     plan_daemon(h, h->sim->now, probe_look, p, 0);
 }
 
-// ---- applications and guard
-// -------------------------------------------------------------------------------------
+// ---- applications and guard ----
 
 static void apps_done(struct host *h, void *arg, uint64_t running)
 {
@@ -253,8 +206,7 @@ static void act_freeze(struct host *h)
         guard_act(h);
 }
 
-// ---- the end of a run
-// -------------------------------------------------------------------------------------------
+// ---- the end of a run ----
 
 static void restart(struct host *h, void *arg, uint64_t n)
 {
@@ -286,7 +238,7 @@ void act(struct host *h, const struct end_action *a)
         net_send(h, &a->frame);
         break;
     case ACT_SAVE:
-        act_save(h, a);
+        state_save(h, a);
         break;
     case ACT_OPEN:
         act_open(h, a);

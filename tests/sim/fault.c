@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What goes wrong. Some faults come at any time; others are drawn by an action of an end, so that they meet the middle of
-// what it does in several steps. The public network is whole, or cuts an end from its peer and the waypoint alike: the
+// What goes wrong. The public network is whole, or cuts an end from its peer and the waypoint alike: the
 // kind of history for which the design promises one address without an arbiter.
 #include "tests/sim/sim.h"
 
@@ -24,7 +23,7 @@ static int64_t some_time(struct sim *s)
     }
 }
 
-// ---- daemons and machines ---------------------------------------------------------------------------------------
+// ---- daemons and machines ----
 
 static void start_again(struct host *h, void *arg, uint64_t n)
 {
@@ -57,7 +56,7 @@ static void crash_now(struct host *h)
     plan_world(s, s->now + some_ms(s, 500, 6000), h, boot_again, 0);
 }
 
-// ---- networks ---------------------------------------------------------------------------------------------------
+// ---- networks ----
 
 enum cut { CUT_P, CUT_S, CUT_DATA, CUT_PUBLIC_P, CUT_PUBLIC_S, CUTS };
 
@@ -116,7 +115,7 @@ static void cut_now(struct host *h, enum fault_kind kind)
     }
 }
 
-// ---- scheduling -------------------------------------------------------------------------------------------------
+// ---- scheduling ----
 
 static void stall(struct host *h, bool machine)
 {
@@ -133,6 +132,11 @@ static void stall(struct host *h, bool machine)
 
 // ---- disks ------------------------------------------------------------------------------------------------------
 
+int64_t disk_time(const struct host *h, int64_t ns)
+{
+    return h->slow_until > h->sim->now ? 40 * ns : ns;
+}
+
 static void disk_well(struct host *h, void *arg, uint64_t n)
 {
     (void)arg;
@@ -143,8 +147,10 @@ static void disk_well(struct host *h, void *arg, uint64_t n)
     fake_disk_fail(h->safe, 0, 0, false);
     fake_disk_fail(h->maps, 0, 0, false);
     fake_disk_fail(h->salvage, 0, 0, false);
+    fake_disk_limit(h->safe, UINT64_MAX);
 }
 
+// Errors, or no room, for a while.
 static void disk_ill(struct host *h, enum fault_kind kind)
 {
     struct sim *s = h->sim;
@@ -155,44 +161,101 @@ static void disk_ill(struct host *h, enum fault_kind kind)
         fake_disk_fail(chance(s, 500)   ? h->maps
                        : chance(s, 300) ? h->salvage
                                         : h->safe,
-                       1 + (unsigned)rnd(s, 6), -EIO,
-                       chance(s, 300));
+                       1 + (unsigned)rnd(s, 6), -EIO, chance(s, 300));
+    else if (kind == FAULT_QUEUE_FULL)
+        fake_disk_limit(h->safe, 0);
     else
         fake_volume_fail(h->volume[rnd(s, s->volumes)], kinds, -EIO);
-    plan_world(s, s->now + some_ms(s, 1, 600), h, disk_well, 0);
+    plan_world(s, s->now + some_ms(s, 1, kind == FAULT_QUEUE_FULL ? 5000 : 600), h, disk_well, 0);
 }
 
-// ---- the operator -----------------------------------------------------------------------------------------------
+// Some bits of a segment of the safe queue turn.
+static void rot_queue(struct host *h)
+{
+    struct sim *s = h->sim;
+    uint32_t slots = fake_disk_slots(h->safe);
+    uint64_t size = 0, first = rnd(s, slots ? slots : 1);
+    for (uint32_t i = 0; i < slots; i++) {
+        uint32_t slot = (uint32_t)((first + i) % slots);
+        if (!fake_disk_bytes(h->safe, slot, &size))
+            continue;
+        // Where something was written: most of a segment never is.
+        uint64_t at = rnd(s, chance(s, 500) ? MIN(size, UINT64_C(4096)) : MIN(size, UINT64_C(65536)));
+        fake_disk_rot(h->safe, slot, at, (uint8_t)(1U << rnd(s, 8)));
+        trace(s, h, "segment %u rots at %llu", slot, (unsigned long long)at);
+        return;
+    }
+}
 
-static void operate(struct host *h)
+// The machine comes back with another disk.
+static void wipe(struct host *h)
+{
+    struct sim *s = h->sim;
+    // Not both, and not what alone has everything.
+    bool other_has = other(h)->was_saved && !other(h)->view.inconsistent && other(h)->view.epoch.number;
+    if (s->wiped || !other_has)
+        return;
+    s->wiped = true;
+    host_crash(h);
+    trace(s, h, "its disk is replaced");
+    state_wipe(h);
+    host_disks(h);
+    plan_world(s, s->now + some_ms(s, 500, 6000), h, boot_again, 0);
+}
+
+// ---- the operator ----
+
+void operator_command(struct host *h, enum end_command command, unsigned flags)
+{
+    static const char *const names[] = {"switch", "takeover", "pause", "resume", "resync", "stop", "shutdown", "resolve"};
+    struct end_event ev = {.type = EV_COMMAND};
+    ev.command.command = command;
+    ev.command.flags = flags;
+    ev.command.id = ++h->sim->operator_ids;
+    trace(h->sim, h, "operator: %s%s%s%s", names[command], flags & COMMAND_FORCE ? " --force" : "",
+          flags & COMMAND_INCONSISTENT ? " --accept-inconsistent" : "",
+          flags & COMMAND_REPLAY           ? " --replay"
+          : flags & COMMAND_KEEP_PRIMARY   ? " --keep primary"
+          : flags & COMMAND_KEEP_SECONDARY ? " --keep secondary"
+                                           : "");
+    h->force_asked = flags & (COMMAND_FORCE | COMMAND_INCONSISTENT);
+    h->sim->forced |= command == COMMAND_RESOLVE && h->view.met == MEET_SPLIT;
+    report_event(h, &ev);
+}
+
+static void operate(struct host *h, bool force)
 {
     static const struct {
         enum end_command command;
         unsigned flags;
     } commands[] = {
-        {COMMAND_SWITCH, 0},   {COMMAND_SWITCH, 0}, {COMMAND_SWITCH, 0},
-        {COMMAND_SWITCH, 0},   {COMMAND_PAUSE, 0},  {COMMAND_PAUSE, COMMAND_REPLAY},
-        {COMMAND_RESUME, 0},   {COMMAND_RESUME, 0}, {COMMAND_RESYNC, 0},
-        {COMMAND_TAKEOVER, 0}, {COMMAND_STOP, 0},   {COMMAND_SHUTDOWN, 0},
+        {COMMAND_SWITCH, 0}, {COMMAND_SWITCH, 0},   {COMMAND_SWITCH, 0},
+        {COMMAND_SWITCH, 0}, {COMMAND_PAUSE, 0},    {COMMAND_PAUSE, COMMAND_REPLAY},
+        {COMMAND_RESUME, 0}, {COMMAND_RESUME, COMMAND_REPLAY}, {COMMAND_RESYNC, 0},
+        {COMMAND_RESYNC, 0}, {COMMAND_TAKEOVER, 0}, {COMMAND_STOP, 0},
+        {COMMAND_SHUTDOWN, 0},
     };
-    struct end_event ev = {.type = EV_COMMAND};
     size_t i = rnd(h->sim, ARRAY_LEN(commands));
-    ev.command.command = commands[i].command;
-    ev.command.flags = commands[i].flags;
-    ev.command.id = 1;
-    static const char *const names[] = {"switch", "takeover", "pause", "resume", "resync", "stop", "shutdown"};
-    trace(h->sim, h, "operator: %s", names[ev.command.command]);
-    report_event(h, &ev);
+    if (force && chance(h->sim, 300))
+        operator_command(h, COMMAND_RESOLVE,
+                         chance(h->sim, 500) ? COMMAND_KEEP_PRIMARY : COMMAND_KEEP_SECONDARY);
+    else if (force)
+        operator_command(h, COMMAND_TAKEOVER,
+                         chance(h->sim, 500) ? COMMAND_FORCE : COMMAND_INCONSISTENT);
+    else
+        operator_command(h, commands[i].command, commands[i].flags);
 }
 
-// ---- which, and when --------------------------------------------------------------------------------------------
+// ---- one of them ----
 
-static void commit(struct host *h, enum fault_kind kind)
+void fault_commit(struct host *h, enum fault_kind kind)
 {
     struct sim *s = h->sim;
-    if (!h->up || (!h->running && kind != FAULT_CRASH && kind != FAULT_CRASH_BOTH))
+    bool of_machine = kind == FAULT_CRASH || kind == FAULT_CRASH_BOTH || kind == FAULT_WIPE ||
+                      kind == FAULT_QUEUE_ROT || kind == FAULT_STATE_ROT;
+    if (!h->up || (!h->running && !of_machine))
         return;
-    cover_fault(kind, h->view.state);
+    cover_fault(h, kind);
     trace(s, h, "FAULT %s", fault_name(kind));
     switch (kind) {
     case FAULT_KILL:
@@ -221,14 +284,35 @@ static void commit(struct host *h, enum fault_kind kind)
     case FAULT_PAUSE_HOST:
         stall(h, kind == FAULT_PAUSE_HOST);
         break;
+    case FAULT_SLOW_DISK:
+        h->slow_until = s->now + some_time(s);
+        break;
     case FAULT_SAVE:
     case FAULT_STORE:
-    case FAULT_REPLICA:
     case FAULT_QUEUE_DISK:
+    case FAULT_QUEUE_FULL:
         disk_ill(h, kind);
         break;
+    case FAULT_QUEUE_ROT:
+        rot_queue(h);
+        break;
+    case FAULT_STATE_ROT:
+    case FAULT_STATE_LOST:
+        state_rot(h, kind == FAULT_STATE_LOST);
+        if (chance(s, 500)) // it is seen at a start only
+            chance(s, 500) ? kill_now(h) : crash_now(h);
+        break;
+    case FAULT_WIPE:
+        wipe(h);
+        break;
+    case FAULT_BURST:
+        s->burst_until = s->now + some_ms(s, 100, 700);
+        if (chance(s, 600))
+            cut_for(s, CUT_DATA, some_ms(s, 300, 1500));
+        break;
     case FAULT_OPERATOR:
-        operate(h);
+    case FAULT_FORCE:
+        operate(h, kind == FAULT_FORCE);
         break;
     case FAULT_LATE:
     case FAULT_KINDS:
@@ -236,102 +320,18 @@ static void commit(struct host *h, enum fault_kind kind)
     }
 }
 
-static enum fault_kind draw(struct sim *s)
+void fault_heal_all(struct sim *s)
 {
-    static const struct {
-        enum fault_kind kind;
-        unsigned weight;
-    } weights[] = {
-        {FAULT_KILL, 14},      {FAULT_TERMINATE, 6},    {FAULT_CRASH, 14},  {FAULT_CRASH_BOTH, 3},
-        {FAULT_CUT, 8},        {FAULT_CUT_ONE_WAY, 5},  {FAULT_CUT_DATA, 4}, {FAULT_CUT_PUBLIC, 5},
-        {FAULT_ISOLATE, 8},    {FAULT_BLINK, 4},        {FAULT_STALL, 5},   {FAULT_PAUSE_HOST, 4},
-        {FAULT_SAVE, 2},       {FAULT_STORE, 2},        {FAULT_REPLICA, 2}, {FAULT_QUEUE_DISK, 2},
-        {FAULT_OPERATOR, 14},
-    };
-    for (;;) {
-        size_t i = rnd(s, ARRAY_LEN(weights));
-        if (!(s->kinds >> weights[i].kind & 1))
-            continue;
-        if (rnd(s, 14) < weights[i].weight)
-            return weights[i].kind;
-    }
-}
-
-static void strike(struct host *h, void *arg, uint64_t kind)
-{
-    (void)arg;
-    if (h->sim->phase == PHASE_FAULTS)
-        commit(h, (enum fault_kind)kind);
-}
-
-void fault_on_action(struct host *h, const struct end_action *a)
-{
-    struct sim *s = h->sim;
-    bool often = a->type == ACT_SEND || a->type == ACT_DEADLINE || a->type == ACT_HISTORY;
-    if (s->phase != PHASE_FAULTS || often || !s->fault_rate)
-        return;
-    // What is done in several steps is over soon: there they come more often.
-    enum end_role_state state = h->view.state;
-    bool steps = state == END_TAKING_OVER || state == END_HANDING_OVER || state == END_HANDED_OVER ||
-                 state == END_PROBING || state == END_SUSPENDED;
-    if (!chance(s, steps ? 4 * s->fault_rate : s->fault_rate))
-        return;
-    int64_t at = s->now + (chance(s, 300) ? 0 : some_ms(s, 0, 6));
-    struct host *whom = chance(s, 700) ? h : other(h);
-    plan_world(s, at, whom, strike, draw(s));
-}
-
-static void switch_over(struct host *h, void *arg, uint64_t n)
-{
-    struct end_event ev = {.type = EV_COMMAND};
-    (void)arg;
-    (void)n;
-    struct host *active = h->view.active ? h : other(h);
-    if (h->sim->phase != PHASE_FAULTS || !active->running || !active->started)
-        return;
-    ev.command.command = COMMAND_SWITCH;
-    trace(h->sim, active, "operator: switch");
-    report_event(active, &ev);
-}
-
-static void calm(struct host *h, void *arg, uint64_t n)
-{
-    (void)arg;
-    (void)n;
-    struct sim *s = h->sim;
     for (int i = 0; i < CUTS; i++)
         set_cut(s, (enum cut)i, false);
     s->loss = 0;
     s->slow_ns = 2 * NS_PER_MS;
+    s->burst_until = 0;
     for (int i = 0; i < 2; i++) {
         disk_well(&s->host[i], NULL, 0);
+        s->host[i].slow_until = 0;
         if (!s->host[i].up)
             host_boot(&s->host[i]);
         daemon_start(&s->host[i]);
     }
-    progress_begin(s);
-}
-
-void faults_init(struct sim *s)
-{
-    s->kinds = chance(s, 300) ? UINT32_MAX : (uint32_t)(rnd(s, 0) & rnd(s, 0)) | 1U << rnd(s, FAULT_LATE);
-    if (chance(s, 600)) // disks mostly do not fail
-        s->kinds &= ~(1U << FAULT_SAVE | 1U << FAULT_STORE | 1U << FAULT_REPLICA |
-                      1U << FAULT_QUEUE_DISK);
-    s->kinds &= ~(1U << FAULT_LATE | 1U << FAULT_KINDS);
-    if (!(s->kinds & ((1U << FAULT_LATE) - 1)))
-        s->kinds |= 1U << FAULT_CRASH;
-    s->loss = chance(s, 300) ? (unsigned)rnd(s, 30) : 0;
-    s->slow_ns = chance(s, 150) ? some_ms(s, 2, 120) : 2 * NS_PER_MS;
-    s->fault_rate = chance(s, 600) ? 1 + (unsigned)rnd(s, 25) : 0;
-    int64_t span = some_ms(s, 3000, 14000);
-    s->faults_end = s->now + 2 * NS_PER_S + span;
-    for (uint64_t n = rnd(s, 6) + (s->fault_rate ? 0 : 1); n > 0; n--) {
-        int64_t at = s->now + NS_PER_S + (int64_t)rnd(s, (uint64_t)span);
-        plan_world(s, at, &s->host[rnd(s, 2)], strike, draw(s));
-    }
-    if (chance(s, 400)) // a switchover at a time at which it is likely to be possible
-        plan_world(s, s->now + 2 * NS_PER_S + (int64_t)rnd(s, (uint64_t)span), &s->host[0],
-                   switch_over, 0);
-    plan_world(s, s->faults_end, &s->host[0], calm, 0);
 }

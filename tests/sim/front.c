@@ -11,8 +11,7 @@
 
 #define GENERATION_NS (400 * NS_PER_MS)
 
-// ---- volumes
-// ----------------------------------------------------------------------------------------------------
+// ---- volumes ----
 
 static void volume_done(struct host *h, void *arg, uint64_t i)
 {
@@ -33,6 +32,7 @@ void volumes_poll(struct host *h)
             int64_t delay = (int64_t)(20 + rnd(s, 400)) * NS_PER_US;
             if (chance(s, 15))
                 delay += (int64_t)rnd(s, 60) * NS_PER_MS;
+            delay = disk_time(h, delay);
             h->volume_scheduled[i]++;
             plan_daemon(h, s->now + delay, volume_done, NULL, i);
         }
@@ -66,8 +66,7 @@ static void volumes_abort(struct host *h)
     }
 }
 
-// ---- memory
-// -----------------------------------------------------------------------------------------------------
+// ---- memory ----
 
 int memory_copy(int from)
 {
@@ -110,8 +109,7 @@ static void maps_poll(struct host *h)
 
 static void publish(struct host *h);
 
-// ---- what the service asks for
-// ------------------------------------------------------------------------------------
+// ---- what the service asks for ----
 
 static int open_stores(void *user, struct block *ret_blocks[RECORD_OBJECTS_MAX], struct error *err)
 {
@@ -250,7 +248,7 @@ static void report(void *user, const struct end_event *event)
         ev.map.piece = &h->front.piece;
     }
     if (ev.type == EV_OVERFLOW)
-        cover_count("overflows");
+        cover_count("unsafe queue: full, the peer's place is given up");
     publish(h);
     report_event(h, &ev);
 }
@@ -258,8 +256,13 @@ static void report(void *user, const struct end_event *event)
 static void note(void *user, const char *text)
 {
     struct host *h = user;
-    if (!h->dying)
-        trace(h->sim, h, "%s", text);
+    if (h->dying)
+        return;
+    if (strstr(text, "50 % full"))
+        cover_count("unsafe queue: half full");
+    if (strstr(text, "75 % full"))
+        cover_count("unsafe queue: three quarters full");
+    trace(h->sim, h, "%s", text);
 }
 
 static const struct service_ops service_ops = {
@@ -281,8 +284,7 @@ static const struct service_ops service_ops = {
     .cannot_open = note,
 };
 
-// ---- from outside
-// -------------------------------------------------------------------------------------------------
+// ---- from outside ----
 
 void front_init(struct host *h)
 {
@@ -432,8 +434,7 @@ void front_answer(struct host *h, const void *message)
     service_answer(h->front.service, message);
 }
 
-// ---- the lane
-// -----------------------------------------------------------------------------------------------------
+// ---- the lane ----
 
 static void lane_publish(struct host *h)
 {
@@ -485,8 +486,7 @@ static int send_message(void *user, const struct iovec *iov, int count)
     return 0;
 }
 
-// ---- the loop
-// -----------------------------------------------------------------------------------------------------
+// ---- the loop ----
 
 static void publish(struct host *h)
 {
@@ -503,6 +503,12 @@ static void publish(struct host *h)
     g->queue_bytes = now_is.queue_bytes;
     g->oldest_ns = now_is.oldest_real_ns;
     g->waiting_ns = now_is.waiting_ns;
+    if (now_is.throttled && !g->throttled)
+        cover_count(now_is.queue_bytes < now_is.queue_limit / 2 ? "writers are held: flushes would wait"
+                    : h->sim->overflow == SERVICE_OVERFLOW_SUSPEND ? "writers are held: suspend"
+                    : h->sim->overflow == SERVICE_OVERFLOW_THROTTLE ? "writers are held: throttle"
+                                                                    : "writers are held: resync");
+    g->throttled = now_is.throttled;
 }
 
 static void again(struct host *h, void *arg, uint64_t at)

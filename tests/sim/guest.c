@@ -89,7 +89,7 @@ static void ask(struct host *h, struct guest_op *op)
     op->update.owner = op;
     op->acked_at = s->ledger.answers;
     if (kind != UPDATE_FLUSH) {
-        w.count = 1 + (uint32_t)rnd(s, chance(s, 800) ? 8 : 64);
+        w.count = 1 + (uint32_t)rnd(s, chance(s, 800) && s->burst_until <= s->now ? 8 : 64);
         w.sector = (uint32_t)rnd(s, sectors(s) - w.count + 1);
         w.zero = kind != UPDATE_WRITE;
         w.fua = chance(s, 150);
@@ -132,7 +132,7 @@ static void guest_step(struct host *none, void *arg, uint64_t context)
         guest_on(&s->host[0]);
         guest_on(&s->host[1]);
     }
-    int64_t wait = (int64_t)(1 + rnd(s, 2 * s->eagerness)) * NS_PER_MS;
+    int64_t wait = (int64_t)(1 + rnd(s, s->burst_until > s->now ? 10 : 2 * s->eagerness)) * NS_PER_MS;
     plan_world(s, s->now + wait, NULL, guest_step, context);
 }
 

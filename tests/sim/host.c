@@ -16,12 +16,33 @@ void host_init(struct sim *s, int index)
     h->index = index;
     h->letter = index ? 'S' : 'P';
     h->memory = -1;
-    h->safe = fake_disk_new(SAFE_CAPACITY, rnd(s, 0));
-    h->maps = fake_disk_new(MAPS_CAPACITY, rnd(s, 0));
-    h->salvage = fake_disk_new(SALVAGE_CAPACITY, rnd(s, 0));
+    host_disks(h);
+}
+
+static void free_disks(struct host *h)
+{
+    fake_disk_free(h->safe);
+    fake_disk_free(h->maps);
+    fake_disk_free(h->salvage);
+}
+
+static void new_disks(struct host *h)
+{
+    free_disks(h);
+    h->safe = fake_disk_new(SAFE_CAPACITY, rnd(h->sim, 0));
+    h->maps = fake_disk_new(MAPS_CAPACITY, rnd(h->sim, 0));
+    h->salvage = fake_disk_new(SALVAGE_CAPACITY, rnd(h->sim, 0));
+}
+
+void host_disks(struct host *h)
+{
+    struct sim *s = h->sim;
+    new_disks(h);
     uint32_t block_size = chance(s, 500) ? 512 : 4096;
-    for (unsigned i = 0; i < s->volumes; i++)
+    for (unsigned i = 0; i < s->volumes; i++) {
+        fake_volume_free(h->volume[i]);
         h->volume[i] = fake_volume_new(s->size, block_size, 1, rnd(s, 0));
+    }
 }
 
 void host_free(struct host *h)
@@ -30,9 +51,7 @@ void host_free(struct host *h)
         daemon_kill(h, "the run is over");
     if (h->memory >= 0)
         (void)close(h->memory);
-    fake_disk_free(h->safe);
-    fake_disk_free(h->maps);
-    fake_disk_free(h->salvage);
+    free_disks(h);
     for (unsigned i = 0; i < h->sim->volumes; i++)
         fake_volume_free(h->volume[i]);
 }
@@ -73,17 +92,22 @@ void host_crash(struct host *h)
     net_changed(h->sim);
 }
 
-// ---- a run of the daemon ----------------------------------------------------------------------------------------
-
-// As the daemon reads its state: nothing, what was saved, or something unreadable.
-static void read_state(struct host *h)
+// Its directories are removed: state, queues, what lasts as long as a boot. Its stores stay.
+void host_forget(struct host *h)
 {
-    memset(&h->state, 0, sizeof(h->state));
-    if (!h->saved_size)
-        return;
-    const char *broken = state_decode(h->saved, h->saved_size, &h->state);
-    ENSURE(!broken);
+    ENSURE(!h->running);
+    h->address = h->apps = h->frozen = h->flag = h->ran = h->said_active = false;
+    h->guard_ns = INT64_MAX;
+    h->echo_ns = 0;
+    guest_lost(h, true);
+    if (h->memory >= 0)
+        (void)close(h->memory);
+    h->memory = -1;
+    state_wipe(h);
+    new_disks(h);
 }
+
+// ---- a run of the daemon ----
 
 static void begin(struct host *h)
 {
@@ -92,7 +116,7 @@ static void begin(struct host *h)
     feed(h, &(struct end_event){.type = EV_START, .start = h->start});
 }
 
-static void prepare_start(struct host *h)
+static void prepare_start(struct host *h, bool readable)
 {
     struct end_start *st = &h->start;
     char why[200] = "";
@@ -100,6 +124,7 @@ static void prepare_start(struct host *h)
         .same_boot = h->ran,
         .guard_acted = h->flag,
         .echo_sent_ns = h->ran ? h->echo_ns : 0,
+        .state_unreadable = !readable,
         .unwatched = h->ran && !h->flag && h->guard_ns == INT64_MAX,
     };
     h->ran = true;
@@ -136,12 +161,15 @@ void daemon_start(struct host *h)
     memset(h->disk_scheduled, 0, sizeof(h->disk_scheduled));
     memset(h->letter_at, 0, sizeof(h->letter_at));
     h->save_at = 0;
+    h->force_asked = false;
+    h->saving = NULL;
     h->watch = false;
     h->ask_ns = 0;
     h->ask_next_ns = local_now(h);
     h->run_id = rnd(s, 0) | 1;
     struct end_config config = s->config;
     config.primary = h->index == 0;
+    config.stops_on_split = (h->index == 0) == s->primary_stops;
     config.run = h->run_id;
     config.seed = rnd(s, 0);
     h->end = end_new(&config);
@@ -151,11 +179,15 @@ void daemon_start(struct host *h)
     h->seen_session = 0;
     front_init(h);
     stream_init(h);
-    read_state(h);
+    bool readable = state_read(h);
+    if (!readable)
+        cover_count("state: unreadable");
     trace(s, h, "daemon starts, run %04x, role on disk %d%s%s", (unsigned)(h->run_id >> 48),
           h->state.role, h->state.alone ? ", alone" : "",
-          h->state.intent == INTENT_HANDED_OVER ? ", handed over" : "");
-    prepare_start(h);
+          !readable                             ? ", UNREADABLE"
+          : h->state.intent == INTENT_HANDED_OVER ? ", handed over"
+                                                  : "");
+    prepare_start(h, readable);
     net_changed(s);
 }
 
@@ -165,6 +197,7 @@ void daemon_kill(struct host *h, const char *why)
     if (!h->running)
         return;
     trace(h->sim, h, "%s", why);
+    state_cut_off(h);
     front_stop(h, true);
     stream_stop(h, false);
     h->end = end_free(h->end);
@@ -173,7 +206,7 @@ void daemon_kill(struct host *h, const char *why)
     net_changed(h->sim);
 }
 
-// ---- feeding the end --------------------------------------------------------------------------------------------
+// ---- feeding the end ----
 
 static void sample(struct host *h, struct end_data *d)
 {
@@ -201,11 +234,13 @@ static void look(struct host *h)
 {
     end_view(h->end, local_now(h), &h->view);
     if (h->view.state != h->seen_state) {
+        // What an operator overrides is not promised any more.
+        h->sim->forced |= h->force_asked && h->view.state == END_TAKING_OVER;
         cover_transition(h->seen_state, h->view.state);
         h->seen_state = h->view.state;
     }
     if (h->view.session != h->seen_session && h->view.session)
-        cover_meet(h->view.met);
+        cover_meet(h->view.met_rule);
     h->seen_session = h->view.session;
     h->said_active = h->view.active && h->view.state != END_TAKING_OVER &&
                      h->view.state != END_SUSPENDED;
@@ -220,6 +255,7 @@ void feed(struct host *h, const struct end_event *event)
         return;
     ENSURE(!h->stepping);
     h->stepping = true;
+    h->sim->fed++;
     sample(h, &data);
     end_step(h->end, local_now(h), &data, event);
     look(h);
@@ -228,6 +264,8 @@ void feed(struct host *h, const struct end_event *event)
     while (h->running && h->life == life && !h->exited && (a = end_action(h->end)))
         act(h, a);
     h->stepping = false;
+    guard_look(h);
+    fault_in_step(h);
     plan_tick(h);
 }
 
@@ -268,7 +306,7 @@ void plan_tick(struct host *h)
     plan_daemon(h, at, tick, NULL, (uint64_t)at);
 }
 
-// ---- guard ------------------------------------------------------------------------------------------------------
+// ---- guard ----
 
 void guard_act(struct host *h)
 {
@@ -318,7 +356,7 @@ void guard_deadline(struct host *h, int64_t at)
         plan_host(h, MAX(at + h->boot_at, h->sim->now), guard_wakes, NULL, 0);
 }
 
-// ---- waypoint ---------------------------------------------------------------------------------------------------
+// ---- waypoint ----
 
 #define ANSWER_NS (NS_PER_MS)
 

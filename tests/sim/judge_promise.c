@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-// ---- answers ----------------------------------------------------------------------------------------------------
+// ---- answers ----
 
 static void promise_local(struct sim *s, uint32_t number)
 {
@@ -70,7 +70,7 @@ void judge_answer(struct host *h, struct guest_op *op, int status)
         promise_takeover(s, op->number);
 }
 
-// ---- what became of them ----------------------------------------------------------------------------------------
+// ---- what became of them ----
 
 bool judge_on_line(struct sim *s, int at, uint64_t fork, int epoch, uint64_t seq)
 {

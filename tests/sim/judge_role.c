@@ -21,10 +21,10 @@ static void judge_grant(struct sim *s, const struct host *passive, const struct 
 void judge_roles(struct sim *s)
 {
     struct host *p = &s->host[0], *q = &s->host[1];
-    judge_grant(s, p, q);
-    judge_grant(s, q, p);
     if (s->forced)
         return;
+    judge_grant(s, p, q);
+    judge_grant(s, q, p);
     if (visible(p) && visible(q))
         fail(s, "the public address is on at both ends");
     if (front_serves(p) && p->apps && front_serves(q) && q->apps)

@@ -155,7 +155,7 @@ static void release(struct sim *s)
             free(k->message);
         } else {
             deliver(k->to, k->path, k->message);
-            cover_fault(FAULT_LATE, k->to->view.state);
+            cover_fault(k->to, FAULT_LATE);
         }
         free(k);
     }

@@ -9,16 +9,6 @@
 #define PATIENCE_NS (25 * NS_PER_S) // until the operator looks
 #define LIMIT_NS    (90 * NS_PER_S)
 
-static void command(struct host *h, enum end_command command, unsigned flags)
-{
-    struct end_event ev = {.type = EV_COMMAND};
-    ev.command.command = command;
-    ev.command.flags = flags;
-    ev.command.id = 1;
-    trace(h->sim, h, "the operator helps: command %d flags %u", command, flags);
-    report_event(h, &ev);
-}
-
 static bool is_synchronized(const struct sim *s)
 {
     for (int i = 0; i < 2; i++) {
@@ -54,15 +44,53 @@ static struct host *best(struct sim *s)
     for (unsigned i = s->ledger.epoch_count; i > 0; i--)
         for (int k = 0; k < 2; k++)
             if (s->host[k].view.epoch.id == s->ledger.epochs[i - 1].epoch.id &&
-                s->host[k].saved_size && !s->host[k].view.inconsistent)
+                s->host[k].was_saved && !s->host[k].view.inconsistent)
                 return &s->host[k];
     return &s->host[0];
 }
 
-static bool replica_failed(const struct host *h)
+static bool serves(const struct host *h)
 {
-    struct replica_stats st;
-    return stream_stats(h, &st) && st.failure != 0;
+    return h->running && h->view.state == END_ACTIVE;
+}
+
+// The ends wait for somebody who says whose data is kept.
+static bool is_split(const struct sim *s)
+{
+    for (int i = 0; i < 2; i++) {
+        const struct end_view *v = &s->host[i].view;
+        if (v->state == END_SPLIT || (v->session && (v->met == MEET_SPLIT || v->met == MEET_UNREADABLE)))
+            return true;
+    }
+    return false;
+}
+
+// As the guide says: stop it, remove its directories, start it again.
+static void give_up(struct host *h)
+{
+    cover_count("operator: gives one end's data up after a split");
+    daemon_kill(h, "the operator gives its data up");
+    host_forget(h);
+    daemon_start(h);
+}
+
+static void resolve(struct sim *s)
+{
+    struct host *keep = serves(&s->host[0]) && s->host[1].view.state == END_SPLIT ? &s->host[0]
+                        : serves(&s->host[1]) && s->host[0].view.state == END_SPLIT ? &s->host[1]
+                        : serves(&s->host[0])                                       ? &s->host[0]
+                        : serves(&s->host[1])                                       ? &s->host[1]
+                                                                                    : best(s);
+    s->forced = true;
+    if (s->operator_steps % 2) {
+        cover_count("operator: resolves a split");
+        operator_command(keep, COMMAND_RESOLVE,
+                         keep->index ? COMMAND_KEEP_SECONDARY : COMMAND_KEEP_PRIMARY);
+        return;
+    }
+    give_up(other(keep));
+    if (!serves(keep))
+        operator_command(keep, COMMAND_TAKEOVER, COMMAND_FORCE | COMMAND_INCONSISTENT);
 }
 
 // Whatever the status asks an operator for.
@@ -72,19 +100,18 @@ static void help(struct sim *s)
     for (int i = 0; i < 2; i++) {
         struct host *h = &s->host[i];
         if (h->view.state == END_STOPPED || h->view.paused || h->replay_paused) {
-            command(h, COMMAND_RESUME, h->replay_paused ? COMMAND_REPLAY : 0);
-            return;
-        }
-        if (h->running && replica_failed(h)) {
-            cover_count("operator: restarts an end whose replica failed");
-            daemon_kill(h, "the operator restarts it");
-            daemon_start(h);
+            operator_command(h, COMMAND_RESUME, h->replay_paused ? COMMAND_REPLAY : 0);
             return;
         }
     }
     if (s->now - s->progress_since < PATIENCE_NS || s->operator_steps >= 4)
         return;
     s->operator_steps++;
+    if (is_split(s)) {
+        s->progress_since = s->now - PATIENCE_NS + 10 * NS_PER_S;
+        resolve(s);
+        return;
+    }
     struct host *b = best(s);
     (void)snprintf(what, sizeof(what), "operator: P %.12s, S %.12s", end_state_name(s->host[0].view.state),
                    end_state_name(s->host[1].view.state));
@@ -95,12 +122,29 @@ static void help(struct sim *s)
         struct host *h = &s->host[i];
         if (h->view.active)
             b = NULL; // somebody serves: it is not a matter of roles
-        command(h, COMMAND_RESUME, 0);
+        operator_command(h, COMMAND_RESUME, 0);
     }
     if (!b)
         return;
     s->forced = true;
-    command(b, COMMAND_TAKEOVER, COMMAND_FORCE | COMMAND_INCONSISTENT);
+    operator_command(b, COMMAND_TAKEOVER, COMMAND_FORCE | COMMAND_INCONSISTENT);
+}
+
+static void describe(const struct host *h, char *text, size_t size)
+{
+    (void)snprintf(text, size, "%c %s%s%s%s%s%s: %s", h->letter, end_state_name(h->view.state),
+                   h->address ? ", address on" : "", h->frozen ? ", frozen" : "",
+                   front_serves(h) ? ", serves" : "", h->view.granted ? ", granted" : "",
+                   h->replay_paused ? ", replay paused" : "", h->view.why);
+}
+
+static void give_up_waiting(struct sim *s)
+{
+    char p[180], q[180];
+    describe(&s->host[0], p, sizeof(p));
+    describe(&s->host[1], q, sizeof(q));
+    fail(s, "not synchronized %lld s after the last fault: %s; %s", (long long)(LIMIT_NS / NS_PER_S),
+         p, q);
 }
 
 static void look(struct host *h, void *arg, uint64_t began)
@@ -123,9 +167,7 @@ static void look(struct host *h, void *arg, uint64_t began)
         help(s);
     }
     if (s->now - (int64_t)began > LIMIT_NS)
-        fail(s, "not synchronized %lld s after the last fault: P %s: %s; S %s: %s",
-             (long long)(LIMIT_NS / NS_PER_S), end_state_name(s->host[0].view.state),
-             s->host[0].view.why, end_state_name(s->host[1].view.state), s->host[1].view.why);
+        give_up_waiting(s);
     plan_world(s, s->now + LOOK_NS, h, look, began);
 }
 

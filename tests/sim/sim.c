@@ -27,6 +27,8 @@ void trace_dump(FILE *to, unsigned lines)
 
 void trace(struct sim *s, const struct host *h, const char *format, ...)
 {
+    if (!s->record)
+        return;
     char *line = ring.lines[ring.next++ % TRACE_LINES];
     int n = snprintf(line, sizeof(ring.lines[0]), "%10.4f  %c %-12s ", (double)s->now / 1e9,
                      h ? h->letter : ' ',
@@ -69,7 +71,7 @@ bool chance(struct sim *s, unsigned of_1000)
     return rnd(s, 1000) < of_1000;
 }
 
-// ---- the agenda: a heap -----------------------------------------------------------------------------------------
+// ---- the agenda: a heap ----
 
 static bool earlier(const struct item *a, const struct item *b)
 {
@@ -147,7 +149,7 @@ int64_t mailbox_time(struct host *h, int box)
     return h->letter_at[box];
 }
 
-// ---- a run ------------------------------------------------------------------------------------------------------
+// ---- a run ----
 
 static bool is_void(const struct item *item)
 {
@@ -210,7 +212,7 @@ static void timing(struct sim *s, int mode)
     };
 }
 
-static void prepare(struct sim *s, uint64_t seed, int mode, bool tracing)
+static void prepare(struct sim *s, uint64_t seed, int mode, bool tracing, bool record)
 {
     memset(s, 0, sizeof(*s));
     ring.next = 0;
@@ -218,12 +220,17 @@ static void prepare(struct sim *s, uint64_t seed, int mode, bool tracing)
     s->random = seed * UINT64_C(0xd1342543de82ef95) + 1;
     s->now = 1000 * NS_PER_S;
     s->trace = tracing;
+    s->record = tracing || record;
     s->volumes = chance(s, 700) ? 1 : 2;
     s->size = chance(s, 800) ? 64 * 1024 : 256 * 1024;
     s->slow_ns = 2 * NS_PER_MS;
-    s->eagerness = 30U << rnd(s, 5);
+    s->eagerness = chance(s, 200) ? 30 : 100U << rnd(s, 4);
     s->public_up[0] = s->public_up[1] = true;
     timing(s, mode);
+    s->primary_stops = chance(s, 300);
+    s->overflow = chance(s, 700)   ? SERVICE_OVERFLOW_MAP
+                  : chance(s, 500) ? SERVICE_OVERFLOW_THROTTLE
+                                   : SERVICE_OVERFLOW_SUSPEND;
     ledger_init(s);
     host_init(s, 0);
     host_init(s, 1);
@@ -234,9 +241,9 @@ static void prepare(struct sim *s, uint64_t seed, int mode, bool tracing)
           s->eagerness, s->config.automatic ? "" : ", takeover by hand");
 }
 
-void sim_run(struct sim *s, uint64_t seed, int mode, bool tracing)
+void sim_run(struct sim *s, uint64_t seed, int mode, bool tracing, bool record)
 {
-    prepare(s, seed, mode, tracing);
+    prepare(s, seed, mode, tracing, record);
     guest_init(s);
     for (int i = 0; i < 2; i++) {
         host_boot(&s->host[i]);

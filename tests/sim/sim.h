@@ -51,11 +51,10 @@ struct figures {
     uint64_t numbered, durable, applied, held_from, queue_bytes;
     uint64_t replica_durable, replica_applied;
     int64_t waiting_ns, moved_ns, stream_ns, oldest_ns, lease_ns;
-    bool stream_up, replica_full, salvage_full;
+    bool stream_up, replica_full, salvage_full, throttled;
 };
 
-// ---- the guest
-// --------------------------------------------------------------------------------------------------
+// ---- the guest ----
 
 enum guest_op_state { OP_FREE, OP_ASKED, OP_ENDED };
 
@@ -69,8 +68,7 @@ struct guest_op {
     bool lost; // nobody waits for its answer any more
 };
 
-// ---- a host
-// -----------------------------------------------------------------------------------------------------
+// ---- a host ----
 
 struct front {
     struct frame_map piece; // of the event that is on its way
@@ -82,6 +80,13 @@ struct front {
     bool turning;
 };
 
+struct state_copy {
+    uint8_t bytes[STATE_SIZE_MAX];
+    size_t size;
+    uint64_t version;
+    bool readable;
+};
+
 struct host {
     struct sim *sim;
     int index;
@@ -89,8 +94,9 @@ struct host {
     // What a power loss leaves.
     struct fake_disk *safe, *maps, *salvage; // of the safe queue, the intent maps, the salvage
     struct fake_volume *volume[VOLUMES_MAX];
-    uint8_t saved[STATE_SIZE_MAX]; // the state file
-    size_t saved_size;
+    struct state_copy copy[2];
+    bool was_saved;     // a state, ever
+    int64_t slow_until; // its disks take their time
     // What lasts as long as a boot.
     bool up;
     uint32_t boot; // counts boots
@@ -128,7 +134,10 @@ struct host {
     unsigned volume_scheduled[VOLUMES_MAX], disk_scheduled[2], maps_scheduled;
     int64_t letter_at[4]; // last delivery on each of its mailboxes: they keep their order
     int64_t save_at;
+    const struct save *saving; // under way; NULL none
     bool save_fails;
+    bool durable_alone; // what the state says that is durable
+    bool force_asked;   // the operator overrides something, if it is accepted
     int64_t ask_ns, ask_next_ns; // waypoint: newest answered ask, next ask
     bool watch;
     uint64_t probe_ticket;
@@ -138,8 +147,7 @@ struct host {
     bool stepping;
 };
 
-// ---- the agenda
-// -------------------------------------------------------------------------------------------------
+// ---- the agenda ----
 
 typedef void item_fn(struct host *h, void *arg, uint64_t n);
 struct item {
@@ -153,8 +161,7 @@ struct item {
     bool daemon; // waits while the daemon is not scheduled
 };
 
-// ---- the ledger
-// -------------------------------------------------------------------------------------------------
+// ---- the ledger ----
 
 // One write, zero or discard of the guest.
 struct ledger_write {
@@ -195,8 +202,41 @@ struct ledger {
                      [SECTORS_MAX]; // number of the last write that a local flush has promised
 };
 
-// ---- the run
-// ----------------------------------------------------------------------------------------------------
+// ---- faults ----
+
+enum fault_kind {
+    FAULT_KILL,
+    FAULT_TERMINATE,
+    FAULT_CRASH,
+    FAULT_CRASH_BOTH,
+    FAULT_CUT,
+    FAULT_CUT_ONE_WAY,
+    FAULT_CUT_DATA,
+    FAULT_CUT_PUBLIC,
+    FAULT_ISOLATE,
+    FAULT_BLINK,
+    FAULT_LATE, // of net.c
+    FAULT_STALL,
+    FAULT_PAUSE_HOST,
+    FAULT_SLOW_DISK,
+    FAULT_SAVE,
+    FAULT_STORE,
+    FAULT_QUEUE_DISK,
+    FAULT_QUEUE_FULL,
+    FAULT_QUEUE_ROT,
+    FAULT_STATE_ROT,
+    FAULT_STATE_LOST,
+    FAULT_WIPE,
+    FAULT_BURST,
+    FAULT_OPERATOR,
+    FAULT_FORCE,
+    FAULT_KINDS,
+};
+
+// What is done in several steps, and may be met by a fault in the middle.
+enum step { STEP_MEETING, STEP_TAKEOVER, STEP_HANDOVER, STEP_GOING_ALONE, STEP_RESYNC, STEPS };
+
+// ---- the run ----
 
 struct stuck; // a message that waits behind a cut
 
@@ -211,7 +251,7 @@ struct sim {
     uint64_t size; // of each
     struct item *items;
     unsigned item_count, item_room;
-    uint64_t orders, steps;
+    uint64_t orders, steps, fed; // fed: events of the ends
     struct host host[2];
     // Networks. Direction d: from host d.
     bool cut[2], data_cut, public_up[2];
@@ -227,7 +267,13 @@ struct sim {
     // Faults.
     uint32_t kinds;      // mask: which of them
     unsigned fault_rate; // of 1000 actions that draw a fault
-    int64_t faults_end;
+    unsigned focus_left; // so many faults of one kind, in the middle of one step
+    enum fault_kind focus_kind;
+    enum step focus_step;
+    bool primary_stops; // policy `split`: of two that both serve, the Primary stops
+    bool wiped;         // one disk was replaced
+    int64_t burst_until; // the guest writes as fast as it can
+    uint64_t operator_ids;
     bool forced; // an operator overrode a veto: the promises of a takeover by itself do not hold
     enum phase phase;
     int64_t progress_since;
@@ -235,11 +281,13 @@ struct sim {
     // Result.
     bool failed;
     char verdict[400];
-    bool trace;
+    bool trace;  // print what happens
+    bool record; // keep the last lines of it
 };
 
 // sim.c
-void sim_run(struct sim *s, uint64_t seed, int mode, bool trace);
+// Nothing is formatted without `trace` (printed) or `record` (kept for trace_dump()): a run can be had again by its seed.
+void sim_run(struct sim *s, uint64_t seed, int mode, bool trace, bool record);
 void sim_free(struct sim *s);
 uint64_t rnd(struct sim *s, uint64_t below);
 bool chance(struct sim *s, unsigned of_1000);
@@ -268,6 +316,8 @@ void host_init(struct sim *s, int index);
 void host_free(struct host *h);
 void host_boot(struct host *h);
 void host_crash(struct host *h); // power loss
+void host_forget(struct host *h);
+void host_disks(struct host *h); // makes them anew
 void daemon_start(struct host *h);
 void daemon_kill(struct host *h, const char *why);
 void feed(struct host *h, const struct end_event *event);
@@ -281,6 +331,13 @@ void waypoint_advance(struct host *h);
 // act.c
 void act(struct host *h, const struct end_action *a);
 void act_closed(struct host *h, bool ok);
+
+// save.c: an end's state on its disk
+void state_save(struct host *h, const struct end_action *a);
+bool state_read(struct host *h); // into h->state; false: unreadable
+void state_cut_off(struct host *h);
+void state_rot(struct host *h, bool both);
+void state_wipe(struct host *h);
 
 // net.c
 void net_send(struct host *from, const struct frame *f);
@@ -326,9 +383,17 @@ void sector_fill(uint8_t *sector, uint32_t tag, uint32_t at);
 // The tag of a sector, or -1 when it is torn or misplaced.
 int64_t sector_tag(const uint8_t *sector, uint32_t at);
 
-// fault.c
+// fault.c: what goes wrong
+void fault_commit(struct host *h, enum fault_kind kind);
+void fault_heal_all(struct sim *s);
+void operator_command(struct host *h, enum end_command command, unsigned flags);
+int64_t disk_time(const struct host *h, int64_t ns); // how long that takes on its disks now
+
+// plan.c: which, and when
+unsigned host_steps(const struct host *h); // mask
 void faults_init(struct sim *s);
 void fault_on_action(struct host *h, const struct end_action *a);
+void fault_in_step(struct host *h);
 
 // ledger.c
 void ledger_init(struct sim *s);
@@ -363,30 +428,9 @@ bool judge_on_line(struct sim *s, int at, uint64_t fork, int epoch, uint64_t seq
 void progress_begin(struct sim *s);
 
 // cover.c
-enum fault_kind {
-    FAULT_KILL,
-    FAULT_TERMINATE,
-    FAULT_CRASH,
-    FAULT_CRASH_BOTH,
-    FAULT_CUT,
-    FAULT_CUT_ONE_WAY,
-    FAULT_CUT_DATA,
-    FAULT_CUT_PUBLIC,
-    FAULT_ISOLATE,
-    FAULT_BLINK,
-    FAULT_STALL,
-    FAULT_PAUSE_HOST,
-    FAULT_SAVE,
-    FAULT_STORE,
-    FAULT_REPLICA,
-    FAULT_QUEUE_DISK,
-    FAULT_LATE,
-    FAULT_OPERATOR,
-    FAULT_KINDS,
-};
 void cover_transition(enum end_role_state from, enum end_role_state to);
-void cover_meet(enum meet_row row);
-void cover_fault(enum fault_kind kind, enum end_role_state state);
+void cover_meet(const char *rule);
+void cover_fault(const struct host *h, enum fault_kind kind);
 void cover_run(const struct sim *s);
 void cover_takeover(enum epoch_reason reason);
 void cover_count(const char *what);

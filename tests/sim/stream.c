@@ -7,8 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-// ---- the disk of the safe queue
-// ---------------------------------------------------------------------------------
+// ---- the disk of the safe queue ----
 
 static struct fake_disk *disk_of(struct host *h, unsigned which)
 {
@@ -31,13 +30,13 @@ void disk_poll(struct host *h)
             int64_t delay = (int64_t)(100 + rnd(s, 2000)) * NS_PER_US;
             if (chance(s, 15))
                 delay += (int64_t)rnd(s, 200) * NS_PER_MS;
+            delay = disk_time(h, delay);
             h->disk_scheduled[which]++;
             plan_daemon(h, s->now + delay, disk_done, NULL, which);
         }
 }
 
-// ---- what the follower asks for
-// -----------------------------------------------------------------------------------
+// ---- what the follower asks for ----
 
 static int open_stores(void *user, struct block *ret_blocks[RECORD_OBJECTS_MAX], struct error *err)
 {
@@ -200,7 +199,7 @@ static void note(void *user, const char *text)
 {
     struct host *h = user;
     if (strstr(text, "safe queue is full"))
-        cover_count("safe queue full");
+        cover_count("safe queue: full");
     if (strstr(text, "nothing is applied here"))
         cover_count("salvage full");
     trace(h->sim, h, "%s", text);
@@ -222,8 +221,7 @@ static const struct follower_ops follower_ops = {
     .note = note,
 };
 
-// ---- from outside
-// -------------------------------------------------------------------------------------------------
+// ---- from outside ----
 
 void stream_init(struct host *h)
 {
@@ -341,8 +339,7 @@ void stream_message(struct host *h, void *message, size_t size)
     front_turn(h);
 }
 
-// ---- the loop
-// ---------------------------------------------------------------------------------------------------
+// ---- the loop ----
 
 static void again(struct host *h, void *arg, uint64_t at)
 {

@@ -35,7 +35,7 @@ struct disk_file {
 struct fake_disk {
     struct disk disk;
     struct fake_file files[SLOTS];
-    uint64_t capacity, seed, written;
+    uint64_t capacity, limit, seed, written;
     uint64_t operations, fail_at;
     bool fail_forever;
     int fail_error, read_error;
@@ -108,7 +108,7 @@ static int fake_create(struct disk *disk, uint32_t slot, uint64_t size, struct d
         used += f->files[i].named ? f->files[i].size : 0;
     if (rc == 0 && f->files[slot].named)
         rc = -EEXIST;
-    if (rc == 0 && used > f->capacity)
+    if (rc == 0 && used > MIN(f->capacity, f->limit))
         rc = -ENOSPC;
     if (rc < 0)
         return rc;
@@ -266,6 +266,7 @@ struct fake_disk *fake_disk_new(uint64_t capacity, uint64_t seed)
     ENSURE(f);
     f->disk.ops = &ops;
     f->capacity = capacity;
+    f->limit = UINT64_MAX;
     f->seed = seed * UINT64_C(0x9E3779B97F4A7C15) + 1;
     f->syncs_end = &f->syncs;
     for (uint32_t i = 0; i < SLOTS; i++)
@@ -384,6 +385,19 @@ uint8_t *fake_disk_bytes(struct fake_disk *f, uint32_t slot, uint64_t *ret_size)
     if (ret_size)
         *ret_size = f->files[slot].size;
     return f->files[slot].now;
+}
+
+void fake_disk_rot(struct fake_disk *f, uint32_t slot, uint64_t offset, uint8_t bits)
+{
+    struct fake_file *file = &f->files[slot];
+    ENSURE(slot < SLOTS && file->named && offset < file->size);
+    file->now[offset] ^= bits;
+    file->durable[offset] ^= bits;
+}
+
+void fake_disk_limit(struct fake_disk *f, uint64_t capacity)
+{
+    f->limit = capacity;
 }
 
 uint32_t fake_disk_slots(const struct fake_disk *f)

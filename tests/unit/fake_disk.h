@@ -38,6 +38,10 @@ uint64_t fake_disk_operations(const struct fake_disk *fake);
 
 // Bytes as they are now: to damage and to compare. NULL when there is no such slot.
 uint8_t *fake_disk_bytes(struct fake_disk *fake, uint32_t slot, uint64_t *ret_size);
+// A byte changes under everybody: what is read now, and what a crash leaves.
+void fake_disk_rot(struct fake_disk *fake, uint32_t slot, uint64_t offset, uint8_t bits);
+// From now on new files find no room beyond what `capacity` allows; UINT64_MAX: as it was made.
+void fake_disk_limit(struct fake_disk *fake, uint64_t capacity);
 uint32_t fake_disk_slots(const struct fake_disk *fake); // above every slot in use
 void fake_disk_remove(struct fake_disk *fake, uint32_t slot);
 void fake_disk_cut(struct fake_disk *fake, uint32_t slot, uint64_t size); // the file ends there
