@@ -22,8 +22,9 @@ static const struct command commands[] = {
     {"verify", "", 0, 0, REMOTE, PREFER_ACTIVE, command_remote, "Compare both ends' volumes."},
     {"resolve", "--keep primary|secondary", 0, 0, REMOTE | OPTION_KEEP, PREFER_ACTIVE,
      command_remote, "End a split by naming the end whose data is kept."},
-    {"salvage", "list | show NAME | export NAME FILE | drop NAME", 1, 3, REMOTE, PREFER_PASSIVE,
-     command_remote, "What an end held and nobody else has."},
+    {"salvage", "list | show NAME | export NAME DIR [--image] | drop NAME", 1, 3,
+     OPTION_PLACE | OPTION_JSON | OPTION_STATE | OPTION_IMAGE, PREFER_PASSIVE, command_salvage,
+     "Look at, copy out or remove what an end held and nobody else has."},
     {"history", "[--json]", 0, 0, OPTION_PLACE | OPTION_JSON, PREFER_ACTIVE, command_history,
      "Show what happened to an end, step by step."},
     {"stop", "", 0, 0, REMOTE, PREFER_ACTIVE, command_remote,
@@ -67,6 +68,8 @@ void grammar_print_help(FILE *out)
                 "  --end END            primary or secondary, where this machine has both\n"
                 "  --runtime-dir DIR    where the daemons' sockets are (" PLACES_RUNTIME_DIR ")\n"
                 "  --json               output for programs\n"
+                "  --state-dir DIR      salvage: where the ends keep their state (" PLACES_STATE_DIR ")\n"
+                "  --image              salvage export: as images of the volumes\n"
                 "  --timeout SECONDS    give up waiting; by default never\n"
                 "  --host NAME          check: this machine's name, to look at its disks too\n"
                 "  -h, --help           this text; behind a command: its own\n"

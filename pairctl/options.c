@@ -21,6 +21,8 @@ static const struct option {
     {"-p", "--pair", true, offsetof(struct options, pair), OPTION_PLACE},
     {NULL, "--end", true, offsetof(struct options, end), OPTION_PLACE},
     {NULL, "--runtime-dir", true, offsetof(struct options, runtime_dir), OPTION_PLACE},
+    {NULL, "--state-dir", true, offsetof(struct options, state_dir), OPTION_STATE},
+    {NULL, "--image", false, offsetof(struct options, image), OPTION_IMAGE},
     {NULL, "--host", true, offsetof(struct options, host), OPTION_HOST},
     {NULL, "--keep", true, offsetof(struct options, keep), OPTION_KEEP},
     {NULL, "--timeout", true, offsetof(struct options, timeout_s), OPTION_TIMEOUT},
@@ -150,7 +152,8 @@ static int check_call(const struct invocation *call, unsigned used)
 int options_parse(int argc, char **argv, struct invocation *ret_call)
 {
     unsigned used = 0;
-    *ret_call = (struct invocation){.options.runtime_dir = PLACES_RUNTIME_DIR};
+    *ret_call = (struct invocation){.options.runtime_dir = PLACES_RUNTIME_DIR,
+                                     .options.state_dir = PLACES_STATE_DIR};
     for (int i = 1; i < argc;) {
         int n = take(argv + i, ret_call, &used);
         if (n < 0)

@@ -28,6 +28,7 @@ struct options {
     const char *pair;
     const char *end; // "primary", "secondary": only that end
     const char *runtime_dir;
+    const char *state_dir;
     const char *host;
     const char *keep;
     double timeout_s; // 0: none
@@ -36,6 +37,7 @@ struct options {
     const char *force; // "true": whatever stands; else names of vetoes; NULL: not given
     bool accept_inconsistent;
     bool replay;
+    bool image;
     bool help;
     bool version;
 };
@@ -49,6 +51,8 @@ enum option_bit {
     OPTION_TIMEOUT = 1 << 5,
     OPTION_KEEP = 1 << 6,
     OPTION_HOST = 1 << 7,
+    OPTION_STATE = 1 << 9,
+    OPTION_IMAGE = 1 << 10,
     OPTION_PLACE = 1 << 8, // --pair, --end, --runtime-dir: commands that ask a daemon
 };
 
@@ -111,6 +115,7 @@ int command_history(const struct invocation *call); // history.c
 int command_wait(const struct invocation *call);    // wait.c
 int command_shutdown(const struct invocation *call); // remote.c: for every end of this machine
 int command_remote(const struct invocation *call);  // remote.c: all that a daemon carries out
+int command_salvage(const struct invocation *call); // salvage.c
 int command_check(const struct invocation *call);   // local.c
 int command_keygen(const struct invocation *call);  // local.c
 int command_fsck(const struct invocation *call);    // fsck.c

@@ -20,7 +20,6 @@ static int add_flag(struct control_request *request, const char *name, bool set)
 static int make_request(const struct invocation *call, const struct end *end,
                         struct control_request *ret)
 {
-    static const char *const places[] = {"action", "name", "file"};
     const struct options *o = &call->options;
     *ret = (struct control_request){0};
     (void)snprintf(ret->pair, sizeof(ret->pair), "%s", end->status.pair);
@@ -32,8 +31,6 @@ static int make_request(const struct invocation *call, const struct end *end,
         r = add_flag(ret, "replay", o->replay);
     if (r == 0 && o->keep)
         r = control_request_add(ret, "keep", o->keep);
-    for (size_t i = 0; i < call->arg_count && i < ARRAY_LEN(places) && r == 0; i++)
-        r = control_request_add(ret, places[i], call->args[i]);
     if (r < 0)
         complain("an argument is too long");
     return r;

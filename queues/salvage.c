@@ -379,7 +379,12 @@ int salvage_finish(struct salvage *s, struct error *err)
     ENSURE(!s->syncing);
     if (!s->number)
         return 0;
-    int rc = append(s, &head, NULL, err);
+    // The last entry knows everything in front of it to be durable.
+    int rc = s->file && !s->failure ? s->config.disk->ops->sync(s->file->file) : 0;
+    if (rc < 0)
+        return fail(s, rc, err);
+    s->durable = s->last;
+    rc = append(s, &head, NULL, err);
     if (rc < 0)
         return rc;
     rc = s->config.disk->ops->sync(s->file->file);

@@ -172,17 +172,34 @@ static int deliver(struct walk *w, const struct salvage_entry *entry, const void
     return w->fn ? w->fn(w->arg, entry, data) : 0;
 }
 
+// The next whole entry behind `at`, and up to where the ones from there on knew everything to be durable. 0: none.
+static uint64_t look_behind(const struct salvage_file *f, uint64_t at, uint64_t above,
+                            uint64_t *ret_number, uint64_t *ret_durable)
+{
+    uint64_t first = 0;
+    *ret_durable = 0;
+    for (uint64_t place = at; (place = salvage_file_search(f, place, above)) > 0;) {
+        struct salvage_entry entry;
+        uint64_t durable, next;
+        void *data = NULL;
+        if (salvage_file_read(f, place, &entry, &durable, &data, &next))
+            break; // it could be a moment ago
+        free(data);
+        *ret_durable = MAX(*ret_durable, durable);
+        if (!first)
+            *ret_number = entry.number;
+        first = first ? first : place;
+    }
+    return first;
+}
+
 // Where the walk of a file goes on behind something that is no entry; 0: nowhere. In the last file that is what a crash
 // leaves, unless an entry behind it knew that more had been durable.
 static uint64_t go_on(struct walk *w, const struct salvage_file *f, uint64_t at, bool last,
                       const char *broken)
 {
-    struct salvage_entry entry;
-    uint64_t durable = 0, next;
-    void *data = NULL;
-    uint64_t resume = salvage_file_search(f, at, w->expected + 1);
-    if (resume && !salvage_file_read(f, resume, &entry, &durable, &data, &next))
-        free(data);
+    uint64_t durable, number = 0;
+    uint64_t resume = look_behind(f, at, w->expected + 1, &number, &durable);
     if (last && durable < w->expected) {
         if (*broken || resume)
             damaged(w, SALVAGE_TORN, f, at, *broken ? broken : "an entry is missing");
@@ -190,7 +207,7 @@ static uint64_t go_on(struct walk *w, const struct salvage_file *f, uint64_t at,
     }
     damaged(w, SALVAGE_DAMAGED, f, at, *broken ? broken : "an entry is missing");
     if (resume)
-        w->expected = entry.number;
+        w->expected = number;
     return resume;
 }
 

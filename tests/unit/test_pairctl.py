@@ -254,7 +254,7 @@ class Commands(Pairctl):
 
     def test_arguments_arrive(self):
         daemon = self.ends("secondaryd", end(identity="secondary", role="passive"),
-                           takeover={"text": "taking over"}, pause={}, resolve={}, salvage={})
+                           takeover={"text": "taking over"}, pause={}, resolve={})
         self.assertEqual(self.expect(0, "takeover", "--force"), "taking over\n")
         self.assertEqual(daemon.requests[-1]["args"], [{"name": "force", "value": "true"}])
         self.assertEqual(daemon.requests[-1]["pair"], "web")
@@ -264,8 +264,6 @@ class Commands(Pairctl):
         self.assertEqual(daemon.requests[-1]["args"], [{"name": "replay", "value": "true"}])
         self.expect(0, "resolve", "--keep=secondary")
         self.assertEqual(daemon.requests[-1]["args"], [{"name": "keep", "value": "secondary"}])
-        self.expect(0, "salvage", "export", "s1", "/tmp/x")
-        self.assertEqual([a["name"] for a in daemon.requests[-1]["args"]], ["action", "name", "file"])
 
     def test_several_pairs_need_a_name(self):
         self.ends("primaryd", end("web"), end("mail"), switch={})
