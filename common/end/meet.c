@@ -115,6 +115,8 @@ static enum history_line find_line(const struct view *v)
 static bool is_held(const struct view *v)
 {
     uint64_t position = v->other->position;
+    if (v->other->serving)
+        return false; // what it has in flight may be on its store without being on any line
     return v->ahead->held_from && position != POSITION_UNKNOWN &&
            v->ahead->held_from <= position + 1 && position <= v->ahead->position;
 }
