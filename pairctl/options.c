@@ -32,6 +32,7 @@ static const struct option {
     {NULL, "--accept-inconsistent", false, offsetof(struct options, accept_inconsistent),
      OPTION_ACCEPT},
     {NULL, "--replay", false, offsetof(struct options, replay), OPTION_REPLAY},
+    {NULL, "--repair", false, offsetof(struct options, repair), OPTION_REPAIR},
     {"-h", "--help", false, offsetof(struct options, help), 0},
     {"-V", "--version", false, offsetof(struct options, version), 0},
 };

@@ -38,6 +38,7 @@ struct options {
     bool accept_inconsistent;
     bool replay;
     bool image;
+    bool repair;
     bool help;
     bool version;
 };
@@ -53,6 +54,7 @@ enum option_bit {
     OPTION_HOST = 1 << 7,
     OPTION_STATE = 1 << 9,
     OPTION_IMAGE = 1 << 10,
+    OPTION_REPAIR = 1 << 11,
     OPTION_PLACE = 1 << 8, // --pair, --end, --runtime-dir: commands that ask a daemon
 };
 

@@ -29,6 +29,8 @@ static int make_request(const struct invocation *call, const struct end *end,
         r = add_flag(ret, "accept-inconsistent", o->accept_inconsistent);
     if (r == 0)
         r = add_flag(ret, "replay", o->replay);
+    if (r == 0)
+        r = add_flag(ret, "repair", o->repair);
     if (r == 0 && o->keep)
         r = control_request_add(ret, "keep", o->keep);
     if (r < 0)

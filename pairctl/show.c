@@ -255,6 +255,33 @@ static void show_resync(const struct screen *s, const struct pair_status *status
     show_progress(&status->resync, s->out);
 }
 
+static void show_verify(const struct screen *s, const struct pair_status *status)
+{
+    const struct status_verify *v = &status->verify;
+    char time[FORMAT_SIZE], bytes[FORMAT_SIZE];
+    if (v->active) {
+        const struct status_resync progress = {
+            .done_bytes = v->done_bytes, .total_bytes = v->total_bytes, .rate = v->rate, .left_ms = v->left_ms};
+        label(s, "verify");
+        show_progress(&progress, s->out);
+    }
+    if (v->equal_time_ms >= 0) {
+        label(s, "equal");
+        put(s, TONE_PLAIN, "last proven %s, at seq %" PRIu64 " of epoch %" PRIu64, format_time(v->equal_time_ms, time),
+            v->equal_seq, v->equal_epoch);
+    }
+    if (!v->differing_bytes)
+        return;
+    label(s, "differs");
+    put(s, TONE_BAD, "%s, found by the last verify%s", format_bytes(v->differing_bytes, bytes),
+        v->repair_waits ? "; repair: pairctl verify --repair" : "; being repaired, or repaired");
+    for (size_t i = 0; i < v->range_count; i++) {
+        label(s, "");
+        put(s, TONE_BAD, "%s: %" PRIu64 " bytes at %" PRIu64, v->ranges[i].volume, v->ranges[i].length,
+            v->ranges[i].offset);
+    }
+}
+
 static void show_rest(const struct screen *s, const struct pair_status *status)
 {
     char time[FORMAT_SIZE], left[FORMAT_SIZE];
@@ -280,6 +307,7 @@ static void show_end(const struct screen *s, const struct pair_status *status)
 {
     show_head(s, status);
     show_resync(s, status);
+    show_verify(s, status);
     show_forecast(s, status);
     show_peer(s, status);
     show_queue(s, "unsafe", &status->unsafe_queue);

@@ -52,6 +52,11 @@ size_t state_encode(const struct end_state *state, void *buffer, size_t limit)
     byte_put_u64(&w, state->session);
     byte_put_u64(&w, state->lost);
     byte_put_u64(&w, state->map_void);
+    byte_put_u64(&w, state->held);
+    byte_put_u64(&w, state->proven.time);
+    byte_put_u64(&w, state->proven.epoch);
+    byte_put_u64(&w, state->proven.seq);
+    byte_put_u32(&w, state->proven.number);
     put_salvage(&w, state);
     byte_put_u32(&w, (uint32_t)size);
     byte_put(&w, history, size);
@@ -80,6 +85,11 @@ const char *state_decode(const void *data, size_t size, struct end_state *ret_st
     s.session = byte_u64(&r);
     s.lost = byte_u64(&r);
     s.map_void = byte_u64(&r);
+    s.held = byte_u64(&r);
+    s.proven.time = byte_u64(&r);
+    s.proven.epoch = byte_u64(&r);
+    s.proven.seq = byte_u64(&r);
+    s.proven.number = byte_u32(&r);
     const char *broken = get_salvage(&r, &s);
     if (broken)
         return broken;

@@ -16,6 +16,14 @@
 enum state_role { ROLE_NONE, ROLE_PASSIVE, ROLE_ACTIVE };
 enum state_intent { INTENT_NONE, INTENT_TAKEOVER, INTENT_HANDED_OVER };
 
+// When both ends were last proven equal, on every volume: the last position that was compared.
+struct state_proof {
+    uint64_t time;  // CLOCK_REALTIME ns; 0: never
+    uint64_t epoch; // id
+    uint64_t seq;
+    uint32_t number; // of the epoch, for people
+};
+
 struct end_state {
     enum state_role role;     // NONE: this end was never part of a running pair
     enum state_intent intent; // TAKEOVER whose epoch is not in the history is void for the next run
@@ -34,6 +42,8 @@ struct end_state {
                       // before it is overwritten
     enum salvage_cause salvage_cause; // and these two say why, and which epoch this end gave up; 0 where the mask is
     struct epoch salvaged;
+    uint64_t held;         // active: mask of pending volumes that a verify found to differ: resynced when told to
+    struct state_proof proven;
     struct epoch_history history;
 };
 

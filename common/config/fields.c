@@ -219,6 +219,16 @@ static const struct field resync_fields[] = {
 OBJECT(resync_object, struct pair_resync_config, resync_fields, "resync",
        "How fast a replica is repaired.");
 
+#define VERIFY(m) offsetof(struct pair_verify_config, m)
+static const struct field verify_fields[] = {
+    {"every_hours", FIELD_NUMBER, .offset = VERIFY(every_hours), .min = 0, .max = 8784, .preset = "0",
+     .help = "Hours between two verifies that the active end begins by itself; 0: only when an operator asks."},
+    {"repair", FIELD_BOOL, .offset = VERIFY(repair), .preset = "false",
+     .help = "Whether these mend what they find to differ, or leave that to the operator."},
+};
+OBJECT(verify_object, struct pair_verify_config, verify_fields, "verify",
+       "When both ends are compared. The limits of resync hold for it, too.");
+
 #define PAIR(m) offsetof(struct pair_config, m)
 static const struct field pair_fields[] = {
     {"format", FIELD_NUMBER, .flags = FIELD_REQUIRED | FIELD_AGREE, .offset = PAIR(format),
@@ -252,6 +262,8 @@ static const struct field pair_fields[] = {
      .help = "Limits of the queues."},
     {"resync", FIELD_OBJECT, .offset = PAIR(resync), .object = &resync_object,
      .help = "How fast a replica is repaired."},
+    {"verify", FIELD_OBJECT, .offset = PAIR(verify), .object = &verify_object,
+     .help = "When both ends are compared."},
     {"takeover", FIELD_WORD, .offset = PAIR(takeover), .words = fields_words_takeover,
      .preset = "auto",
      .help = "Whether the passive end takes over by itself or waits for pairctl takeover."},

@@ -124,6 +124,11 @@ struct pair_resync_config {
     uint64_t rate;  // bytes a second at most; 0: no limit
 };
 
+struct pair_verify_config {
+    uint32_t every_hours; // 0: never by itself
+    bool repair;
+};
+
 struct pair_public_config {
     char **addresses; // with prefix: "192.0.2.10/24", "2001:db8::10/64"
     size_t address_count;
@@ -150,6 +155,7 @@ struct pair_config {
     struct pair_timing_config timing;
     struct pair_queues_config queues;
     struct pair_resync_config resync;
+    struct pair_verify_config verify;
     enum pair_takeover takeover;
     enum pair_slow slow;
     enum pair_split split;

@@ -88,6 +88,31 @@ static const struct json_field resync_fields[] = {
 };
 TABLE(resync);
 
+#define G struct status_range
+static const struct json_field range_fields[] = {
+    TEXT(G, volume),
+    VALUE(JSON_U64, G, offset),
+    VALUE(JSON_U64, G, length),
+};
+TABLE(range);
+
+#define Y struct status_verify
+static const struct json_field verify_fields[] = {
+    VALUE(JSON_BOOL, Y, active),
+    VALUE(JSON_U64, Y, done_bytes),
+    VALUE(JSON_U64, Y, total_bytes),
+    VALUE(JSON_U64, Y, rate),
+    VALUE(JSON_TIME, Y, left_ms),
+    VALUE(JSON_TIME, Y, equal_time_ms),
+    VALUE(JSON_U64, Y, equal_epoch),
+    VALUE(JSON_HEX, Y, equal_epoch_id),
+    VALUE(JSON_U64, Y, equal_seq),
+    VALUE(JSON_U64, Y, differing_bytes),
+    VALUE(JSON_BOOL, Y, repair_waits),
+    ARRAY(JSON_OBJECTS, Y, ranges, range_count, &range),
+};
+TABLE(verify);
+
 #define L struct status_loss
 static const struct json_field loss_fields[] = {
     VALUE(JSON_U64, L, records),
@@ -205,6 +230,7 @@ static const struct json_field status_fields[] = {
     ARRAY(JSON_OBJECTS, S, paths, path_count, &path),
     ARRAY(JSON_OBJECTS, S, waypoints, waypoint_count, &waypoint),
     OBJECT(S, resync, resync),
+    OBJECT(S, verify, verify),
     OBJECT(S, guard, guard),
     OBJECT(S, operation, operation),
     {"last_event", JSON_OBJECT, AT(S, last_event), .table = &event,

@@ -77,6 +77,28 @@ struct status_resync {
     int64_t left_ms; // -1: not known yet
 };
 
+#define STATUS_RANGES_MAX 64
+struct status_range {
+    char volume[STATUS_NAME_SIZE];
+    uint64_t offset, length;
+};
+
+// What a verify compares, and has found.
+struct status_verify {
+    bool active; // one is under way
+    uint64_t done_bytes, total_bytes;
+    uint64_t rate;           // bytes a second
+    int64_t left_ms;         // -1: not known
+    int64_t equal_time_ms;   // wall clock, since 1970: when both ends were last proven equal; -1: never
+    uint64_t equal_epoch;    // its number
+    uint64_t equal_epoch_id;
+    uint64_t equal_seq;
+    uint64_t differing_bytes; // that the last verify of this run has found
+    bool repair_waits;        // for the operator: the volumes are not synchronized until then
+    struct status_range ranges[STATUS_RANGES_MAX]; // the first of them
+    size_t range_count;
+};
+
 // The operation that an operator has started last (switch, takeover, ...); id 0: there was none in
 // this run.
 struct status_operation {
@@ -173,6 +195,7 @@ struct pair_status {
     struct status_waypoint waypoints[STATUS_WAYPOINTS_MAX];
     size_t waypoint_count;
     struct status_resync resync;
+    struct status_verify verify;
     struct {
         bool alive;
         int64_t deadline_ms; // until it acts; -1: it has none

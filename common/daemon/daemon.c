@@ -249,6 +249,7 @@ static const struct {
     {"resume", COMMAND_RESUME}, {"resync", COMMAND_RESYNC},     {"stop", COMMAND_STOP},
     {"shutdown", COMMAND_SHUTDOWN},
     {"resolve", COMMAND_RESOLVE},
+    {"verify", COMMAND_VERIFY},
 };
 
 // `--force` alone overrides whatever stands; `--force=NAME,...` these vetoes. Returns 0, or the length of a name that is
@@ -300,7 +301,8 @@ static void run_command(struct watched *w, const struct control_request *request
     const char *name = NULL;
     unsigned flags =
         (control_request_flag(request, "accept-inconsistent") ? COMMAND_INCONSISTENT : 0) |
-        (control_request_flag(request, "replay") ? COMMAND_REPLAY : 0) | keep_flag(request);
+        (control_request_flag(request, "replay") ? COMMAND_REPLAY : 0) |
+        (control_request_flag(request, "repair") ? COMMAND_REPAIR : 0) | keep_flag(request);
     size_t bad = parse_force(control_request_arg(request, "force"), &flags, &overrides, &name);
     if (bad) {
         refuse_force(reply, name, bad);

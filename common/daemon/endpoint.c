@@ -4,6 +4,8 @@
 
 #include "common/daemon/endpoint_private.h"
 
+#define VERIFY_LOOK_NS  (10 * NS_PER_S)   // between two looks at whether a verify is due
+#define VERIFY_RETRY_NS (3600 * NS_PER_S) // between two that begin
 #define AWAKE_MAX_NS (NS_PER_S) // a data thread that works so long without an I/O is wedged
 
 // ---- history ----
@@ -202,6 +204,30 @@ void endpoint_guard(struct endpoint *ep, struct guard *guard)
     }
 }
 
+// A verify by the pair file's schedule: so long after both ends were last proven equal, and never often in vain.
+static void verify_on_schedule(struct endpoint *ep)
+{
+    struct end_view view;
+    uint64_t operation;
+    char text[ACTION_TEXT_SIZE];
+    int64_t now = clock_boot_ns();
+    int64_t every_ns = (int64_t)ep->pair->verify.every_hours * 3600 * NS_PER_S;
+    if (!every_ns || !ep->started || ep->exited || now < ep->verify_next_ns)
+        return;
+    end_view(ep->end, now, &view);
+    int64_t since_ns = clock_real_ns() - (int64_t)view.proven.time;
+    bool due = view.proven.time == 0 || since_ns < 0 || since_ns >= every_ns;
+    ep->verify_next_ns = now + VERIFY_LOOK_NS;
+    if (!due || view.state != END_ACTIVE || view.alone || view.operation_result == STEP_PENDING)
+        return;
+    ep->verify_next_ns = now + MIN(every_ns, VERIFY_RETRY_NS);
+    unsigned flags = ep->pair->verify.repair ? COMMAND_REPAIR : 0;
+    if (endpoint_command(ep, COMMAND_VERIFY, flags, 0, &operation, text, sizeof(text)) < 0)
+        log_info("pair %s: the scheduled verify does not begin: %s", ep->pair->pair, text);
+    else
+        log_info("pair %s: the scheduled verify begins", ep->pair->pair);
+}
+
 void endpoint_work(struct endpoint *ep)
 {
     struct letter *letter;
@@ -224,6 +250,7 @@ void endpoint_work(struct endpoint *ep)
     endpoint_guard(ep, ep->config.guard);
     if (ep->started && !ep->exited && end_deadline_ns(ep->end) <= clock_boot_ns())
         endpoint_feed(ep, &(struct end_event){.type = EV_TICK});
+    verify_on_schedule(ep);
 }
 
 int64_t endpoint_deadline_ns(const struct endpoint *ep)

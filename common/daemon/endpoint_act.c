@@ -316,6 +316,12 @@ void endpoint_act(struct endpoint *ep, const struct end_action *a)
     case ACT_MAP_SYNC:
         front_map_sync(ep->front, a->ticket);
         break;
+    case ACT_VERIFY:
+        front_verify(ep->front, a->objects);
+        break;
+    case ACT_DIFFERS:
+        front_differs(ep->front, a->objects);
+        break;
     case ACT_ADDRESS:
         act_address(ep, a->on);
         break;

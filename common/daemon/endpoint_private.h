@@ -86,6 +86,7 @@ struct endpoint {
     struct end_event events[EVENTS_MAX];
     unsigned event_first, event_count;
     bool stepping;
+    int64_t verify_next_ns; // when the schedule is looked at next
     // The operator.
     uint64_t operation;
     uint64_t reply_id;

@@ -92,6 +92,38 @@ static void fill_resync(struct endpoint *ep, const struct end_view *view, int64_
     }
 }
 
+static void fill_verify(struct endpoint *ep, const struct end_view *view, int64_t now, struct pair_status *s)
+{
+    struct status_verify *v = &s->verify;
+    int64_t began = atomic_load(&ep->figures.verify_began_ns);
+    v->left_ms = v->equal_time_ms = -1;
+    if (view->proven.time) {
+        v->equal_time_ms = (int64_t)(view->proven.time / NS_PER_MS);
+        v->equal_epoch = view->proven.number;
+        v->equal_epoch_id = view->proven.epoch;
+        v->equal_seq = view->proven.seq;
+    }
+    v->repair_waits = view->active && view->held;
+    const struct verify_result *last = view->verified;
+    v->differing_bytes = last ? last->differing_bytes : 0;
+    for (unsigned i = 0; last && i < last->range_count; i++) {
+        const struct verify_range *range = &last->ranges[i];
+        SET(v->ranges[i].volume, "%s", ep->pair->volumes[range->object].name);
+        v->ranges[i].offset = range->offset;
+        v->ranges[i].length = range->length;
+        v->range_count = i + 1;
+    }
+    v->total_bytes = atomic_load(&ep->figures.verify_total);
+    v->active = view->verifying;
+    if (!v->active || !v->total_bytes)
+        return;
+    v->done_bytes = atomic_load(&ep->figures.verify_done);
+    if (now > began && v->done_bytes > 0)
+        v->rate = (uint64_t)((double)v->done_bytes * 1e9 / (double)(now - began));
+    if (v->rate)
+        v->left_ms = (int64_t)((v->total_bytes - MIN(v->done_bytes, v->total_bytes)) * 1000 / v->rate);
+}
+
 static void fill_addresses(struct endpoint *ep, int64_t now, struct pair_status *s)
 {
     s->public_address.enabled = ep->address_on;
@@ -200,6 +232,10 @@ static void fill_operation(const struct end_view *view, uint64_t id, struct pair
     SET(s->operation.name, "%s", view->operation);
     SET(s->operation.state, "%s", states[view->operation_result]);
     SET(s->operation.text, "%s", view->operation_text);
+    // Its progress, in steps that a person can follow.
+    if (view->verifying && s->verify.total_bytes)
+        SET(s->operation.text, "%s: %u %%", view->operation_text,
+            (unsigned)(s->verify.done_bytes * 20 / s->verify.total_bytes) * 5);
     if (strcmp(view->operation, "takeover") == 0)
         fill_verdict(view->verdict, &s->operation);
 }
@@ -245,6 +281,7 @@ void endpoint_status(struct endpoint *ep, struct pair_status *s)
     fill_queues(ep, s);
     fill_volumes(ep, &view, s);
     fill_resync(ep, &view, now, s);
+    fill_verify(ep, &view, now, s);
     fill_addresses(ep, now, s);
     fill_applications(ep, s);
     fill_paths(ep, s);

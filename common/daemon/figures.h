@@ -24,6 +24,8 @@ struct figures {
     _Atomic uint64_t resync_done, resync_total, resync_sent;
     _Atomic uint64_t out_of_sync[RECORD_OBJECTS_MAX]; // bytes, by volume
     _Atomic int64_t resync_began_ns;
+    _Atomic uint64_t verify_done, verify_total; // total 0: none is under way
+    _Atomic int64_t verify_began_ns;
     _Atomic unsigned clients;
     // Written by the stream thread, or under the lane's lock.
     _Atomic uint64_t received, durable, applied, settled;

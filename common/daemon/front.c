@@ -41,6 +41,9 @@ static void publish(struct front *f, int64_t now)
     atomic_store(&g->resync_began_ns, now_is.resync.began_ns);
     for (size_t i = 0; i < f->config.pair->volume_count; i++)
         atomic_store(&g->out_of_sync[i], now_is.out_of_sync[i]);
+    atomic_store(&g->verify_done, now_is.verify_done);
+    atomic_store(&g->verify_total, now_is.verify_total);
+    atomic_store(&g->verify_began_ns, now_is.verify_began_ns);
     nbd_stat(f->nbd, &ns);
     atomic_store(&g->clients, ns.clients);
 }
@@ -138,9 +141,9 @@ static int64_t real_ns(void *user)
     return clock_real_ns();
 }
 
-static struct front_report *report_new(int kind, const char *text)
+static struct front_report *report_new(int kind, const char *text, bool verified)
 {
-    struct front_report *r = letter_new(sizeof(struct front_report), kind);
+    struct front_report *r = letter_new(sizeof(*r) + (verified ? sizeof(r->verified[0]) : 0), kind);
     (void)snprintf(r->text, sizeof(r->text), "%s", text);
     return r;
 }
@@ -151,11 +154,16 @@ static void report(void *user, const struct end_event *event)
     struct front *f = user;
     bool has_text = event->type == EV_OVERFLOW || event->type == EV_STORE;
     publish(f, clock_boot_ns());
-    struct front_report *r = report_new(FRONT_EVENT, has_text ? event->failed.text : "");
+    bool verified = event->type == EV_VERIFIED;
+    struct front_report *r = report_new(FRONT_EVENT, has_text ? event->failed.text : "", verified);
     r->event = *event;
     if (event->type == EV_MAP && event->map.what == MAP_EV_PIECE) {
         r->piece = *event->map.piece;
         r->event.map.piece = &r->piece;
+    }
+    if (verified) {
+        r->verified[0] = *event->verified.result;
+        r->event.verified.result = &r->verified[0];
     }
     if (has_text)
         r->event.failed.text = r->text;
@@ -165,7 +173,7 @@ static void report(void *user, const struct end_event *event)
 static void note(void *user, const char *text)
 {
     struct front *f = user;
-    mailbox_post(f->config.reports, report_new(FRONT_NOTE, text));
+    mailbox_post(f->config.reports, report_new(FRONT_NOTE, text, false));
 }
 
 static void cannot_open(void *user, const char *text)

@@ -49,6 +49,8 @@ void front_epoch(struct front *front, const struct epoch *epoch);
 void front_attach(struct front *front);
 void front_detach(struct front *front);
 void front_resync(struct front *front, uint64_t objects);
+void front_verify(struct front *front, uint64_t objects);
+void front_differs(struct front *front, uint64_t objects);
 void front_answer(struct front *front, const void *message, size_t size); // a checked batch_answer
 
 // Rung by the stream thread when durable has reached what an answer waits for.
@@ -73,6 +75,7 @@ struct front_report {
     struct end_event event; // FRONT_EVENT; its texts point to `text`, a map's piece to `piece`
     struct frame_map piece;
     char text[200];
+    struct verify_result verified[]; // EV_VERIFIED: one
 };
 
 #endif

@@ -16,6 +16,8 @@ enum front_letter_kind {
     FRONT_ATTACH,
     FRONT_DETACH,
     FRONT_RESYNC,
+    FRONT_VERIFY,
+    FRONT_DIFFERS,
     FRONT_ANSWER,
     FRONT_MAP_FILL,
     FRONT_MAP_VOID,
@@ -31,7 +33,7 @@ struct front_letter {
     struct letter letter;
     bool flag; // OPEN: recover. ABANDON: report. MAP_VOID: recorded
     enum end_gate gate;
-    uint64_t number; // OPEN, BOUND: seq. RESYNC, MAP_FILL, MAP_ARM, MAP_CLEAR: mask. MAP_READ: region
+    uint64_t number; // OPEN, BOUND: seq. RESYNC, VERIFY, DIFFERS, MAP_FILL, MAP_ARM, MAP_CLEAR: mask. MAP_READ: region
     uint64_t ticket; // MAP_...
     uint64_t record; // MAP_VOID, MAP_FILL. MAP_READ, MAP_ARM: session
     uint16_t object;
@@ -101,6 +103,12 @@ static void take_letter(struct front *f, const struct front_letter *l)
         break;
     case FRONT_RESYNC:
         service_resync(s, l->number, clock_boot_ns());
+        break;
+    case FRONT_VERIFY:
+        service_verify(s, l->number, clock_boot_ns());
+        break;
+    case FRONT_DIFFERS:
+        service_differs(s, l->number);
         break;
     case FRONT_ANSWER:
         service_answer(s, l->message);
@@ -185,6 +193,20 @@ void front_detach(struct front *f)
 void front_resync(struct front *f, uint64_t objects)
 {
     struct front_letter *l = letter(FRONT_RESYNC);
+    l->number = objects;
+    mailbox_post(f->box, l);
+}
+
+void front_verify(struct front *f, uint64_t objects)
+{
+    struct front_letter *l = letter(FRONT_VERIFY);
+    l->number = objects;
+    mailbox_post(f->box, l);
+}
+
+void front_differs(struct front *f, uint64_t objects)
+{
+    struct front_letter *l = letter(FRONT_DIFFERS);
     l->number = objects;
     mailbox_post(f->box, l);
 }

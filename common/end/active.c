@@ -26,6 +26,8 @@ static const char *alone_reason(const struct end *e)
         return "the peer is silent";
     if (e->peer.flags & FRAME_FAILED)
         return "the peer cannot write its replica or its queue";
+    if (e->st.held)
+        return "the peer's replica differs from this end's data";
     if (e->st.pending)
         return "the peer's replica needs a resync";
     if (!session_streaming(e))
@@ -220,6 +222,7 @@ static bool resynced_rules(struct end *e)
     if (!(done & e->st.pending))
         return false;
     e->st.pending &= ~done;
+    e->st.held &= e->st.pending;
     end_save(e);
     if (!e->st.pending)
         end_note(e, "every volume is synchronized");

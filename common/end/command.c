@@ -192,6 +192,7 @@ static struct answer do_resync(struct end *e)
     if (e->state != END_ACTIVE)
         return refuse("only the active end can resync its peer");
     e->st.pending = end_all_volumes(e);
+    e->st.held = 0;
     map_refill(e);
     e->session.resync_asked = false;
     __builtin_memset(e->resynced_seq, 0, sizeof(e->resynced_seq));
@@ -255,6 +256,12 @@ static struct answer do_resolve(struct end *e, unsigned flags)
     return a;
 }
 
+static struct answer do_verify(struct end *e, unsigned flags)
+{
+    const char *why = proof_refusal(e, flags);
+    return why ? refuse(why) : begun(e, "verify", proof_begin(e, flags));
+}
+
 static struct answer execute(struct end *e, enum end_command command, unsigned flags, uint32_t overrides)
 {
     switch (command) {
@@ -270,6 +277,8 @@ static struct answer execute(struct end *e, enum end_command command, unsigned f
         return do_resync(e);
     case COMMAND_STOP:
         return do_stop(e);
+    case COMMAND_VERIFY:
+        return do_verify(e, flags);
     case COMMAND_SHUTDOWN:
         return do_shutdown(e);
     case COMMAND_RESOLVE:
@@ -306,7 +315,7 @@ static bool belongs_to_peer(const struct end *e, enum end_command command, unsig
 static const char *command_name(unsigned command)
 {
     static const char *const names[] = {"switch", "takeover", "pause",    "resume",
-                                        "resync", "stop",     "shutdown", "resolve"};
+                                        "resync", "stop",     "shutdown", "resolve", "verify"};
     return command < ARRAY_LEN(names) ? names[command] : "?";
 }
 

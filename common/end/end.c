@@ -379,6 +379,9 @@ static void take_event(struct end *e, const struct end_event *ev)
     case EV_RESYNCED:
         active_resynced(e, ev->resynced.object, ev->resynced.seq);
         break;
+    case EV_VERIFIED:
+        proof_take(e, ev);
+        break;
     case EV_OVERFLOW:
         if (e->state == END_ACTIVE || e->state == END_HANDING_OVER || e->state == END_SUSPENDED) {
             e->st.pending = end_all_volumes(e);
@@ -628,6 +631,7 @@ void end_step(struct end *e, int64_t now, const struct end_data *data,
         again |= address_off_rule(e);
         again |= silence_rule(e);
         again |= command_rules(e);
+        again |= proof_rules(e);
         again |= session_rules(e);
         again |= map_rules(e);
         again |= resolve_rules(e);
@@ -679,6 +683,10 @@ void end_view(struct end *e, int64_t now, struct end_view *view)
         .connected = peer_heard(e),
         .session = e->session.number,
         .pending = e->st.pending,
+        .held = e->st.held,
+        .verifying = e->proof.running,
+        .verified = e->proof.known ? &e->proof.result : NULL,
+        .proven = e->st.proven,
         .inconsistent = e->st.inconsistent,
         .heard_ns = e->peer.heard_ns,
         .echo_sent_ns = serving && e->state != END_SUSPENDED ? e->peer.proven_ns : 0,

@@ -25,6 +25,7 @@
 
 #include "common/end/frame.h"
 #include "common/end/meet.h"
+#include "common/end/verify.h"
 #include "queues/record.h"
 #include "queues/state.h"
 
@@ -110,6 +111,7 @@ enum end_event_type {
     EV_PROBED,     // the vetoes' probes are through
     EV_GUARD,      // the guard acted or thawed
     EV_RESYNCED,   // a volume's resync: the end mark has its seq
+    EV_VERIFIED,   // a verify is through, or was stopped when it had found something
     EV_OVERFLOW,   // the unsafe queue had to let go of the peer's position
     EV_STORE,      // the active end's own store failed a flush
     EV_APP_FAILED, // an application failed for good, and its policy is switchover
@@ -183,6 +185,7 @@ enum end_command {
     COMMAND_STOP,
     COMMAND_SHUTDOWN, // the host is to be shut down: this end is ended in order, by the pair's policy
     COMMAND_RESOLVE, // a split: keep one side
+    COMMAND_VERIFY,
     COMMAND_END,
 };
 #define COMMAND_FORCE        0x1 // takeover: overrides every veto but a mid-resync
@@ -190,6 +193,7 @@ enum end_command {
 #define COMMAND_REPLAY       0x4 // pause: the passive end stops applying
 #define COMMAND_KEEP_PRIMARY   0x8  // resolve: whose data is kept
 #define COMMAND_KEEP_SECONDARY 0x10
+#define COMMAND_REPAIR       0x20 // verify: what differs is resynced
 
 struct end_event {
     enum end_event_type type;
@@ -254,6 +258,10 @@ struct end_event {
             const struct frame_map *piece;
         } map;
         struct {
+            const struct verify_result *result; // compared < total: it was stopped
+            int64_t real_ns;                    // CLOCK_REALTIME
+        } verified;
+        struct {
             const char *text;
         } failed; // EV_OVERFLOW, EV_STORE, EV_APP_FAILED
         struct {
@@ -302,6 +310,8 @@ enum end_action_type {
     ACT_MAP_READ,  // the piece of `object` at or behind region `seq` -> MAP_EV_PIECE
     ACT_MAP_ADD,   // the piece in `frame` is added
     ACT_MAP_SYNC,  // -> MAP_EV_DURABLE when everything that is set now is durable
+    ACT_VERIFY,   // compare the volumes of the mask `objects` with the replica -> EV_VERIFIED; mask 0: stop
+    ACT_DIFFERS,  // put into the stream that the replica of the volumes of the mask `objects` is not consistent
     ACT_ADDRESS,  // public address on or off -> EV_ADDRESS
     ACT_ANNOUNCE, // tell the network where the public address is now
     ACT_PROBE,    // ask the vetoes (`on`: all of them, even when one stands) -> EV_PROBED with `ticket`; a newer one
@@ -398,6 +408,10 @@ struct end_view {
     int64_t echo_sent_ns;   // serving: from when on the peer can have counted its timeout, at the earliest; what a restart
                             // is to be told. Otherwise 0: what is heard then gives no right to serve
     struct epoch epoch;     // the current one; number 0: none
+    uint64_t held;          // mask: volumes whose replica was found to differ, and whose repair waits for the operator
+    bool verifying;
+    const struct verify_result *verified; // what the last verify of this run found; NULL: none. Valid until the next step
+    struct state_proof proven;            // when both ends were last proven equal
     enum meet_row met;      // what the last meeting decided
     const char *met_rule;   // and by which rule of the table; NULL: has not met yet
     uint64_t peer_run;

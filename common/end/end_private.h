@@ -116,6 +116,7 @@ struct session {
     unsigned unite_object;
     uint64_t unite_from, unite_ticket;
     bool united;
+    bool held_told; // ACT_DIFFERS
     int64_t since_ns;
 };
 
@@ -287,6 +288,13 @@ struct end {
         char text[WHY_SIZE];
     } ask;
     struct end_verdict verdict;
+    // A verify (proof.c).
+    struct {
+        bool running, repair;
+        bool repairing; // its operation ends when the peer is resynced
+        bool known;     // `result` is that of the last one
+        struct verify_result result;
+    } proof;
     bool watching;
     struct resolve resolve;
     struct operation operation;
@@ -380,6 +388,12 @@ void hand_take_back(struct end *e, const char *why);
 void command_take(struct end *e, const struct end_event *event);
 void command_frame(struct end *e, const struct frame *f);
 bool command_rules(struct end *e);
+
+// proof.c
+const char *proof_refusal(const struct end *e, unsigned flags); // of the command; NULL: it may begin
+const char *proof_begin(struct end *e, unsigned flags);         // what it begins with
+bool proof_rules(struct end *e);
+void proof_take(struct end *e, const struct end_event *event);
 
 // veto.c
 uint32_t veto_standing(const struct end *e); // of this end itself

@@ -93,7 +93,10 @@ static void updates_event(void *user, const struct updates_event *ev)
         flush_failed_event(s, ev);
         break;
     case UPDATES_EVENT_COPIED:
-        service_copied(s, ev);
+        if (service_verifying(s))
+            service_verify_copied(s, ev);
+        else
+            service_copied(s, ev);
         break;
     }
 }
@@ -295,7 +298,9 @@ void service_turn(struct service *s, const struct service_turn *turn)
         return;
     }
     updates_durable(s->updates, turn->durable);
+    service_mark_turn(s);
     service_resync_turn(s, turn);
+    service_verify_turn(s, turn);
     s->throttled = too_far_ahead(s, turn);
     updates_kick(s->updates);
     if (s->overflowed) {
@@ -320,7 +325,7 @@ int64_t service_deadline(const struct service *s, int64_t now, int64_t lease_ns)
     int64_t at = MIN(s->opening ? s->retry_ns : INT64_MAX, service_map_deadline(s));
     if (!s->updates)
         return at;
-    if (resync_running(s->resync) || s->throttled)
+    if (resync_running(s->resync) || service_verifying(s) || s->verified_waits || s->to_mark || s->throttled)
         at = MIN(at, now + SERVICE_PACE_NS);
     if (s->gate != GATE_HELD && s->gate != GATE_CLOSED)
         at = MIN(at, s->lease_over ? now + SERVICE_LEASE_NS : lease_ns);
@@ -365,6 +370,7 @@ bool service_figures(struct service *s, int64_t now, struct service_figures *ret
     };
     resync_progress(s->resync, &ret_figures->resync);
     ret_figures->out_of_sync = service_out_of_sync(s, now);
+    verify_progress(s->verify, &ret_figures->verify_done, &ret_figures->verify_total, &ret_figures->verify_began_ns);
     return true;
 }
 
@@ -393,7 +399,8 @@ struct service *service_new(const struct service_config *config, const struct se
     s->user = user;
     struct resync_map map = {service_map_next, service_map_bytes, s};
     s->resync = resync_new(config->sizes, config->volumes, &map);
-    bool made = s->resync && service_make_maps(s);
+    s->verify = verify_new(config->sizes, config->volumes);
+    bool made = s->resync && s->verify && service_make_maps(s);
     s->config.sizes = s->config.ids = NULL; // the arrays are the caller's
     s->config.names = NULL;
     return made ? s : service_free(s);
@@ -407,6 +414,7 @@ struct service *service_free(struct service *s)
         service_drop_queue(s);
     resync_free(s->resync);
     maps_free(s->maps);
+    verify_free(s->verify);
     free(s);
     return NULL;
 }

@@ -32,6 +32,7 @@
 #include "common/base/error.h"
 #include "common/end/end.h"
 #include "common/end/resync.h"
+#include "common/end/verify.h"
 #include "queues/block.h"
 #include "queues/maps.h"
 #include "queues/unsafe.h"
@@ -131,6 +132,11 @@ void service_attach(struct service *service); // -> EV_ATTACHED
 void service_detach(struct service *service);
 void service_resync(struct service *service, uint64_t objects,
                     int64_t now_ns); // -> EV_RESYNCED each
+// Compares the volumes of the mask with the replica -> EV_VERIFIED; 0 stops (-> EV_VERIFIED of what was found, if it was).
+// Not while a resync runs.
+void service_verify(struct service *service, uint64_t objects, int64_t now_ns);
+// Puts into the stream that the replica of these volumes is not consistent, as the begin of a resync does.
+void service_differs(struct service *service, uint64_t objects);
 // An answer of the passive end to a check: a checked struct batch_answer with its bitmap.
 void service_answer(struct service *service, const void *message);
 // The peer's place is given up (it lets go of the stream first) -> EV_OVERFLOW. Nothing happens
@@ -179,6 +185,8 @@ struct service_figures {
     bool resyncing;
     const uint64_t *out_of_sync; // bytes, by volume, that a resync has to go over; looked up now and then
     bool throttled; // writers are held back
+    uint64_t verify_done, verify_total; // bytes; total 0: no verify is under way
+    int64_t verify_began_ns;
 };
 // False while there is no queue: the figures are those of an end that has none.
 bool service_figures(struct service *service, int64_t now_ns, struct service_figures *ret_figures);

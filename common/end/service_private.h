@@ -74,6 +74,11 @@ struct service {
     uint64_t out_of_sync[RECORD_OBJECTS_MAX];
     int64_t out_of_sync_ns;
     uint64_t map_sync; // ticket of the ACT_MAP_SYNC that is under way; 0: none
+    struct verify *verify;
+    uint64_t verify_started; // bytes of the checks of this verify
+    struct verify_result verified; // to be reported when the maps are durable
+    bool verified_waits;
+    uint64_t to_mark;        // mask: volumes whose replica is to be recorded as inconsistent
 };
 
 // service.c
@@ -102,5 +107,14 @@ uint64_t service_map_bytes(void *user, uint16_t object, uint64_t from);
 // service_resync.c
 void service_copied(struct service *s, const struct updates_event *ev);
 void service_resync_turn(struct service *s, const struct service_turn *turn);
+bool service_copy_has_room(struct service *s);
+bool service_copy_has_share(struct service *s, int64_t now_ns);
+bool service_copy_has_rate(const struct service *s, uint64_t started, int64_t began_ns, int64_t now_ns);
+// service_verify.c
+bool service_verifying(const struct service *s);
+void service_verify_copied(struct service *s, const struct updates_event *ev);
+void service_verify_answer(struct service *s, const struct batch_answer *answer, const uint8_t *bitmap);
+void service_verify_turn(struct service *s, const struct service_turn *turn);
+void service_mark_turn(struct service *s);
 
 #endif

@@ -45,6 +45,10 @@ void service_answer(struct service *s, const void *message)
 {
     struct batch_answer a;
     memcpy(&a, message, sizeof(a));
+    if (service_verifying(s)) {
+        service_verify_answer(s, &a, (const uint8_t *)message + sizeof(a));
+        return;
+    }
     resync_answer(s->resync, le16_get(a.object), le64_get(a.seq), le64_get(a.offset),
                   le32_get(a.blocks), (const uint8_t *)message + sizeof(a));
 }
@@ -99,7 +103,7 @@ static bool resync_step(struct service *s, const struct resync_step *step, int64
 }
 
 // A resync takes at most a part of the unsafe queue: the rest is the writers'.
-static bool resync_has_room(struct service *s)
+bool service_copy_has_room(struct service *s)
 {
     struct unsafe_stat stat;
     unsafe_stat(s->queue, &stat);
@@ -107,15 +111,10 @@ static bool resync_has_room(struct service *s)
 }
 
 // The resync's bytes a second, where they are limited: what may be started by now.
-static bool resync_has_rate(struct service *s, int64_t now)
+bool service_copy_has_rate(const struct service *s, uint64_t started, int64_t began_ns, int64_t now)
 {
     uint64_t rate = s->config.resync_rate;
-    if (rate == 0)
-        return true;
-    struct resync_progress p;
-    resync_progress(s->resync, &p);
-    double seconds = (double)(now - p.began_ns) / 1e9;
-    return (double)s->resync_started <= seconds * (double)rate;
+    return rate == 0 || (double)started <= (double)(now - began_ns) / 1e9 * (double)rate;
 }
 
 // What a step takes of the channel, and of the disks: a check is eight bytes for each block that is read.
@@ -125,7 +124,7 @@ static uint64_t cost(const struct resync_step *step)
 }
 
 // While others write, the resync takes its share of what is sent; a little in any case, so that it ends.
-static bool resync_has_share(struct service *s, int64_t now)
+bool service_copy_has_share(struct service *s, int64_t now)
 {
     unsigned share = s->config.resync_share;
     if (now >= s->share.until_ns) {
@@ -146,8 +145,11 @@ void service_resync_turn(struct service *s, const struct service_turn *turn)
     int64_t now = turn->now_ns;
     resync_applied(s->resync, turn->applied, now);
     struct resync_step step;
+    struct resync_progress p;
+    resync_progress(s->resync, &p);
     for (int i = 0; i < STEPS_A_TURN; i++) {
-        if (!resync_has_room(s) || !resync_has_rate(s, now) || !resync_has_share(s, now) ||
+        if (!service_copy_has_room(s) || !service_copy_has_rate(s, s->resync_started, p.began_ns, now) ||
+            !service_copy_has_share(s, now) ||
             !resync_next(s->resync, now, &step) || !resync_step(s, &step, now))
             break;
         s->share.spent += cost(&step);

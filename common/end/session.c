@@ -322,7 +322,7 @@ static void take_stream(struct end *e, const struct frame *f)
     e->st.role = ROLE_PASSIVE;
     e->st.intent = INTENT_NONE;
     e->st.alone = e->st.clean = false;
-    e->st.bound = e->st.pending = 0;
+    e->st.bound = e->st.pending = e->st.held = 0;
     if (s->restart) {
         e->st.inconsistent = end_all_volumes(e);
         e->st.history = s->peer.history;
@@ -427,8 +427,11 @@ static void mark_pending(struct end *e)
     struct session *s = &e->session;
     uint64_t pending = s->restart ? end_all_volumes(e) : s->peer.inconsistent | whole_volumes(e);
     uint64_t whole = whole_volumes(e);
-    if (s->ticket || (!(pending & ~e->st.pending) && !whole))
+    bool releases = s->restart && e->st.held; // what differs is in the map, and is sent with the rest
+    if (s->ticket || (!(pending & ~e->st.pending) && !whole && !releases))
         return;
+    if (releases)
+        e->st.held = 0;
     e->st.pending |= pending;
     e->st.map_void |= whole;
     s->ticket = end_save(e);
@@ -481,11 +484,16 @@ static bool leader_rules(struct end *e)
             session_end(e, "the peer's salvage is full");
             return true;
         }
-        if (e->st.pending && !s->resync_asked && !e->paused && !e->map.refill && end_saved(e, e->ticket_last)) {
+        if (e->st.held && !s->held_told && end_saved(e, e->ticket_last)) {
+            s->held_told = true;
+            end_act(e, ACT_DIFFERS)->objects = e->st.held;
+            return true;
+        }
+        if ((e->st.pending & ~e->st.held) && !s->resync_asked && !e->paused && !e->map.refill && end_saved(e, e->ticket_last)) {
             s->resync_asked = true;
             e->resync_from = e->data.numbered;
             memset(e->resynced_seq, 0, sizeof(e->resynced_seq));
-            end_act(e, ACT_RESYNC)->objects = e->st.pending;
+            end_act(e, ACT_RESYNC)->objects = e->st.pending & ~e->st.held;
             return true;
         }
         return false;

@@ -161,8 +161,10 @@ static bool take_epoch(struct end *e)
     e->resolve.opening = false;
     if (whole)
         e->st.map_void = end_all_volumes(e);
-    if (!clean || whole)
+    if (!clean || whole) {
         e->st.pending = end_all_volumes(e);
+        e->st.held = 0;
+    }
     e->st.bound = t->first + BOUND_AHEAD;
     // A peer whose position is on the line is resumed or resynced as the next meeting finds; what a
     // switchover hands over is equal on both ends.

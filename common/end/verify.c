@@ -132,6 +132,13 @@ void verify_result(const struct verify *v, struct verify_result *ret_result)
     sort_ranges(ret_result);
 }
 
+void verify_progress(const struct verify *v, uint64_t *ret_done, uint64_t *ret_total, int64_t *ret_began_ns)
+{
+    *ret_done = v->result.compared + v->result.unread_bytes;
+    *ret_total = v->running ? v->result.total : 0;
+    *ret_began_ns = v->result.began_ns;
+}
+
 bool verify_finished(struct verify *v, struct verify_result *ret_result)
 {
     if (!v->finished)

@@ -50,6 +50,8 @@ bool verify_running(const struct verify *verify);
 // True once after the last answer came in: what was found.
 bool verify_finished(struct verify *verify, struct verify_result *ret_result);
 void verify_result(const struct verify *verify, struct verify_result *ret_result); // so far
+// Bytes compared, or given up because they cannot be read; of all.
+void verify_progress(const struct verify *verify, uint64_t *ret_done, uint64_t *ret_total, int64_t *ret_began_ns);
 
 struct verify_step {
     uint16_t object;

@@ -37,6 +37,8 @@ static const char *active_why(const struct end *e, char *buffer, size_t size)
                "export and drop what pairctl salvage lists";
     if (!session_streaming(e))
         return "alone: connected, agreeing with the peer how to go on";
+    if (e->st.held && e->st.held == e->st.pending)
+        return "alone: a verify found that the replica differs: waits for pairctl verify --repair, or resync";
     if (e->st.pending)
         return "alone: the peer's replica is being resynced";
     return "alone: the peer is catching up";

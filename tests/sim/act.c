@@ -257,6 +257,8 @@ void act(struct host *h, const struct end_action *a)
     case ACT_MAP_READ:
     case ACT_MAP_ADD:
     case ACT_MAP_SYNC:
+    case ACT_VERIFY:
+    case ACT_DIFFERS:
         letter(h, BOX_FRONT, a);
         break;
     case ACT_ABANDON:

@@ -166,6 +166,7 @@ static void disk_ill(struct host *h, enum fault_kind kind)
         fake_disk_limit(h->safe, 0);
     else
         fake_volume_fail(h->volume[rnd(s, s->volumes)], kinds, -EIO);
+    s->store_failed |= kind == FAULT_STORE;
     plan_world(s, s->now + some_ms(s, 1, kind == FAULT_QUEUE_FULL ? 5000 : 600), h, disk_well, 0);
 }
 
@@ -207,7 +208,7 @@ static void wipe(struct host *h)
 
 void operator_command(struct host *h, enum end_command command, unsigned flags)
 {
-    static const char *const names[] = {"switch", "takeover", "pause", "resume", "resync", "stop", "shutdown", "resolve"};
+    static const char *const names[] = {"switch", "takeover", "pause", "resume", "resync", "stop", "shutdown", "resolve", "verify"};
     struct end_event ev = {.type = EV_COMMAND};
     ev.command.command = command;
     ev.command.flags = flags;
@@ -234,6 +235,7 @@ static void operate(struct host *h, bool force)
         {COMMAND_RESUME, 0}, {COMMAND_RESUME, COMMAND_REPLAY}, {COMMAND_RESYNC, 0},
         {COMMAND_RESYNC, 0}, {COMMAND_TAKEOVER, 0}, {COMMAND_STOP, 0},
         {COMMAND_SHUTDOWN, 0},
+        {COMMAND_VERIFY, 0}, {COMMAND_VERIFY, 0},   {COMMAND_VERIFY, COMMAND_REPAIR},
     };
     size_t i = rnd(h->sim, ARRAY_LEN(commands));
     if (force && chance(h->sim, 300))

@@ -233,12 +233,38 @@ static int64_t real_ns(void *user)
     return local_now(user);
 }
 
+struct verified {
+    struct end_event event;
+    struct verify_result result;
+};
+
+static void deliver_verified(struct host *h, void *arg, uint64_t n)
+{
+    struct verified *v = arg;
+    (void)n;
+    v->event.verified.result = &v->result;
+    feed(h, &v->event);
+}
+
+static void report_verified(struct host *h, const struct end_event *event)
+{
+    struct verified *v = malloc(sizeof(*v));
+    ENSURE(v);
+    *v = (struct verified){*event, *event->verified.result};
+    judge_verified(h, &v->result);
+    plan_daemon(h, mailbox_time(h, BOX_CONTROL), deliver_verified, v, 0);
+}
+
 static void report(void *user, const struct end_event *event)
 {
     struct host *h = user;
     struct end_event ev = *event;
     if (h->dying)
         return;
+    if (ev.type == EV_VERIFIED) {
+        report_verified(h, event);
+        return;
+    }
     if (ev.type == EV_OVERFLOW || ev.type == EV_STORE) {
         trace(h->sim, h, "%s", ev.failed.text);
         ev.failed.text = "the data path says so"; // it has to live longer
@@ -422,6 +448,14 @@ void front_letter(struct host *h, const struct end_action *a)
         break;
     case ACT_MAP_SYNC:
         service_map_sync(s, a->ticket);
+        break;
+    case ACT_VERIFY:
+        service_verify(s, a->objects, local_now(h));
+        if (a->objects)
+            cover_count("verifies");
+        break;
+    case ACT_DIFFERS:
+        service_differs(s, a->objects);
         break;
     default:
         ENSURE(!"not a letter to the front");

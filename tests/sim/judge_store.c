@@ -59,6 +59,25 @@ void judge_replica(struct host *h)
         judge_store(h, at, st.applied, "while it follows");
 }
 
+// A verify never names a block that is equal, and always the one that is not.
+void judge_verified(struct host *h, const struct verify_result *result)
+{
+    struct sim *s = h->sim;
+    const struct verify_range *range = result->ranges;
+    if (s->rot == ROT_NONE && result->differing && !s->store_failed)
+        fail(s, "%c: a verify found a difference where there is none: volume %u, %llu bytes at %llu", h->letter,
+             range->object, (unsigned long long)range->length, (unsigned long long)range->offset);
+    if (s->rot != ROT_ASKED || result->compared < result->total)
+        return;
+    uint64_t block = s->rot_at / CHECK_BLOCK_SIZE * CHECK_BLOCK_SIZE;
+    if (result->range_count != 1 || range->object != s->rot_volume || range->offset != block ||
+        range->length != MIN(CHECK_BLOCK_SIZE, s->size - block))
+        fail(s, "%c: a verify found %u ranges, the first %llu bytes at %llu of volume %u; byte %llu of volume %u differs",
+             h->letter, result->range_count, (unsigned long long)range->length, (unsigned long long)range->offset,
+             range->object, (unsigned long long)s->rot_at, s->rot_volume);
+    s->rot = ROT_FOUND;
+}
+
 void judge_equal(struct sim *s)
 {
     for (unsigned v = 0; v < s->volumes; v++) {

@@ -147,18 +147,72 @@ static void give_up_waiting(struct sim *s)
          p, q);
 }
 
+// ---- rot
+
+// Turns a byte of the replica's store behind everybody's back.
+static void rot_begin(struct sim *s, bool repair)
+{
+    struct host *active = s->host[0].view.active ? &s->host[0] : &s->host[1];
+    struct host *passive = &s->host[active == &s->host[0]];
+    s->rot = ROT_ASKED;
+    s->rot_volume = (unsigned)rnd(s, s->volumes);
+    s->rot_at = rnd(s, s->size);
+    fake_volume_bytes(passive->volume[s->rot_volume])[s->rot_at] ^= (uint8_t)(1U << rnd(s, 8));
+    trace(s, passive, "ROT: volume %u, byte %llu", s->rot_volume, (unsigned long long)s->rot_at);
+    cover_count(repair ? "rot, found and repaired" : "rot, found, and repaired when told to");
+    operator_command(active, COMMAND_VERIFY, repair ? COMMAND_REPAIR : 0);
+    s->progress_since = s->now;
+}
+
+// What a verify has found is no longer called synchronized; the operator has it repaired.
+static void rot_look(struct sim *s)
+{
+    for (int i = 0; i < 2; i++) {
+        struct host *active = &s->host[i], *passive = &s->host[1 - i];
+        if (!active->running || !active->view.active || active->view.held == 0 || s->rot != ROT_FOUND)
+            continue;
+        if (active->view.synchronized)
+            fail(s, "%c: a replica that differs is called synchronized", active->letter);
+        if (!passive->view.inconsistent)
+            continue; // not yet: the mark is on its way
+        if (passive->view.promotable)
+            fail(s, "%c: a replica that differs is promotable", passive->letter);
+        s->rot = ROT_REPAIRED;
+        operator_command(active, COMMAND_VERIFY, COMMAND_REPAIR);
+        return;
+    }
+}
+
+// True: the run is not over, there is one more thing to be tried.
+static bool rot_goes_on(struct sim *s)
+{
+    if (s->rot == ROT_NONE && s->seed % 3 == 0) {
+        rot_begin(s, s->seed % 2);
+        return true;
+    }
+    struct host *active = s->host[0].view.active ? &s->host[0] : &s->host[1];
+    if (s->rot == ROT_ASKED && !active->view.verifying && s->now - s->progress_since > 5 * NS_PER_S) {
+        operator_command(active, COMMAND_VERIFY, s->seed % 2 ? COMMAND_REPAIR : 0); // it was given up
+        s->progress_since = s->now;
+    }
+    return s->rot == ROT_ASKED || (s->rot == ROT_FOUND && !active->view.verified);
+}
+
 static void look(struct host *h, void *arg, uint64_t began)
 {
     struct sim *s = h->sim;
     (void)arg;
-    judge_replica(&s->host[0]);
-    judge_replica(&s->host[1]);
+    if (s->rot == ROT_NONE) {
+        judge_replica(&s->host[0]);
+        judge_replica(&s->host[1]);
+    }
+    rot_look(s);
     bool paused = s->host[0].replay_paused || s->host[1].replay_paused;
     if (is_synchronized(s) && !paused) {
         if (!s->quiet)
             trace(s, NULL, "synchronized");
         s->quiet = true;
-        if (is_settled(s)) {
+        if (is_settled(s) && !rot_goes_on(s)) {
             judge_equal(s);
             s->phase = PHASE_DONE;
             return;
@@ -166,7 +220,7 @@ static void look(struct host *h, void *arg, uint64_t began)
     } else {
         help(s);
     }
-    if (s->now - (int64_t)began > LIMIT_NS)
+    if (s->now - (int64_t)began > LIMIT_NS + (s->rot ? LIMIT_NS : 0))
         give_up_waiting(s);
     plan_world(s, s->now + LOOK_NS, h, look, began);
 }

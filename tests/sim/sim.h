@@ -278,6 +278,11 @@ struct sim {
     enum phase phase;
     int64_t progress_since;
     unsigned operator_steps;
+    // Rot: a byte of the replica's store is turned when everything is equal, and a verify has to find it.
+    enum { ROT_NONE, ROT_ASKED, ROT_FOUND, ROT_REPAIRED } rot;
+    bool store_failed; // some store has failed: what is undefined there may differ
+    unsigned rot_volume;
+    uint64_t rot_at;
     // Result.
     bool failed;
     char verdict[400];
@@ -422,6 +427,7 @@ void judge_roles(struct sim *s); // between any two moments
 void judge_store(struct host *h, int at, uint64_t seq, const char *when);
 void judge_replica(struct host *h);
 void judge_equal(struct sim *s);
+void judge_verified(struct host *h, const struct verify_result *result);
 bool judge_on_line(struct sim *s, int at, uint64_t fork, int epoch, uint64_t seq);
 
 // progress.c

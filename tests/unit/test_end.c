@@ -48,6 +48,8 @@ struct host {
     uint64_t filled, record, armed, armed_due, cleared;
     unsigned fills, attaches, voided, refused;
     bool hold_map, lose_pieces, hold_good;
+    uint64_t verifying, marked; // masks
+    uint64_t resynced;          // mask of the last ACT_RESYNC
     struct frame_map pieces[8];
     unsigned piece_next;
     uint64_t salvaged; // mask of volumes, of the last ACT_SALVAGE
@@ -206,6 +208,7 @@ static void act(struct host *h, const struct end_action *a)
         break;
     case ACT_RESYNC:
         h->resyncs += a->objects != 0;
+        h->resynced = a->objects;
         if (h->resync_silent)
             return;
         for (unsigned i = 0; i < 2; i++) {
@@ -220,6 +223,18 @@ static void act(struct host *h, const struct end_action *a)
             push(to, &(struct end_event){
                          .type = EV_REPLICA,
                          .replica = {.what = FOLLOW_END, .object = i, .seq = h->data.numbered}});
+        }
+        return;
+    case ACT_VERIFY:
+        h->verifying = a->objects;
+        return;
+    case ACT_DIFFERS:
+        h->marked |= a->objects;
+        for (unsigned i = 0; i < 2; i++) {
+            if (a->objects >> i & 1)
+                push(other(h), &(struct end_event){
+                                   .type = EV_REPLICA,
+                                   .replica = {.what = FOLLOW_BEGIN, .object = i, .seq = ++h->data.numbered}});
         }
         return;
     case ACT_MAP_FILL:
@@ -1396,6 +1411,134 @@ static void map_that_cannot_be_written_is_recorded_first(void **state)
     assert_true(view(w, 1).promotable); // the pair is as it was
 }
 
+// ---- verify ----
+
+static void verified(struct world *w, uint64_t differing, uint64_t unread)
+{
+    static struct verify_result result;
+    result = (struct verify_result){
+        .objects = 3, .differing = differing, .compared = 1000, .total = 1000, .first_seq = 5, .last_seq = 77};
+    result.unread_bytes = unread;
+    result.compared -= unread;
+    if (differing) {
+        result.differing_bytes = 4096;
+        result.range_count = 1;
+        result.ranges[0] = (struct verify_range){(uint16_t)__builtin_ctzll(differing), 8192, 4096};
+    }
+    w->host[0].verifying = 0;
+    step(&w->host[0],
+         &(struct end_event){.type = EV_VERIFIED, .verified = {.result = &result, .real_ns = 1234567}});
+}
+
+static void equality_is_remembered(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    run(w, NS_PER_S);
+    command(w, 1, COMMAND_VERIFY, 0); // passed on
+    run(w, 100 * NS_PER_MS);
+    assert_int_equal(w->host[0].verifying, 3);
+    assert_true(view(w, 0).verifying);
+    command(w, 0, COMMAND_VERIFY, 0);
+    assert_int_equal(w->host[0].reply_status, -EPERM); // one at a time
+    verified(w, 0, 0);
+    struct end_view v = view(w, 0);
+    assert_false(v.verifying);
+    assert_int_equal(v.operation_result, STEP_DONE);
+    assert_int_equal(v.proven.seq, 77);
+    assert_int_equal(w->host[0].disk.proven.time, 1234567);
+    assert_int_equal(w->host[0].disk.proven.epoch, v.epoch.id);
+    assert_true(view(w, 1).promotable);
+    // What could not be read proves nothing, and takes nothing back.
+    command(w, 0, COMMAND_VERIFY, 0);
+    verified(w, 0, 100);
+    v = view(w, 0);
+    assert_int_equal(v.operation_result, STEP_FAILED);
+    assert_int_equal(v.proven.time, 1234567);
+    assert_true(v.synchronized);
+}
+
+// What was found to differ is not synchronized, holds no grant and is not switched to, also behind a restart, until it
+// was repaired.
+static void difference_waits_for_its_repair(void **state)
+{
+    struct world *w = *state;
+    struct host *h = &w->host[0];
+    start_pair(w);
+    run(w, NS_PER_S);
+    command(w, 0, COMMAND_VERIFY, 0);
+    verified(w, 2, 0);
+    struct end_view v = view(w, 0);
+    assert_int_equal(v.operation_result, STEP_FAILED);
+    assert_non_null(strstr(v.operation_text, "4096 bytes at 8192"));
+    assert_false(v.synchronized);
+    run(w, 10 * NS_PER_S);
+    v = view(w, 0);
+    assert_true(v.alone);
+    assert_false(v.granted);
+    assert_int_equal(v.held, 2);
+    assert_int_equal(h->disk.held, 2);
+    assert_int_equal(h->disk.pending, 2);
+    assert_int_equal(h->marked, 2);
+    assert_int_equal(w->host[1].disk.inconsistent, 2);
+    assert_false(view(w, 1).promotable);
+    assert_int_equal(h->resyncs, 1); // the first mirror's
+    command(w, 0, COMMAND_VERIFY, 0);
+    assert_int_equal(h->reply_status, -EPERM);
+    command(w, 0, COMMAND_SWITCH, 0);
+    assert_int_equal(h->reply_status, -EPERM);
+    command(w, 0, COMMAND_VERIFY, COMMAND_REPAIR);
+    assert_int_equal(h->reply_status, 0);
+    run(w, 10 * NS_PER_S);
+    assert_int_equal(h->resyncs, 2);
+    assert_int_equal(h->resynced, 2); // that volume alone
+    v = view(w, 0);
+    assert_int_equal(v.held | v.pending, 0);
+    assert_int_equal(v.operation_result, STEP_DONE);
+    assert_true(v.synchronized && !v.alone);
+    assert_true(view(w, 1).promotable);
+}
+
+static void difference_is_repaired_at_once_when_told_to(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    run(w, NS_PER_S);
+    command(w, 0, COMMAND_VERIFY, COMMAND_REPAIR);
+    verified(w, 1, 0);
+    run(w, 10 * NS_PER_S);
+    assert_int_equal(w->host[0].resyncs, 2);
+    assert_int_equal(w->host[0].resynced, 1);
+    assert_int_equal(w->host[0].marked, 0);
+    assert_int_equal(view(w, 0).operation_result, STEP_DONE);
+    assert_true(view(w, 0).synchronized);
+    assert_true(view(w, 1).promotable);
+}
+
+// A verify ends with its session; what it had found by then counts all the same.
+static void verify_is_given_up_with_its_session(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    run(w, NS_PER_S);
+    command(w, 0, COMMAND_VERIFY, 0);
+    command(w, 0, COMMAND_PAUSE, 0);
+    assert_int_equal(w->host[0].verifying, 0);
+    assert_false(view(w, 0).verifying);
+    command(w, 0, COMMAND_VERIFY, 0);
+    assert_int_equal(w->host[0].reply_status, -EPERM);
+    verified(w, 1, 0);
+    assert_int_equal(w->host[0].disk.held, 1);
+    command(w, 0, COMMAND_RESUME, 0);
+    run(w, 10 * NS_PER_S);
+    assert_false(view(w, 0).synchronized);
+    assert_int_equal(w->host[0].marked, 1);
+    command(w, 0, COMMAND_RESYNC, 0);
+    run(w, 10 * NS_PER_S);
+    assert_true(view(w, 0).synchronized);
+    assert_int_equal(w->host[0].disk.held, 0);
+}
+
 // Whoever finds in its state that a map is void says so to the data path before anything else uses it.
 static void recorded_map_counts_as_wholly_set_at_the_start(void **state)
 {
@@ -2270,6 +2413,10 @@ int main(void)
         T(failed_replica_is_tried_anew_and_resynced),
         T(mark_of_the_old_stream_does_not_make_a_replica_consistent),
         T(report_of_an_old_resync_does_not_count),
+        T(equality_is_remembered),
+        T(difference_waits_for_its_repair),
+        T(difference_is_repaired_at_once_when_told_to),
+        T(verify_is_given_up_with_its_session),
         T(paused_end_sends_nothing),
         T(nothing_is_promised_without_a_guard),
         T(slow_restart_without_a_grant_goes_on),

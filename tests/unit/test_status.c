@@ -53,6 +53,9 @@ static void fill(struct pair_status *s)
         .waypoints = {{"192.0.2.254", true, 20}},
         .waypoint_count = 1,
         .resync = {.left_ms = -1},
+        .verify = {.left_ms = -1, .equal_time_ms = 1700000000123, .equal_epoch = 3, .equal_epoch_id = 0xab,
+                   .equal_seq = 77, .differing_bytes = 4096, .repair_waits = true,
+                   .ranges = {{"disk", 8192, 4096}}, .range_count = 1},
         .guard = {true, -1},
         .operation = {1, "switch", "done", "the peer is active"},
         .has_last_event = true,
@@ -81,7 +84,10 @@ static const char golden[] =
     "\"10.1.0.1:7400\",\"up\":true,\"data\":true,\"rtt_us\":180}],\"waypoints\":[{\"address\":"
     "\"192.0.2.254\",\"answers\":true,\"silent_ms\":20}],\"resync\":{\"active\":false,\"paused\":"
     "false,\"volume\":\"\",\"kind\":\"\",\"done_bytes\":0,\"total_bytes\":0,\"rate\":0,\"left_ms\":"
-    "null},\"guard\":{\"alive\":true,\"deadline_ms\":null},\"operation\":{\"id\":1,\"name\":"
+    "null},\"verify\":{\"active\":false,\"done_bytes\":0,\"total_bytes\":0,\"rate\":0,\"left_ms\":null,"
+    "\"equal_time_ms\":1700000000123,\"equal_epoch\":3,\"equal_epoch_id\":\"00000000000000ab\",\"equal_seq\":77,"
+    "\"differing_bytes\":4096,\"repair_waits\":true,\"ranges\":[{\"volume\":\"disk\",\"offset\":8192,"
+    "\"length\":4096}]},\"guard\":{\"alive\":true,\"deadline_ms\":null},\"operation\":{\"id\":1,\"name\":"
     "\"switch\",\"state\":\"done\",\"text\":\"the peer is active\",\"vetoes\":[],\"override\":\"\",\"age\":\"\",\"loss\":null},\"last_event\":{\"time_ms\":"
     "1700000000000,\"step\":\"takeover\",\"ms\":812,\"text\":\"took over\",\"loss\":{\"records\":3,"
     "\"bytes\":4096,\"age_ms\":12,\"more\":false}}}";
