@@ -49,6 +49,12 @@ struct fsck {
     // safe queue
     bool safe_there;
     struct safe_summary safe;
+    // maps
+    unsigned map_count, map_whole; // files; of them those that count as wholly set
+    uint64_t map_bytes;            // that the others have set
+    // salvage
+    unsigned salvage_count;
+    uint64_t salvage_bytes;
     // runtime directory
     bool unsafe_there, same_boot, stepped_down;
     struct unsafe_summary queue;

@@ -16,6 +16,8 @@
 #include "common/base/clock.h"
 #include "common/control/steps.h"
 #include "pairctl/fsck.h"
+#include "queues/intent_inspect.h"
+#include "queues/salvage.h"
 #include "queues/vitals.h"
 
 #define SAY_AFTER_NS (2 * NS_PER_S)
@@ -171,6 +173,95 @@ static void look_at_safe(struct fsck *f)
     fsck_disk_free(disk);
 }
 
+// ---- intent maps, salvage ----
+
+struct slots {
+    uint32_t slot[RECORD_OBJECTS_MAX];
+    unsigned count;
+};
+
+static void add_slot(void *arg, uint32_t slot)
+{
+    struct slots *slots = arg;
+    if (slots->count < ARRAY_LEN(slots->slot))
+        slots->slot[slots->count++] = slot;
+}
+
+static void found_map(void *arg, const struct inspect_finding *finding)
+{
+    char name[32];
+    (void)snprintf(name, sizeof(name), "maps/segment.%04u", finding->slot);
+    note(arg, finding->kind == INSPECT_DAMAGE, name, finding->offset, "%s", finding->what);
+}
+
+static void look_at_map(struct fsck *f, struct disk *disk, uint32_t slot)
+{
+    struct inspect inspect = {.found = found_map, .arg = f};
+    struct intent_summary map = {.whole = true};
+    struct error err = {0};
+    int r = intent_inspect(disk, slot, pair_id(f), &inspect, &map, &err);
+    if (r < 0)
+        note(f, true, "maps", 0, "%s", err.text);
+    f->failed |= r < 0;
+    f->map_count++;
+    f->map_whole += map.whole;
+    f->map_bytes += map.set_bytes;
+}
+
+// Opens a directory of the end; false: it is not there, or that has been noted.
+static bool open_part(struct fsck *f, const char *part, const char *reading, struct fsck_disk **ret_disk)
+{
+    char path[PATH_SIZE];
+    struct error err = {0};
+    f->reading = reading;
+    int r = path_format(path, sizeof(path), "%s/%s", f->directory, part);
+    if (r == 0)
+        r = fsck_disk_open(path, f, ret_disk, &err);
+    if (r < 0 && r != -ENOENT) {
+        note(f, true, part, 0, "%s", err.text);
+        f->failed = true;
+    }
+    return r == 0;
+}
+
+static void look_at_maps(struct fsck *f)
+{
+    struct fsck_disk *disk = NULL;
+    struct slots slots = {.count = 0};
+    if (!open_part(f, "maps", "intent maps", &disk))
+        return;
+    struct disk *files = fsck_disk_of(disk);
+    int r = files->ops->list(files, add_slot, &slots);
+    for (unsigned i = 0; r == 0 && i < slots.count; i++)
+        look_at_map(f, files, slots.slot[i]);
+    fsck_disk_free(disk);
+}
+
+static void found_salvage(void *arg, const struct salvage_info *info)
+{
+    struct fsck *f = arg;
+    f->salvage_count++;
+    f->salvage_bytes += info->data_bytes;
+    if (info->verdict != SALVAGE_WHOLE)
+        note(f, info->verdict == SALVAGE_DAMAGED, "salvage", 0, "salvage %u: %s", info->number, info->what);
+}
+
+static void look_at_salvage(struct fsck *f)
+{
+    struct fsck_disk *disk = NULL;
+    struct error err = {0};
+    unsigned beyond = 0;
+    if (!open_part(f, "salvage", "salvage", &disk))
+        return;
+    if (salvage_list(fsck_disk_of(disk), found_salvage, f, &beyond, &err) < 0) {
+        note(f, true, "salvage", 0, "%s", err.text);
+        f->failed = true;
+    }
+    if (beyond)
+        note(f, true, "salvage", 0, "the headers of %u files cannot be read: what they hold is in no salvage", beyond);
+    fsck_disk_free(disk);
+}
+
 // ---- runtime directory ----
 
 static void found_unsafe(void *arg, const struct inspect_finding *finding)
@@ -248,6 +339,8 @@ void fsck_look(struct fsck *f)
     look_at_state(f);
     look_at_history(f);
     look_at_safe(f);
+    look_at_maps(f);
+    look_at_salvage(f);
     if (f->runtime[0]) {
         look_at_unsafe(f);
         look_at_flag(f);

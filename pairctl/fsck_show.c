@@ -30,11 +30,18 @@ static void show_state(const struct fsck *f, FILE *out)
 static void show_queues(const struct fsck *f, FILE *out)
 {
     const struct safe_recovery *r = &f->safe.recovery;
+    char bytes[FORMAT_SIZE];
     if (!f->safe_there || r->verdict == SAFE_EMPTY)
         (void)fprintf(out, "  safe queue    %s\n", f->safe_there ? "empty" : "none");
     else
         (void)fprintf(out, "  safe queue    %s; %" PRIu64 " records up to seq %" PRIu64 " in %u segments, %u more\n",
                       safe_verdict_name(r->verdict), r->last + 1 - r->first, r->last, f->safe.segments, f->safe.spare);
+    if (f->map_count)
+        (void)fprintf(out, "  intent maps   %u; %s may differ%s\n", f->map_count, format_bytes(f->map_bytes, bytes),
+                      f->map_whole ? ", and all of those that are damaged" : "");
+    if (f->salvage_count)
+        (void)fprintf(out, "  salvage       %u, with %s (pairctl salvage list)\n", f->salvage_count,
+                      format_bytes(f->salvage_bytes, bytes));
     if (!f->runtime[0])
         (void)fprintf(out, "  unsafe queue  not looked for\n");
     else if (!f->unsafe_there)
@@ -85,6 +92,7 @@ struct report {
     bool alone, stopped;
     uint64_t epoch, epoch_id;
     struct json_queue safe, unsafe;
+    uint64_t maps, maps_void, maps_bytes, salvages, salvage_bytes;
     struct fsck_finding findings[FSCK_FINDINGS_MAX];
     size_t finding_count;
     struct fsck_sentence start[FSCK_START_MAX];
@@ -123,6 +131,11 @@ static const struct json_field report_fields[] = {
     {"epoch_id", JSON_HEX, .offset = offsetof(struct report, epoch_id)},
     {"safe_queue", JSON_OBJECT, .offset = offsetof(struct report, safe), .table = &queue_table},
     {"unsafe_queue", JSON_OBJECT, .offset = offsetof(struct report, unsafe), .table = &queue_table},
+    U64(struct report, maps),
+    U64(struct report, maps_void),
+    U64(struct report, maps_bytes),
+    U64(struct report, salvages),
+    U64(struct report, salvage_bytes),
     {"findings", JSON_OBJECTS, .offset = offsetof(struct report, findings), .size = sizeof(struct fsck_finding),
      .count_offset = offsetof(struct report, finding_count), .max = FSCK_FINDINGS_MAX, .table = &finding_table},
     {"start", JSON_TEXTS, .offset = offsetof(struct report, start), .size = sizeof(struct fsck_sentence),
@@ -178,6 +191,11 @@ static void fill(const struct fsck *f, struct report *r)
     r->epoch = at ? at->number : 0;
     r->epoch_id = at ? at->id : 0;
     fill_queues(f, r);
+    r->maps = f->map_count;
+    r->maps_void = f->map_whole;
+    r->maps_bytes = f->map_bytes;
+    r->salvages = f->salvage_count;
+    r->salvage_bytes = f->salvage_bytes;
     memcpy(r->findings, f->findings, sizeof(r->findings));
     r->finding_count = f->finding_count;
     memcpy(r->start, f->start, sizeof(r->start));

@@ -108,6 +108,21 @@ static void start_active(struct fsck *f)
         start_without_queue(f);
 }
 
+static void start_maps(struct fsck *f)
+{
+    uint64_t recorded = f->state.map_void;
+    if (recorded)
+        say(f, "counts %d of its intent maps as wholly set: its state says that they are void", __builtin_popcountll(recorded));
+    if (f->map_whole)
+        say(f, "counts %u of its intent maps as wholly set, because they are damaged, and makes them anew", f->map_whole);
+    if (f->state.held)
+        say(f, "still has %d volumes that a verify found to differ: they wait for pairctl verify --repair",
+            __builtin_popcountll(f->state.held));
+    if (f->state.salvage)
+        say(f, "salvages what it held alone on %d of its volumes before that is overwritten",
+            __builtin_popcountll(f->state.salvage));
+}
+
 static void start_volumes(struct fsck *f)
 {
     uint64_t mask = f->state.role == ROLE_ACTIVE ? f->state.pending : f->state.inconsistent;
@@ -141,4 +156,5 @@ void fsck_start(struct fsck *f)
     else
         start_safe(f);
     start_volumes(f);
+    start_maps(f);
 }

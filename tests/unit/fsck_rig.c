@@ -14,6 +14,7 @@
 #include "common/control/steps.h"
 #include "common/store/segments.h"
 #include "passive_help.h"
+#include "queues/maps.h"
 #include "queues/safe.h"
 #include "queues/state.h"
 #include "queues/unsafe.h"
@@ -80,6 +81,17 @@ static void synced(void *arg, int status)
     *(int *)arg = status;
 }
 
+static void failed_map(void *user, uint16_t object, uint64_t ticket, int status)
+{
+    (void)user, (void)object, (void)ticket, (void)status;
+    ENSURE(!"a map cannot be written");
+}
+
+static void good_map(void *user, uint16_t object, uint64_t record)
+{
+    (void)user, (void)object, (void)record;
+}
+
 static void make_safe(const char *dir)
 {
     struct segments *segments = NULL;
@@ -107,6 +119,34 @@ static void make_safe(const char *dir)
         ENSURE(status == 0);
     }
     safe_free(safe);
+    segments_free(segments);
+}
+
+// A map with a few regions set, as an end keeps it.
+static void make_map(const char *dir)
+{
+    struct segments *segments = NULL;
+    const uint64_t size = UINT64_C(4) << 30, volume = checksum64("disk", 4);
+    ENSURE(dir_make(dir, 0700, NULL) == 0);
+    ENSURE(segments_open(dir, 0, &segments, NULL) == 0);
+    struct maps_config config = {.disk = segments_disk(segments), .pair = PAIR, .volumes = 1, .sizes = &size,
+                                 .volume = &volume, .failed = failed_map, .good = good_map};
+    struct maps *maps = maps_new(&config);
+    ENSURE(maps);
+    // Its pages first, and its header behind them: a few syncs.
+    for (int i = 0; i < 20; i++) {
+        if (i == 0) {
+            intent_clear(maps_at(maps, 0), 0, size);
+            (void)maps_set(maps, 0, 1 << 20, 65536);
+            maps_mark(maps);
+        }
+        maps_work(maps, (int64_t)i * 1000000000);
+        struct pollfd p = {.fd = segments_fd(segments), .events = POLLIN};
+        (void)poll(&p, 1, maps_syncing(maps) ? 1000 : 0);
+        segments_work(segments);
+    }
+    ENSURE(maps_durable(maps) && !maps_syncing(maps));
+    maps_free(maps);
     segments_free(segments);
 }
 
@@ -152,6 +192,7 @@ int main(int argc, char **argv)
     put(in(argv[1], "web/primary/lock"), "", 0);
     put(in(argv[1], "web/secondary/lock"), "", 0);
     make_safe(in(argv[1], "web/secondary/safe"));
+    make_map(in(argv[1], "web/primary/maps"));
     make_unsafe(in(argv[2], "web/primary/unsafe"));
     put(in(argv[2], "web/primary/vitals"), &vitals, sizeof(vitals));
     return 0;

@@ -220,6 +220,25 @@ class Damage(Fsck):
         os.unlink(os.path.join(self.runtime, "web/primary/unsafe"))
         self.assert_says(self.report("primary"), "its unsafe queue is not there")
 
+    def test_intent_map(self):
+        path = self.place("primary", "maps", "segment.0000")
+        report = self.report("primary")
+        self.assertEqual((report["maps"], report["maps_void"]), (1, 0))
+        self.assertGreaterEqual(report["maps_bytes"], 65536)
+        self.flip(path, 4096 + 100)
+        self.flip(path, 2 * 4096 + 300)
+        report = self.report("primary", expect=1)
+        self.assert_found(report, "maps/segment.0000", 4096)
+        self.assert_found(report, "maps/segment.0000", 2 * 4096)
+        self.assertEqual(report["maps_void"], 0)
+        self.flip(path, 40)
+        report = self.report("primary", expect=1)
+        self.assertEqual(report["maps_void"], 1)
+        self.assert_says(report, "counts 1 of its intent maps as wholly set")
+        self.flip(path, 40)
+        os.truncate(path, 4096)
+        self.assert_found(self.report("primary", expect=1), "maps/segment.0000", 0)
+
     def test_vitals(self):
         vitals = os.path.join(self.runtime, "web/primary/vitals")
         self.flip(vitals, 3)
