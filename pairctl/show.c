@@ -137,6 +137,8 @@ static void show_queue(const struct screen *s, const char *name, const struct st
         format_bytes(queue->bytes, bytes), format_bytes(queue->limit_bytes, limit), percent);
     if (queue->records)
         put(s, TONE_PLAIN, ", the oldest %s old", format_ms(queue->oldest_ms, age));
+    if (queue->spilled_bytes)
+        put(s, TONE_CARE, ", %s on disk", format_bytes(queue->spilled_bytes, bytes));
 }
 
 static void show_positions(const struct screen *s, const struct pair_status *status)

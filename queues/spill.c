@@ -20,9 +20,9 @@
 #include "queues/spill_private.h"
 #include "queues/unsafe_private.h"
 
-#define SPILL_FROM   50U // percent of the memory in use: from here on,
-#define SPILL_TO     30U // until here, the oldest records are copied,
-#define SPILL_URGENT 75U // from here on also where they do not fill a block
+#define SPILL_FROM   50U // percent of the memory in use: from here on, until it is a third less,
+                         // the oldest records are copied; also those that do not fill a
+                         // block where it is a half more
 #define SEGMENT_MAX  (UINT64_C(64) * 1024 * 1024)
 #define SEGMENT_MANY 1024U // segments that a large quota is divided into
 
@@ -61,6 +61,8 @@ struct spill *spill_new(struct unsafe *queue, struct disk *disk, const struct sp
         s->config.segment_bytes =
             MAX(MIN(SEGMENT_MAX, config->quota / 8), config->quota / SEGMENT_MANY);
     s->config.segment_bytes = MAX(s->config.segment_bytes, segment_least(queue->file.payload_max));
+    if (s->config.from == 0)
+        s->config.from = SPILL_FROM;
     if (s->config.stuck_ns == 0)
         s->config.stuck_ns = SPILL_STUCK_NS;
     if (s->config.retry_ns == 0)
@@ -78,8 +80,14 @@ struct spill *spill_free(struct spill *s)
 {
     if (!s)
         return NULL;
-    ENSURE(!s->out);
     s->queue->spill = NULL;
+    if (s->out) { // as if the process had been killed in it
+        for (unsigned i = 0; i < s->job.count && s->job.kind == SPILL_JOB_READ; i++)
+            (void)spill_load_free(s->job.load[i]);
+        free(s->job.found);
+        while (s->job.dead)
+            s->job.dead = spill_segment_drop(s->job.dead);
+    }
     for (unsigned i = 0; i < SPILL_AHEAD; i++)
         (void)spill_load_free(s->loads[i]);
     while (s->segments)
@@ -219,10 +227,13 @@ bool spill_can_take_all(const struct spill *s)
 // How many seqs a write may take: those that a reader needs.
 static uint64_t writable_last(const struct spill *s)
 {
-    uint64_t last = 0;
+    uint64_t last = 0, spilled = unsafe_spilled(s->queue);
     for (unsigned i = 0; i < UNSAFE_READERS_MAX; i++) {
-        if (unsafe_attached(s->queue, i))
-            last = MAX(last, unsafe_last(s->queue, i));
+        if (!unsafe_attached(s->queue, i))
+            continue;
+        uint64_t to = unsafe_last(s->queue, i);
+        if (MAX(spilled, unsafe_released(s->queue, i)) < to) // or it needs nothing in memory
+            last = MAX(last, to);
     }
     return last;
 }
@@ -304,13 +315,13 @@ static bool write_due(struct spill *s)
     if (any_ended(s))
         return fits(s, next_span(s, &full));
     unsigned used = unsafe_percent(s->queue);
-    if (used < (s->spilling ? SPILL_TO : SPILL_FROM)) {
+    if (used < (s->spilling ? s->config.from * 2 / 3 : s->config.from)) {
         s->spilling = false;
         return false;
     }
     s->spilling = true;
     uint64_t span = next_span(s, &full);
-    return fits(s, span) && (full || used >= SPILL_URGENT || unsafe_refused(s->queue));
+    return fits(s, span) && (full || used >= s->config.from * 3 / 2 || unsafe_refused(s->queue));
 }
 
 static bool due(struct spill *s, enum spill_job_kind kind)
@@ -455,7 +466,11 @@ static void plan_write(struct spill *s)
 // What a predecessor spilled and somebody still holds.
 static void plan_open(struct spill *s)
 {
-    uint64_t end = writable_last(s);
+    uint64_t end = 0;
+    for (unsigned i = 0; i < UNSAFE_READERS_MAX; i++) {
+        if (unsafe_attached(s->queue, i))
+            end = MAX(end, unsafe_last(s->queue, i));
+    }
     s->job.first = s->queue->floor + 1;
     s->job.last = MIN(unsafe_spilled(s->queue), end);
 }

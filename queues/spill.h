@@ -45,6 +45,7 @@ struct spill_config {
     uint64_t quota; // bytes of all segments; less than one segment: nothing is ever spilled
     uint64_t
         segment_bytes; // of one; 0: chosen by the quota. Raised to what the largest record takes
+    unsigned from; // percent of the memory, or of its record table, from which on it spills; 0: 50
     // Room for all that lies in memory is kept free, for unsafe_end() (policy `map`).
     bool reserve;
     int64_t stuck_ns, retry_ns; // 0: the defaults above
@@ -53,7 +54,8 @@ struct spill_config {
 // The rung of `queue`, new or recovered; the queue keeps a pointer to it. The first job finds in
 // the directory what a predecessor left of this queue, and removes the rest. NULL: no memory.
 struct spill *spill_new(struct unsafe *queue, struct disk *disk, const struct spill_config *config);
-// No job is out. The files stay where they are. NULL-safe, returns NULL. Before unsafe_free().
+// Nobody works on a job. The files stay where they are. NULL-safe, returns NULL. Before
+// unsafe_free().
 struct spill *spill_free(struct spill *spill);
 
 // The smallest quota with which anything can be spilled.
@@ -62,6 +64,9 @@ uint64_t spill_quota_min(uint32_t payload_max);
 bool spill_wants(struct spill *spill, int64_t now_ns);
 struct spill_job *spill_next(struct spill *spill, int64_t now_ns); // NULL: nothing to do after all
 void spill_run(struct spill_job *job);
+// What the job does, for those who count: 0 finds what a predecessor left, 1 reads, 2 writes, 3
+// removes.
+unsigned spill_job_kind(const struct spill_job *job);
 void spill_done(struct spill *spill, struct spill_job *job, int64_t now_ns);
 bool spill_busy(const struct spill *spill); // a job is out
 // When spill_wants() is to be asked again without any other reason; INT64_MAX: never.

@@ -81,7 +81,7 @@ struct spill {
     int64_t began_ns, now_ns;
     enum spill_job_kind last; // takes turns
     bool opened;
-    bool spilling; // from SPILL_FROM down to SPILL_TO
+    bool spilling; // from `from` percent down to two thirds of it
     bool lost, tell_lost;
     bool failed;  // until retry_ns
     bool failing; // since the last write that succeeded

@@ -405,6 +405,11 @@ static void run_open(struct spill_job *job)
     drop_unused(job);
 }
 
+unsigned spill_job_kind(const struct spill_job *job)
+{
+    return job->kind;
+}
+
 void spill_run(struct spill_job *job)
 {
     switch (job->kind) {

@@ -322,6 +322,11 @@ uint64_t unsafe_spilled(const struct unsafe *u)
     return atomic_load_explicit(&u->file.state->spilled, memory_order_acquire);
 }
 
+bool unsafe_missing(const struct unsafe *u)
+{
+    return u->spill && spill_missing(u->spill);
+}
+
 static bool is_spilled(const struct unsafe *u, uint64_t seq)
 {
     return seq <= unsafe_spilled(u);

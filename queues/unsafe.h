@@ -32,6 +32,7 @@
 #define UNSAFE_RECEIVE_MAX (256U * 1024) // the most that may be received with one unsafe_head()
 #define UNSAFE_RING_MIN    (64U * 1024)  // plus four times payload_max + UNSAFE_RECEIVE_MAX
 #define UNSAFE_RING_MAX    (UINT64_C(1) << 40)
+#define UNSAFE_RECORDS_MIN 256
 #define UNSAFE_RESERVE     64 // records that only unsafe_append() may still add when the queue is full
 #define UNSAFE_NO_CHUNK    UINT64_C(0)
 
@@ -45,6 +46,7 @@ struct unsafe_config {
     uint64_t bound;       // no seq above it is given until unsafe_set_bound()
     uint64_t ring_bytes;  // payload memory; rounded up to pages
     uint32_t payload_max; // bytes of the largest payload; at most RECORD_PAYLOAD_MAX
+    uint32_t records;     // entries of the record table: a power of two from UNSAFE_RECORDS_MIN on; 0: by ring_bytes
 };
 
 // Makes a new, empty queue at `path` (whatever is there is given up), or, with path NULL, in
@@ -209,6 +211,9 @@ uint64_t unsafe_last(const struct unsafe *unsafe, unsigned reader);
 // Monotonic: a lower seq is ignored. Never past unsafe_last().
 void unsafe_release(struct unsafe *unsafe, unsigned reader, uint64_t seq);
 uint64_t unsafe_spilled(const struct unsafe *unsafe); // what is held up to it lies on disk
+// Whether what unsafe_table_run() was asked for last has to be read back first: the producer has to
+// see to it.
+bool unsafe_missing(const struct unsafe *unsafe);
 // For released < seq <= last of an attached reader. Where records may be spilled (spill.h), valid
 // until the readers let go of the queue, and only where unsafe_table_run() was not 0; otherwise until
 // the reader releases it.

@@ -19,7 +19,7 @@
 #define RECORDS_MIN  1024U
 #define RECORDS_MAX  (1U << 24)
 #define RECORD_SHARE 4096U // one entry of the record table for so many bytes of the ring
-_Static_assert(RECORDS_MIN > 4 * UNSAFE_RESERVE, "the reserve is a small part of the table");
+_Static_assert(UNSAFE_RECORDS_MIN >= 4 * UNSAFE_RESERVE, "the reserve is a small part of the table");
 
 // ---- Layout ----
 
@@ -58,6 +58,12 @@ static uint32_t table_size(uint64_t ring_bytes)
     while (records < RECORDS_MAX && (uint64_t)records * RECORD_SHARE < ring_bytes)
         records *= 2;
     return records;
+}
+
+static bool records_invalid(uint32_t records, uint64_t ring_bytes)
+{
+    return records < UNSAFE_RECORDS_MIN || records > table_size(ring_bytes) ||
+           (records & (records - 1)) != 0;
 }
 
 static uint64_t super_sum(const struct unsafe_super *super)
@@ -162,6 +168,9 @@ static int config_invalid(const struct unsafe_config *config, struct error *err)
                          "to %u bytes it takes at least %llu",
                          (unsigned long long)config->ring_bytes, config->payload_max,
                          (unsigned long long)least);
+    if (config->records != 0 && records_invalid(config->records, config->ring_bytes))
+        return error_set(err, -EINVAL, "unsafe queue: a table of %u records is not possible",
+                         config->records);
     if (config->bound < config->start)
         return error_set(err, -EINVAL, "unsafe queue: its bound lies below its start");
     return 0;
@@ -232,7 +241,7 @@ int unsafe_file_create(const char *path, const struct unsafe_config *config,
         .ring_bytes = page_round(config->ring_bytes),
         .payload_max = config->payload_max,
     };
-    file.records = table_size(file.ring_bytes);
+    file.records = config->records ? config->records : table_size(file.ring_bytes);
     lay_out(&file, NULL);
     file.fd = open_new(path, err);
     if (file.fd < 0)
@@ -265,7 +274,7 @@ static const char *super_invalid(const struct unsafe_super *super, uint64_t pair
     if (super->ring_bytes == 0 || super->ring_bytes > UNSAFE_RING_MAX ||
         super->ring_bytes != page_round(super->ring_bytes))
         return "impossible size of its ring";
-    if (super->records != table_size(super->ring_bytes) || super->slots != UNSAFE_SLOTS)
+    if (records_invalid(super->records, super->ring_bytes) || super->slots != UNSAFE_SLOTS)
         return "impossible size of its tables";
     if (super->payload_max == 0 || super->payload_max > RECORD_PAYLOAD_MAX)
         return "impossible limit of payloads";

@@ -34,6 +34,7 @@ static const struct json_field queue_fields[] = {
     VALUE(JSON_U64, Q, bytes),
     VALUE(JSON_TIME, Q, oldest_ms),
     VALUE(JSON_U64, Q, limit_bytes),
+    VALUE(JSON_U64, Q, spilled_bytes),
 };
 TABLE(queue);
 

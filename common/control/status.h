@@ -29,6 +29,7 @@ struct status_queue {
     uint64_t bytes;
     int64_t oldest_ms; // age of the oldest record in it; 0 when empty
     uint64_t limit_bytes;
+    uint64_t spilled_bytes; // of the unsafe queue's bytes: on disk
 };
 
 struct status_volume {

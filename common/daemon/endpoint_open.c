@@ -34,6 +34,8 @@ static int make_places(struct endpoint *ep, struct error *err)
     if (r == 0)
         r = path_format(ep->salvage_path, sizeof(ep->salvage_path), "%s/salvage", ep->state_path);
     if (r == 0)
+        r = path_format(ep->spill_path, sizeof(ep->spill_path), "%s/spill", ep->state_path);
+    if (r == 0)
         r = path_format(ep->flag_path, sizeof(ep->flag_path), "%s/stepped-down", ep->runtime_path);
     if (r < 0)
         return error_sys(err, r, "pair %s: its directories", ep->pair->pair);
@@ -237,6 +239,8 @@ static int open_threads(struct endpoint *ep, struct error *err)
     int r = dir_make(ep->safe_path, 0700, err);
     if (r == 0)
         r = dir_make(ep->map_path, 0700, err);
+    if (r == 0)
+        r = dir_make(ep->spill_path, 0700, err);
     if (r < 0)
         return r;
     ep->stream_box = mailbox_new();
@@ -248,6 +252,7 @@ static int open_threads(struct endpoint *ep, struct error *err)
         .side = ep->config.side,
         .queue_path = ep->queue_path,
         .map_path = ep->map_path,
+        .spill_path = ep->spill_path,
         .sockets = (const char *const *)ep->sockets,
         .pair_id = ep->pair_id,
         .boot = vitals_boot(ep->vitals),

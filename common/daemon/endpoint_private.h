@@ -35,7 +35,7 @@ struct endpoint {
     int lock_fd;
     char state_path[PATH_SIZE], runtime_path[PATH_SIZE], queue_path[PATH_SIZE];
     char safe_path[PATH_SIZE], map_path[PATH_SIZE], flag_path[PATH_SIZE];
-    char salvage_path[PATH_SIZE];
+    char salvage_path[PATH_SIZE], spill_path[PATH_SIZE];
     char *sockets[PAIR_VOLUMES_MAX];
     const char *volume_names[PAIR_VOLUMES_MAX];
     struct vitals *vitals;

@@ -22,7 +22,10 @@ static void fill_queues(struct endpoint *ep, struct pair_status *s)
     s->unsafe_queue.bytes = s->unsafe_queue.records ? atomic_load(&g->queue_bytes) : 0;
     s->unsafe_queue.oldest_ms =
         s->unsafe_queue.records && oldest ? MAX((real - oldest) / NS_PER_MS, 0) : 0;
-    s->unsafe_queue.limit_bytes = ep->pair->queues.memory;
+    s->unsafe_queue.limit_bytes = atomic_load(&g->queue_limit);
+    if (s->unsafe_queue.limit_bytes == 0) // it has none yet
+        s->unsafe_queue.limit_bytes = ep->pair->queues.memory + ep->pair->queues.spill;
+    s->unsafe_queue.spilled_bytes = atomic_load(&g->queue_spilled);
     s->safe_queue.records = atomic_load(&g->safe_records);
     s->safe_queue.bytes = atomic_load(&g->safe_bytes);
     oldest = atomic_load(&g->safe_oldest_real_ns);

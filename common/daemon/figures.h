@@ -16,6 +16,7 @@ struct figures {
     _Atomic uint64_t numbered;  // last seq given
     _Atomic uint64_t held_from; // first seq that the unsafe queue has for the peer; 0: none
     _Atomic uint64_t queue_records, queue_bytes, queue_limit;
+    _Atomic uint64_t queue_spilled; // bytes of it on disk
     _Atomic int64_t queue_oldest_real_ns; // CLOCK_REALTIME of the oldest record; 0: none
     _Atomic uint64_t waiting_for;         // lowest seq that an answer waits for; 0: none
     _Atomic int64_t waiting_ns;           // since when (CLOCK_BOOTTIME); 0: none waits

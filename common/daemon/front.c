@@ -25,6 +25,7 @@ static void publish(struct front *f, int64_t now)
         atomic_store(&g->waiting_ns, 0);
         atomic_store(&g->queue_records, 0);
         atomic_store(&g->queue_bytes, 0);
+        atomic_store(&g->queue_spilled, 0);
         return;
     }
     atomic_store(&g->numbered, now_is.numbered);
@@ -32,6 +33,7 @@ static void publish(struct front *f, int64_t now)
     atomic_store(&g->queue_records, now_is.queue_records);
     atomic_store(&g->queue_bytes, now_is.queue_bytes);
     atomic_store(&g->queue_limit, now_is.queue_limit);
+    atomic_store(&g->queue_spilled, now_is.spilled_bytes);
     atomic_store(&g->queue_oldest_real_ns, now_is.oldest_real_ns);
     atomic_store(&g->waiting_for, now_is.waiting_for);
     atomic_store(&g->waiting_ns, now_is.waiting_ns);
@@ -135,6 +137,18 @@ static bool settled(void *user, uint64_t *ret_session, uint64_t *ret_seq)
     return lane_settled(f->config.lane, ret_session, ret_seq);
 }
 
+static void hold_readers(void *user, bool go_on)
+{
+    struct front *f = user;
+    lane_hold(f->config.lane, !go_on);
+}
+
+static void spill(void *user, struct spill_job *job)
+{
+    struct front *f = user;
+    spiller_post(f->spiller, job);
+}
+
 static int64_t real_ns(void *user)
 {
     (void)user;
@@ -194,6 +208,8 @@ static const struct service_ops service_ops = {
     .lane_queue = set_lane_queue,
     .lane_stop = stop_lane,
     .lane_running = lane_runs,
+    .readers = hold_readers,
+    .spill = spill,
     .settled = settled,
     .real_ns = real_ns,
     .report = report,
@@ -311,6 +327,8 @@ static int make_service(struct front *f, struct error *err)
         .boot = f->config.boot,
         .ring_bytes = pair->queues.memory,
         .payload_max = RECORD_PAYLOAD_MAX,
+        .spill_bytes = pair->queues.spill,
+        .spill_disk = spiller_disk(f->spiller),
         .overflow = overflows[pair->queues.overflow],
         .throttle_when_slow = pair->slow == PAIR_SLOW_THROTTLE,
         .timeout_ns = pair->timing.timeout_ms * NS_PER_MS,
@@ -342,7 +360,11 @@ int front_new(const struct front_config *config, struct front **ret_front, struc
     if (r == 0)
         r = segments_open(config->map_path, 0, &f->maps, err);
     if (r == 0)
+        r = spiller_new(config->spill_path, f->box, front_spilled_kind(), &f->spiller, err);
+    if (r == 0)
         r = make_service(f, err);
+    if (r == 0)
+        lane_set_front(config->lane, f->box);
     if (r == 0)
         r = front_open_exports(f, err);
     if (r == 0) // every turn empties the box, so each ring need only be seen once: no read a turn
@@ -372,6 +394,8 @@ struct front *front_free(struct front *f)
         front_end(f);
         (void)pthread_join(f->thread, NULL);
     }
+    lane_set_front(f->config.lane, NULL);
+    spiller_free(f->spiller); // behind what it is at
     nbd_free(f->nbd);
     service_free(f->service);
     segments_free(f->maps);

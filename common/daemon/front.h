@@ -22,6 +22,7 @@ struct front_config {
     enum pair_end side;
     const char *queue_path;     // of the unsafe queue, in the runtime directory
     const char *map_path;       // directory of the intent maps
+    const char *spill_path;     // directory of the unsafe queue's part on disk
     const char *const *sockets; // of the exports, by volume
     uint64_t pair_id, boot;
     struct figures *figures;

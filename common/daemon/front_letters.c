@@ -26,6 +26,7 @@ enum front_letter_kind {
     FRONT_MAP_READ,
     FRONT_MAP_ADD,
     FRONT_MAP_SYNC,
+    FRONT_SPILLED, // a struct spilled_letter
     FRONT_END,
 };
 
@@ -115,6 +116,9 @@ static void take_letter(struct front *f, const struct front_letter *l)
         break;
     default:
         take_map_letter(f, l);
+        break;
+    case FRONT_SPILLED:
+        service_spilled(s, ((const struct spilled_letter *)l)->job, clock_boot_ns());
         break;
     case FRONT_END:
         f->ending = true;
@@ -273,6 +277,11 @@ void front_map_sync(struct front *f, uint64_t ticket)
     struct front_letter *l = letter(FRONT_MAP_SYNC);
     l->ticket = ticket;
     mailbox_post(f->box, l);
+}
+
+int front_spilled_kind(void)
+{
+    return FRONT_SPILLED;
 }
 
 void front_end(struct front *f)

@@ -10,6 +10,7 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/daemon/front.h"
+#include "common/daemon/spiller.h"
 #include "common/daemon/stores.h"
 #include "common/end/service.h"
 #include "common/intercept/nbd.h"
@@ -25,6 +26,7 @@ struct front {
     struct nbd *nbd;
     struct stores stores;
     struct service *service;
+    struct spiller *spiller;
     struct segments *maps; // the disk of the intent maps
     uint64_t resets; // of the stores, as seen last
     int64_t push_ns; // when the lane wants to be pushed again
@@ -38,6 +40,7 @@ static inline const char *front_volume(const struct front *f, uint16_t object)
 
 void front_take_letters(struct front *f);                   // front_letters.c
 void front_end(struct front *f);                            // likewise: the last letter
+int front_spilled_kind(void); // likewise: of a spiller's letters
 int front_open_exports(struct front *f, struct error *err); // front_exports.c
 
 #endif

@@ -21,6 +21,8 @@ struct lane {
     struct channel *channel;
     struct figures *figures;
     struct mailbox *wake;
+    struct unsafe *queue;  // likewise
+    struct mailbox *front; // likewise
     _Atomic bool asleep; // the stream thread has nothing to wait for but a ring
 };
 
@@ -50,7 +52,22 @@ struct lane *lane_free(struct lane *lane)
 int lane_set_queue(struct lane *lane, struct unsafe *queue)
 {
     HOLD_LOCK(&lane->lock);
+    lane->queue = queue;
     return outlet_set_queue(lane->outlet, queue);
+}
+
+void lane_set_front(struct lane *lane, struct mailbox *front)
+{
+    HOLD_LOCK(&lane->lock);
+    lane->front = front;
+}
+
+void lane_hold(struct lane *lane, bool hold)
+{
+    if (hold)
+        (void)pthread_mutex_lock(&lane->lock);
+    else
+        (void)pthread_mutex_unlock(&lane->lock);
 }
 
 static void publish(struct lane *lane)
@@ -115,6 +132,8 @@ int64_t lane_work(struct lane *lane, int64_t now)
     if (!outlet_running(lane->outlet))
         return INT64_MAX;
     outlet_send(lane->outlet, now, send_message, lane);
+    if (lane->front && unsafe_missing(lane->queue))
+        mailbox_ring(lane->front);
     int64_t at = outlet_deadline(lane->outlet);
     // Set under the lock, so that what is numbered from now on finds it.
     if (at == INT64_MAX)

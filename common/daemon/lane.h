@@ -25,6 +25,11 @@ struct lane *lane_free(struct lane *lane);
 
 // The front thread has a queue, or (NULL) is about to free it.
 int lane_set_queue(struct lane *lane, struct unsafe *queue);
+// The front thread's mailbox (or NULL, before it is freed): rung when the queue has to read something
+// back from disk for the stream.
+void lane_set_front(struct lane *lane, struct mailbox *front);
+// The front thread: between hold and let go nobody reads the queue, and nothing else here is called.
+void lane_hold(struct lane *lane, bool hold);
 // The control thread: a stream of `session` begins at `from` + 1, or ends.
 void lane_start(struct lane *lane, uint64_t session, uint64_t from);
 void lane_stop(struct lane *lane);

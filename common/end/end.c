@@ -386,8 +386,11 @@ static void take_event(struct end *e, const struct end_event *ev)
         if (e->state == END_ACTIVE || e->state == END_HANDING_OVER || e->state == END_SUSPENDED) {
             e->st.pending = end_all_volumes(e);
             end_save(e);
-            session_end(e, ev->failed.text);
-            e->session.proposed = 0; // with facts that are no longer true
+            e->draining = ev->failed.draining;
+            if (!e->draining || e->state != END_ACTIVE) {
+                session_end(e, ev->failed.text);
+                e->session.proposed = 0; // with facts that are no longer true
+            }
         }
         if (e->state == END_ACTIVE) {
             active_go_alone(e, "%s: a resync by map follows", ev->failed.text);

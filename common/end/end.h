@@ -112,7 +112,8 @@ enum end_event_type {
     EV_GUARD,      // the guard acted or thawed
     EV_RESYNCED,   // a volume's resync: the end mark has its seq
     EV_VERIFIED,   // a verify is through, or was stopped when it had found something
-    EV_OVERFLOW,   // the unsafe queue had to let go of the peer's position
+    EV_OVERFLOW,   // the unsafe queue had to let go of the peer's position, or (draining) will when the peer has what
+                   // it holds
     EV_STORE,      // the active end's own store failed a flush
     EV_APP_FAILED, // an application failed for good, and its policy is switchover
     EV_PEER_GONE,  // the peer's end is known to have ended (its guard's goodbye)
@@ -263,6 +264,7 @@ struct end_event {
         } verified;
         struct {
             const char *text;
+            bool draining;
         } failed; // EV_OVERFLOW, EV_STORE, EV_APP_FAILED
         struct {
             enum end_command command;

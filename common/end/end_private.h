@@ -249,6 +249,7 @@ struct end {
     bool gate_pending;
     uint64_t gate_numbered;
     uint64_t attached; // EV_GATE of an attach; 0 none
+    bool draining;     // the queue is full: it streams what it has, then lets go of the peer
     // Gates of the replica that wait for their saves, in order.
     struct {
         uint64_t seq, ticket;

@@ -58,7 +58,7 @@ bool outlet_start(struct outlet *o, uint64_t session, uint64_t from, int64_t now
 {
     // The queue may have let go of the peer, and the end not have heard of it yet.
     if (!o->sender || !unsafe_attached(o->queue, o->reader) || unsafe_released(o->queue, o->reader) > from ||
-        unsafe_numbered(o->queue) < from)
+        unsafe_last(o->queue, o->reader) < from)
         return false;
     sender_start(o->sender, session, from, now);
     o->session = session;

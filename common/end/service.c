@@ -53,7 +53,7 @@ static void level_event(struct service *s, enum unsafe_level level)
     if (level == UNSAFE_FULL)
         s->overflowed = true; // the peer's place is given up after this turn's kick
     else if (level != UNSAFE_LOW)
-        service_note(s, "the unsafe queue is %s full", level == UNSAFE_HALF ? "50 %" : "75 %");
+        service_note(s, "the unsafe queue's memory is %s full", level == UNSAFE_HALF ? "50 %" : "75 %");
 }
 
 static void flush_failed_event(struct service *s, const struct updates_event *ev)
@@ -221,6 +221,7 @@ void service_attach(struct service *s)
     uint64_t at = unsafe_numbered(s->queue);
     unsafe_attach(s->queue, SERVICE_READER, at);
     s->attached = true;
+    s->ending_told = false;
     service_disarm(s, UINT64_MAX);
     struct end_event ev = {.type = EV_ATTACHED};
     ev.attached.seq = at + 1;
@@ -260,11 +261,11 @@ void service_bound(struct service *s, uint64_t seq)
 // Whether writers are held back so that the peer keeps up.
 //  - sync, strict, while paired (policy `slow: throttle`): a flush would have to wait for all that
 //  is queued.
-//  - while a resync runs: the queue would overflow, and the resync start anew, again and again.
-//  - policy `overflow: throttle`: while the peer's stream moves. `overflow: suspend`: until there
-//  is room.
-// Otherwise an application that is alone is never held: the peer's place is given up
-// (service_overflow()).
+//  - memory and disk are full, policy `throttle`: while the peer's stream moves; `suspend`: until
+//  there is room.
+//  - likewise with a resync under way and no disk to spill to: the queue would overflow, and the
+//  resync start anew, again and again.
+// Otherwise an application is never held (service_full()).
 static bool too_far_ahead(struct service *s, const struct service_turn *turn)
 {
     const struct service_config *c = &s->config;
@@ -272,17 +273,18 @@ static bool too_far_ahead(struct service *s, const struct service_turn *turn)
     if (!s->attached)
         return false;
     unsafe_stat(s->queue, &stat);
-    bool high = stat.level >= UNSAFE_THREE_QUARTERS;
+    bool high = stat.level >= UNSAFE_THREE_QUARTERS && !(s->spill && spill_helps(s->spill));
     if (high && c->overflow == SERVICE_OVERFLOW_SUSPEND)
         return true;
     if (!s->ops.lane_running(s->user))
         return false;
     int64_t age = stat.oldest_ns ? s->ops.real_ns(s->user) - stat.oldest_ns : 0;
     bool paired = s->gate == GATE_PAIRED && c->mode != UPDATES_ASYNC && c->throttle_when_slow;
-    if (paired && (high || age > c->timeout_ns / 4))
+    if (paired && age > c->timeout_ns / 4)
         return true;
     bool moves = turn->now_ns - turn->moved_ns < c->timeout_ns;
-    return high && moves && (resync_running(s->resync) || c->overflow == SERVICE_OVERFLOW_THROTTLE);
+    bool resync = resync_running(s->resync) && stat.spill_limit_bytes == 0;
+    return high && moves && (resync || c->overflow == SERVICE_OVERFLOW_THROTTLE);
 }
 
 // ---- a turn ----
@@ -301,11 +303,12 @@ void service_turn(struct service *s, const struct service_turn *turn)
     service_mark_turn(s);
     service_resync_turn(s, turn);
     service_verify_turn(s, turn);
+    service_spill_turn(s, turn->now_ns);
     s->throttled = too_far_ahead(s, turn);
     updates_kick(s->updates);
     if (s->overflowed) {
         s->overflowed = false;
-        service_overflow(s, "the unsafe queue overflowed");
+        service_full(s);
         updates_kick(s->updates);
     }
     service_map_turn(s, turn->now_ns);
@@ -325,6 +328,7 @@ int64_t service_deadline(const struct service *s, int64_t now, int64_t lease_ns)
     int64_t at = MIN(s->opening ? s->retry_ns : INT64_MAX, service_map_deadline(s));
     if (!s->updates)
         return at;
+    at = MIN(at, service_spill_deadline(s, now));
     if (resync_running(s->resync) || service_verifying(s) || s->verified_waits || s->to_mark || s->throttled)
         at = MIN(at, now + SERVICE_PACE_NS);
     if (s->gate != GATE_HELD && s->gate != GATE_CLOSED)
@@ -364,6 +368,7 @@ bool service_figures(struct service *s, int64_t now, struct service_figures *ret
         .queue_records = stat.records,
         .queue_bytes = stat.bytes,
         .queue_limit = stat.limit_bytes,
+        .spilled_bytes = stat.spilled_bytes,
         .oldest_real_ns = stat.oldest_ns,
         .resyncing = resync_running(s->resync),
         .throttled = s->throttled,

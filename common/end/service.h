@@ -34,6 +34,7 @@
 #include "common/end/resync.h"
 #include "common/end/verify.h"
 #include "queues/block.h"
+#include "queues/spill.h"
 #include "queues/maps.h"
 #include "queues/unsafe.h"
 #include "queues/updates.h"
@@ -48,7 +49,7 @@ struct service;
 
 // What becomes of the queue when the peer is slower than the writers (policy `overflow`).
 enum service_overflow {
-    SERVICE_OVERFLOW_MAP,      // the peer's place is given up
+    SERVICE_OVERFLOW_MAP,      // the peer gets what is held, then its place is given up
     SERVICE_OVERFLOW_THROTTLE, // writers are held back while the peer's stream moves
     SERVICE_OVERFLOW_SUSPEND,  // writers are held back until there is room
 };
@@ -62,6 +63,10 @@ struct service_config {
     uint64_t pair, boot;      // of the unsafe queue
     uint64_t ring_bytes;
     uint32_t payload_max;
+    uint32_t queue_records;  // of the queue's table; 0: by ring_bytes
+    uint64_t spill_bytes;    // quota of the disk rung
+    unsigned spill_from;     // percent of the memory from which on it is used; 0: 50
+    struct disk *spill_disk; // used by the jobs alone; NULL: none
     enum service_overflow overflow;
     bool throttle_when_slow; // policy `slow`: hold writers back rather than let flushes wait for T
     int64_t timeout_ns;      // T
@@ -93,6 +98,10 @@ struct service_ops {
     int (*lane_queue)(void *user, struct unsafe *queue);
     void (*lane_stop)(void *user);    // the stream ends; the peer's place is about to go
     bool (*lane_running)(void *user); // a stream is under way
+    // Holds everybody who may read the queue off, or lets them go on.
+    void (*readers)(void *user, bool go_on);
+    // Lets spill_run() work on this job, not here; then service_spilled().
+    void (*spill)(void *user, struct spill_job *job);
     // What the peer has settled in the stream that is under way, and its session; false: none is.
     bool (*settled)(void *user, uint64_t *ret_session, uint64_t *ret_seq);
     int64_t (*real_ns)(void *user);   // CLOCK_REALTIME
@@ -104,8 +113,8 @@ struct service_ops {
 
 struct service *service_new(const struct service_config *config, const struct service_ops *ops,
                             void *user);
-// The queue stays for the next run unless it was abandoned. Nothing may be under way at a store.
-// NULL-safe.
+// The queue stays for the next run unless it was abandoned. Nothing may be under way at a store, and
+// no job is being worked on. NULL-safe.
 struct service *service_free(struct service *service);
 
 // Is there a queue that a former run of this boot left whole? Before anything is ordered. 0,
@@ -159,6 +168,8 @@ bool service_map_busy(const struct service *service);
 // NULL, or why this volume's map counted as wholly set when it was opened. Static text.
 const char *service_map_found(const struct service *service, uint16_t object);
 
+void service_spilled(struct service *service, struct spill_job *job, int64_t now_ns);
+
 // ---- a turn ----
 
 struct service_turn {
@@ -180,6 +191,7 @@ struct service_figures {
     int64_t waiting_ns; // since when an answer, or a writer that is held back, waits for the peer;
                         // 0: none
     uint64_t queue_records, queue_bytes, queue_limit;
+    uint64_t spilled_bytes; // of queue_bytes, on disk
     int64_t oldest_real_ns; // CLOCK_REALTIME of the oldest record; 0: none
     struct resync_progress resync;
     bool resyncing;

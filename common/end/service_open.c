@@ -21,6 +21,7 @@ static struct unsafe_config queue_config(const struct service *s)
         .bound = s->seq + SERVICE_SLOT_RESERVE,
         .ring_bytes = s->config.ring_bytes,
         .payload_max = s->config.payload_max,
+        .records = s->config.queue_records,
     };
 }
 
@@ -57,8 +58,9 @@ void service_drop_queue(struct service *s)
 {
     (void)s->ops.lane_queue(s->user, NULL);
     s->updates = updates_free(s->updates);
+    s->spill = spill_free(s->spill);
     s->queue = unsafe_free(s->queue);
-    s->attached = s->draining = s->close_wanted = false;
+    s->attached = s->draining = s->close_wanted = s->ending_told = false;
     service_disarm(s, UINT64_MAX);
 }
 
@@ -75,6 +77,8 @@ static int make_queue(struct service *s, struct error *err)
         return 0; // closed by this run, and taken back
     service_drop_queue(s);
     int r = s->ops.open_queue(s->user, s->recover, &config, &s->queue, err);
+    if (r == 0)
+        r = service_make_spill(s, err);
     if (r == 0)
         r = service_make_updates(s, err);
     return r < 0 ? r : s->ops.lane_queue(s->user, s->queue);
@@ -108,7 +112,8 @@ void service_try_open(struct service *s, int64_t now)
 {
     struct error err = {0};
     // The queue of a former reign may still be in the hands of a client that is being closed.
-    int r = s->dropping ? -EAGAIN : s->ops.open_stores(s->user, s->blocks, &err);
+    bool held = s->dropping || (service_spill_busy(s) && !s->recover);
+    int r = held ? -EAGAIN : s->ops.open_stores(s->user, s->blocks, &err);
     if (r == 0)
         r = make_queue(s, &err);
     if (r == -EAGAIN) {
@@ -199,7 +204,7 @@ void service_close(struct service *s)
 // The queue goes when no client's request lies in it any more.
 void service_drop_when_quiet(struct service *s)
 {
-    if (!s->dropping || !s->ops.quiet(s->user))
+    if (!s->dropping || !s->ops.quiet(s->user) || service_spill_busy(s))
         return;
     bool report = s->drop_report;
     s->dropping = s->drop_report = false;

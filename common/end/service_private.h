@@ -51,6 +51,8 @@ struct service {
     // Since the last turn.
     bool numbered, barrier, overflowed;
     bool throttled; // writers are held back until the peer has caught up
+    struct spill *spill;
+    bool ending_told; // nothing is added to what is held for the peer, and the end knows
     // What the figures said last.
     bool throttled_told;
     uint64_t waiting_for;
@@ -86,6 +88,12 @@ void service_note(struct service *s, const char *format, ...) __attribute__((for
 const char *service_volume(const struct service *s, uint16_t object); // its name
 void service_drain(struct service *s);
 int service_make_updates(struct service *s, struct error *err); // over s->queue
+// service_spill.c
+int service_make_spill(struct service *s, struct error *err); // of s->queue
+void service_full(struct service *s);                         // the last rung
+void service_spill_turn(struct service *s, int64_t now_ns);
+int64_t service_spill_deadline(const struct service *s, int64_t now_ns);
+bool service_spill_busy(const struct service *s);
 // service_open.c
 void service_exports(struct service *s, bool open, int status); // EV_EXPORTS
 void service_drained_closing(struct service *s);

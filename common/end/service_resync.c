@@ -107,7 +107,7 @@ bool service_copy_has_room(struct service *s)
 {
     struct unsafe_stat stat;
     unsafe_stat(s->queue, &stat);
-    return stat.bytes < stat.limit_bytes / 4 && stat.bytes < QUEUE_MAX;
+    return stat.memory_bytes < stat.memory_limit_bytes / 4 && stat.bytes < QUEUE_MAX;
 }
 
 // The resync's bytes a second, where they are limited: what may be started by now.

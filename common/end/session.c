@@ -470,6 +470,7 @@ static bool leader_rules(struct end *e)
         end_act(e, ACT_DETACH);
         end_act(e, ACT_ATTACH);
         e->attached = 0;
+        e->draining = false;
         s->stage = SESSION_ATTACHING;
         return true;
     case SESSION_ATTACHING:
@@ -489,7 +490,7 @@ static bool leader_rules(struct end *e)
             end_act(e, ACT_DIFFERS)->objects = e->st.held;
             return true;
         }
-        if ((e->st.pending & ~e->st.held) && !s->resync_asked && !e->paused && !e->map.refill && end_saved(e, e->ticket_last)) {
+        if ((e->st.pending & ~e->st.held) && !e->draining && !s->resync_asked && !e->paused && !e->map.refill && end_saved(e, e->ticket_last)) {
             s->resync_asked = true;
             e->resync_from = e->data.numbered;
             memset(e->resynced_seq, 0, sizeof(e->resynced_seq));

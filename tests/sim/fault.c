@@ -148,6 +148,27 @@ static void disk_well(struct host *h, void *arg, uint64_t n)
     fake_disk_fail(h->maps, 0, 0, false);
     fake_disk_fail(h->salvage, 0, 0, false);
     fake_disk_limit(h->safe, UINT64_MAX);
+    fake_disk_limit(h->spill, UINT64_MAX);
+    fake_disk_fail(h->spill, 0, 0, false);
+    fake_disk_fail_reads(h->spill, 0);
+}
+
+static void queue_disk_ill(struct host *h)
+{
+    struct sim *s = h->sim;
+    struct fake_disk *disks[] = {h->safe, h->maps, h->salvage, h->spill};
+    struct fake_disk *disk = disks[rnd(s, ARRAY_LEN(disks))];
+    if (disk == h->spill && chance(s, 100))
+        fake_disk_fail_reads(disk, -EIO);
+    else
+        fake_disk_fail(disk, 1 + (unsigned)rnd(s, 6),
+                       disk == h->spill && chance(s, 500) ? -ENOSPC : -EIO, chance(s, 300));
+}
+
+static void queue_disk_full(struct host *h)
+{
+    fake_disk_limit(h->safe, 0);
+    fake_disk_limit(h->spill, 0);
 }
 
 // Errors, or no room, for a while.
@@ -158,12 +179,9 @@ static void disk_ill(struct host *h, enum fault_kind kind)
     if (kind == FAULT_SAVE)
         h->save_fails = true;
     else if (kind == FAULT_QUEUE_DISK)
-        fake_disk_fail(chance(s, 500)   ? h->maps
-                       : chance(s, 300) ? h->salvage
-                                        : h->safe,
-                       1 + (unsigned)rnd(s, 6), -EIO, chance(s, 300));
+        queue_disk_ill(h);
     else if (kind == FAULT_QUEUE_FULL)
-        fake_disk_limit(h->safe, 0);
+        queue_disk_full(h);
     else
         fake_volume_fail(h->volume[rnd(s, s->volumes)], kinds, -EIO);
     s->store_failed |= kind == FAULT_STORE;

@@ -107,6 +107,37 @@ static void maps_poll(struct host *h)
     }
 }
 
+// ---- the disk of the unsafe queue ----
+
+static void spilled(struct host *h, void *arg, uint64_t n)
+{
+    static const char *const counts[] = {"spill: found what a predecessor left", "spill: blocks read back",
+                                         "spill: records to disk", "spill: segments removed"};
+    struct spill_job *job = h->front.job;
+    (void)arg, (void)n;
+    h->front.job = NULL;
+    cover_count(counts[spill_job_kind(job)]);
+    spill_run(job);
+    service_spilled(h->front.service, job, local_now(h));
+    front_turn(h);
+}
+
+static void spill(void *user, struct spill_job *job)
+{
+    struct host *h = user;
+    struct sim *s = h->sim;
+    int64_t delay = (int64_t)(100 + rnd(s, 2000)) * NS_PER_US;
+    if (chance(s, 30))
+        delay += (int64_t)rnd(s, 600) * NS_PER_MS;
+    h->front.job = job;
+    plan_daemon(h, s->now + delay, spilled, NULL, 0);
+}
+
+static void readers(void *user, bool go_on)
+{
+    (void)user, (void)go_on; // there is one thread
+}
+
 static void publish(struct host *h);
 
 // ---- what the service asks for ----
@@ -274,7 +305,8 @@ static void report(void *user, const struct end_event *event)
         ev.map.piece = &h->front.piece;
     }
     if (ev.type == EV_OVERFLOW)
-        cover_count("unsafe queue: full, the peer's place is given up");
+        cover_count(ev.failed.draining ? "unsafe queue: full, what it holds is streamed"
+                                       : "unsafe queue: full, the peer's place is given up");
     publish(h);
     report_event(h, &ev);
 }
@@ -303,6 +335,8 @@ static const struct service_ops service_ops = {
     .lane_queue = lane_queue,
     .lane_stop = lane_stop,
     .lane_running = lane_running,
+    .readers = readers,
+    .spill = spill,
     .settled = settled,
     .real_ns = real_ns,
     .report = report,
@@ -328,6 +362,10 @@ void front_init(struct host *h)
         .boot = h->boot_token,
         .ring_bytes = UNSAFE_RING_MIN + 4 * (s->size + UNSAFE_RECEIVE_MAX),
         .payload_max = (uint32_t)s->size, // a resync reads as much at once
+        .queue_records = s->queue_records,
+        .spill_bytes = s->spill_bytes,
+        .spill_disk = fake_disk_of(h->spill),
+        .spill_from = s->spill_from,
         .overflow = s->overflow,
         .throttle_when_slow = !s->config.alone_when_slow,
         .timeout_ns = s->config.timeout_ns,
@@ -361,7 +399,11 @@ void front_stop(struct host *h, bool keep_memory)
         volumes_finish(h);
         front_show(h);
     }
+    if (f->job && chance(h->sim, 500))
+        spill_run(f->job); // got so far
+    f->job = NULL;
     f->service = service_free(f->service);
+    fake_disk_kill(h->spill);
     fake_disk_kill(h->maps);
     f->outlet = outlet_free(f->outlet);
     h->dying = false;

@@ -24,6 +24,7 @@ static void free_disks(struct host *h)
     fake_disk_free(h->safe);
     fake_disk_free(h->maps);
     fake_disk_free(h->salvage);
+    fake_disk_free(h->spill);
 }
 
 static void new_disks(struct host *h)
@@ -32,6 +33,7 @@ static void new_disks(struct host *h)
     h->safe = fake_disk_new(SAFE_CAPACITY, rnd(h->sim, 0));
     h->maps = fake_disk_new(MAPS_CAPACITY, rnd(h->sim, 0));
     h->salvage = fake_disk_new(SALVAGE_CAPACITY, rnd(h->sim, 0));
+    h->spill = fake_disk_new(2 * h->sim->spill_bytes, rnd(h->sim, 0));
 }
 
 void host_disks(struct host *h)
@@ -87,6 +89,7 @@ void host_crash(struct host *h)
     fake_disk_crash(h->safe);
     fake_disk_crash(h->maps);
     fake_disk_crash(h->salvage);
+    fake_disk_crash(h->spill);
     for (unsigned i = 0; i < h->sim->volumes; i++)
         fake_volume_crash(h->volume[i]);
     net_changed(h->sim);

@@ -78,6 +78,7 @@ struct front {
     struct epoch epoch; // of the last opening
     int64_t turn_at;    // an appointment that stands; INT64_MAX none
     bool turning;
+    struct spill_job *job; // of the disk rung, under way
 };
 
 struct state_copy {
@@ -93,6 +94,7 @@ struct host {
     char letter; // P, S
     // What a power loss leaves.
     struct fake_disk *safe, *maps, *salvage; // of the safe queue, the intent maps, the salvage
+    struct fake_disk *spill;                 // of the unsafe queue
     struct fake_volume *volume[VOLUMES_MAX];
     struct state_copy copy[2];
     bool was_saved;     // a state, ever
@@ -247,6 +249,9 @@ struct sim {
     int64_t now;
     struct end_config config;
     enum service_overflow overflow;
+    uint32_t queue_records;
+    uint64_t spill_bytes;
+    unsigned spill_from;
     unsigned volumes;
     uint64_t size; // of each
     struct item *items;

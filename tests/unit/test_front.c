@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -24,7 +25,7 @@
 
 struct place {
     char dir[64];
-    char store[100], queue[100], socket[100], state[100];
+    char store[100], queue[100], socket[100], state[100], spill[100];
 };
 
 static int setup(void **state)
@@ -36,6 +37,8 @@ static int setup(void **state)
     (void)snprintf(p->queue, sizeof(p->queue), "%s/unsafe", p->dir);
     (void)snprintf(p->socket, sizeof(p->socket), "%s/disk.nbd", p->dir);
     (void)snprintf(p->state, sizeof(p->state), "%s/state", p->dir);
+    (void)snprintf(p->spill, sizeof(p->spill), "%s/spill", p->dir);
+    assert_int_equal(mkdir(p->spill, 0700), 0);
     *state = p;
     return 0;
 }
@@ -190,6 +193,7 @@ static void run_begin(struct run *run, struct place *p)
                                   .side = PAIR_PRIMARY,
                                   .queue_path = p->queue,
                                   .map_path = p->dir,
+                                  .spill_path = p->spill,
                                   .sockets = run->sockets,
                                   .pair_id = 7,
                                   .boot = 9,
