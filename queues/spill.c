@@ -20,10 +20,11 @@
 #include "queues/spill_private.h"
 #include "queues/unsafe_private.h"
 
-#define SPILL_FROM   50U // percent of the memory in use: from here on, until it is a third less,
-                         // the oldest records are copied; also those that do not fill a
-                         // block where it is a half more
-#define SEGMENT_MAX  (UINT64_C(64) * 1024 * 1024)
+#define SPILL_FROM                                                                                 \
+    50U                    // percent of the memory in use: from here on, until it is a third less,
+                           // the oldest records are copied; also those that do not fill a
+                           // block where it is a half more
+#define SEGMENT_HOLD 2U    // of the largest records: with one the rest of a segment would be wasted
 #define SEGMENT_MANY 1024U // segments that a large quota is divided into
 
 // ---- Making ----
@@ -57,10 +58,11 @@ struct spill *spill_new(struct unsafe *queue, struct disk *disk, const struct sp
     s->queue = queue;
     s->disk = disk;
     s->config = *config;
+    uint64_t least = segment_least(queue->file.payload_max);
     if (s->config.segment_bytes == 0)
         s->config.segment_bytes =
-            MAX(MIN(SEGMENT_MAX, config->quota / 8), config->quota / SEGMENT_MANY);
-    s->config.segment_bytes = MAX(s->config.segment_bytes, segment_least(queue->file.payload_max));
+            MAX(MIN(SEGMENT_HOLD * least, config->quota / 8), config->quota / SEGMENT_MANY);
+    s->config.segment_bytes = MAX(s->config.segment_bytes, least);
     if (s->config.from == 0)
         s->config.from = SPILL_FROM;
     if (s->config.stuck_ns == 0)
@@ -645,7 +647,7 @@ void spill_stat(const struct spill *s, struct spill_stat *ret_stat)
 {
     *ret_stat = (struct spill_stat){
         .bytes = s->held_bytes,
-        .limit_bytes = segments_most(s) * s->config.segment_bytes,
+        .limit_bytes = segments_most(s) ? s->config.quota : 0,
         .level = s->level,
         .failed = s->failed,
         .written = s->written,

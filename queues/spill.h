@@ -35,7 +35,8 @@
 #include "queues/unsafe.h"
 
 #define SPILL_TEXT_MAX 256
-#define SPILL_STUCK_NS (INT64_C(250) * 1000 * 1000) // a job that takes longer is not waited for
+#define SPILL_STUCK_NS                                                                             \
+    (INT64_C(5) * 1000 * 1000 * 1000) // a job that takes longer is not waited for
 #define SPILL_RETRY_NS (INT64_C(5) * 1000 * 1000 * 1000) // after a failure of the disk
 
 struct spill;

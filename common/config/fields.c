@@ -197,15 +197,17 @@ static const struct field queues_fields[] = {
     {"memory", FIELD_SIZE, .offset = QUEUES(memory), .min = 136 * MIB, .max = 64 * GIB,
      .preset = "256M", .help = "Limit of the unsafe queue in shared memory."},
     {"spill", FIELD_SIZE, .offset = QUEUES(spill), .min = 0, .max = PIB, .preset = "4G",
-     .help = "Limit of the unsafe queue on disk, used when memory is full."},
+     .help = "Limit of the unsafe queue on disk, used when more than half of its memory is in use. With less "
+             "than 34M it has its memory alone."},
     {"safe", FIELD_SIZE, .offset = QUEUES(safe), .min = 128 * MIB, .max = PIB, .preset = "4G",
      .help = "Limit of the safe queue."},
     {"salvage", FIELD_SIZE, .offset = QUEUES(salvage), .min = 2 * MIB, .max = PIB, .preset = "4G",
      .help = "Limit of the salvage: what an end held and nobody else has, kept before it is "
              "overwritten. While it is full, nothing is applied at that end."},
     {"overflow", FIELD_WORD, .offset = QUEUES(overflow), .words = words_overflow, .preset = "map",
-     .help = "What happens when the unsafe queue is full: only the map remembers what changed (the "
-             "application never waits), writers are slowed down, or they are held."},
+     .help = "What happens when the unsafe queue is full, on disk too: the peer gets what is queued, and "
+             "what follows by a resync (the application never waits); writers are slowed down to the "
+             "link; or they are held until there is room."},
 };
 OBJECT(queues_object, struct pair_queues_config, queues_fields, "queues", "Limits of the queues.");
 

@@ -54,7 +54,7 @@ int spiller_new(const char *path, struct mailbox *done, int kind, struct spiller
     s->done = done;
     s->kind = kind;
     s->box = mailbox_new();
-    int r = s->box ? segments_open(path, 0, &s->segments, err)
+    int r = s->box ? segments_open(path, SEGMENTS_VOLATILE, &s->segments, err)
                    : error_sys(err, -ENOMEM, "%s", path);
     if (r == 0 && pthread_create(&s->thread, NULL, run, s) != 0)
         r = error_sys(err, -EAGAIN, "cannot start the spiller's thread");

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// The ladder of a queue that its peer does not drain (DESIGN §4): memory, disk, policy. The disk rung
-// is queues/spill; here it gets its turns, what it has to say is said, and the last rung is taken:
+// The ladder of a queue that its peer does not drain (DESIGN §4): memory, disk, policy. The disk
+// rung is queues/spill; here it gets its turns, what it has to say is said, and the last rung is
+// taken:
 //
 //   map       what is held goes on streaming, from memory and disk, and nothing is added to it: its
 //             end is a place in the queue (unsafe_end()), known to a run that takes the queue over.
-//             When the peer has it all, its place is given up, and the resync starts behind it. Where
-//             the disk cannot take all of it, the place is given up at once.
+//             When the peer has it all, its place is given up, and the resync starts behind it.
+//             Where the disk cannot take all of it, the place is given up at once.
 //   throttle  writers are held back while the peer's stream moves (too_far_ahead()); where it does
 //             not, as `map`.
 //   suspend   writers are held back until there is room
@@ -89,8 +90,7 @@ static void take_event(struct service *s, const struct spill_event *event)
 static void take_events(struct service *s)
 {
     struct spill_event event;
-    for (spill_event(s->spill, &event); event.kind != SPILL_NOTHING;
-         spill_event(s->spill, &event))
+    for (spill_event(s->spill, &event); event.kind != SPILL_NOTHING; spill_event(s->spill, &event))
         take_event(s, &event);
 }
 

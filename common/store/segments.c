@@ -175,7 +175,7 @@ static int segments_create(struct disk *disk, uint32_t slot, uint64_t size,
         return -errno;
     int rc = -posix_fallocate(fd, 0, (off_t)size);
     // The size and the allocation, so that later syncs have only data to write.
-    if (rc == 0 && fsync(fd) < 0)
+    if (rc == 0 && !(s->flags & SEGMENTS_VOLATILE) && fsync(fd) < 0)
         rc = -errno;
     if (rc == 0)
         return file_new(s, fd, size, 0, ret_file);
@@ -212,6 +212,8 @@ static int segments_remove(struct disk *disk, uint32_t slot)
 
 static int segments_dir_sync(struct disk *disk)
 {
+    if (of(disk)->flags & SEGMENTS_VOLATILE)
+        return 0;
     return fsync(of(disk)->dir_fd) < 0 ? -errno : 0;
 }
 
@@ -262,6 +264,8 @@ static int segments_read(struct disk_file *file, uint64_t offset, void *data, si
 
 static int segments_sync(struct disk_file *file)
 {
+    if (file->segments->flags & SEGMENTS_VOLATILE)
+        return 0;
     return fdatasync(file->fd) < 0 ? -errno : 0;
 }
 

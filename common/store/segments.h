@@ -5,7 +5,8 @@
 // A sync is done by a thread of its own, one after the other; completions are delivered by
 // segments_work() on the thread that owns the disk. With SEGMENTS_KICKED the syncs wait for
 // segments_kick(), in which the owner's thread does them itself where that is sure to be short:
-// handing one small sync over and back costs more than the sync.
+// handing one small sync over and back costs more than the sync. With SEGMENTS_VOLATILE nothing is
+// ever synced: for files that are void in another boot.
 #ifndef STORE_SEGMENTS_H
 #define STORE_SEGMENTS_H
 
@@ -14,7 +15,8 @@
 #include "common/base/error.h"
 #include "queues/disk.h"
 
-#define SEGMENTS_KICKED 0x1
+#define SEGMENTS_KICKED   0x1
+#define SEGMENTS_VOLATILE 0x2
 
 // At most so much written since the last sync, and that one not slower, for a sync on the owner's
 // thread.

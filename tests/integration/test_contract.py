@@ -36,7 +36,7 @@ FIELDS = {
 @pytest.fixture(scope="module")
 def shared(make_shared_lab, tmp_path_factory):
     return make_shared_lab(config=write_pair(tmp_path_factory.mktemp("pair") / "lab.json", mode="async",
-                                             queues={"memory": "160M", "safe": "640M"}))
+                                             queues={"memory": "160M", "spill": "512M", "safe": "640M"}))
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_who_it_is(lab):
         status = lab.status(host)
         assert (status["pair"], status["identity"], status["mode"]) == ("lab", host, "async")
         assert status["peer"]["timeout_ms"] == 2000
-        assert status["unsafe_queue"]["limit_bytes"] == 160 << 20
+        assert status["unsafe_queue"]["limit_bytes"] == (160 + 512) << 20
         assert status["safe_queue"]["limit_bytes"] == 640 << 20
         volume, = status["volumes"]
         assert (volume["name"], volume["size"]) == ("disk", 64 << 20)
