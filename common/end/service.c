@@ -266,25 +266,28 @@ void service_bound(struct service *s, uint64_t seq)
 //  - likewise with a resync under way and no disk to spill to: the queue would overflow, and the
 //  resync start anew, again and again.
 // Otherwise an application is never held (service_full()).
-static bool too_far_ahead(struct service *s, const struct service_turn *turn)
+static enum service_held too_far_ahead(struct service *s, const struct service_turn *turn)
 {
     const struct service_config *c = &s->config;
     struct unsafe_stat stat;
     if (!s->attached)
-        return false;
+        return SERVICE_NOT_HELD;
     unsafe_stat(s->queue, &stat);
     bool high = stat.level >= UNSAFE_THREE_QUARTERS && !(s->spill && spill_helps(s->spill));
     if (high && c->overflow == SERVICE_OVERFLOW_SUSPEND)
-        return true;
+        return SERVICE_HELD_SUSPEND;
     if (!s->ops.lane_running(s->user))
-        return false;
+        return SERVICE_NOT_HELD;
     int64_t age = stat.oldest_ns ? s->ops.real_ns(s->user) - stat.oldest_ns : 0;
     bool paired = s->gate == GATE_PAIRED && c->mode != UPDATES_ASYNC && c->throttle_when_slow;
     if (paired && age > c->timeout_ns / 4)
-        return true;
-    bool moves = turn->now_ns - turn->moved_ns < c->timeout_ns;
+        return SERVICE_HELD_SLOW;
+    if (!high || turn->now_ns - turn->moved_ns >= c->timeout_ns)
+        return SERVICE_NOT_HELD;
+    if (c->overflow == SERVICE_OVERFLOW_THROTTLE)
+        return SERVICE_HELD_THROTTLE;
     bool resync = resync_running(s->resync) && stat.spill_limit_bytes == 0;
-    return high && moves && (resync || c->overflow == SERVICE_OVERFLOW_THROTTLE);
+    return resync ? SERVICE_HELD_RESYNC : SERVICE_NOT_HELD;
 }
 
 // ---- a turn ----
@@ -304,7 +307,8 @@ void service_turn(struct service *s, const struct service_turn *turn)
     service_resync_turn(s, turn);
     service_verify_turn(s, turn);
     service_spill_turn(s, turn->now_ns);
-    s->throttled = too_far_ahead(s, turn);
+    s->held = too_far_ahead(s, turn);
+    s->throttled = s->held != SERVICE_NOT_HELD;
     updates_kick(s->updates);
     if (s->overflowed) {
         s->overflowed = false;
@@ -371,7 +375,7 @@ bool service_figures(struct service *s, int64_t now, struct service_figures *ret
         .spilled_bytes = stat.spilled_bytes,
         .oldest_real_ns = stat.oldest_ns,
         .resyncing = resync_running(s->resync),
-        .throttled = s->throttled,
+        .held = s->held,
     };
     resync_progress(s->resync, &ret_figures->resync);
     ret_figures->out_of_sync = service_out_of_sync(s, now);

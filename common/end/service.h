@@ -54,6 +54,15 @@ enum service_overflow {
     SERVICE_OVERFLOW_SUSPEND,  // writers are held back until there is room
 };
 
+// Why writers are held back.
+enum service_held {
+    SERVICE_NOT_HELD,
+    SERVICE_HELD_SLOW,     // policy `slow`: flushes would wait
+    SERVICE_HELD_THROTTLE, // policy `overflow`, and the queue is nearly full
+    SERVICE_HELD_SUSPEND,  // likewise
+    SERVICE_HELD_RESYNC,   // likewise, and there is no disk rung: the resync would never end
+};
+
 struct service_config {
     enum updates_mode mode;
     unsigned volumes;         // at most RECORD_OBJECTS_MAX
@@ -196,9 +205,9 @@ struct service_figures {
     struct resync_progress resync;
     bool resyncing;
     const uint64_t *out_of_sync; // bytes, by volume, that a resync has to go over; looked up now and then
-    bool throttled; // writers are held back
     uint64_t verify_done, verify_total; // bytes; total 0: no verify is under way
     int64_t verify_began_ns;
+    enum service_held held;
 };
 // False while there is no queue: the figures are those of an end that has none.
 bool service_figures(struct service *service, int64_t now_ns, struct service_figures *ret_figures);

@@ -50,6 +50,7 @@ struct service {
     struct block_request close_flush[RECORD_OBJECTS_MAX];
     // Since the last turn.
     bool numbered, barrier, overflowed;
+    enum service_held held;
     bool throttled; // writers are held back until the peer has caught up
     struct spill *spill;
     bool ending_told; // nothing is added to what is held for the peer, and the end knows

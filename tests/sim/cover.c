@@ -6,7 +6,7 @@
 #include <string.h>
 #include <time.h>
 
-#define COUNTS_MAX 48
+#define COUNTS_MAX 64
 #define RULES_MAX  32
 
 static struct {
@@ -65,6 +65,14 @@ static const char *const rungs[] = {
     "unsafe queue: half full",
     "unsafe queue: three quarters full",
     "unsafe queue: full, the peer's place is given up",
+    "unsafe queue: full, what it holds is streamed",
+    "spill: records to disk",
+    "spill: blocks read back",
+    "spill: half full",
+    "spill: three quarters full",
+    "spill: the disk takes nothing",
+    "spill: the disk takes something again",
+    "spill: lost",
     "writers are held: throttle",
     "writers are held: suspend",
     "writers are held: flushes would wait",

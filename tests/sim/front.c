@@ -111,7 +111,7 @@ static void maps_poll(struct host *h)
 
 static void spilled(struct host *h, void *arg, uint64_t n)
 {
-    static const char *const counts[] = {"spill: found what a predecessor left", "spill: blocks read back",
+    static const char *const counts[] = {"spill: looks for what a predecessor left", "spill: blocks read back",
                                          "spill: records to disk", "spill: segments removed"};
     struct spill_job *job = h->front.job;
     (void)arg, (void)n;
@@ -298,6 +298,8 @@ static void report(void *user, const struct end_event *event)
     }
     if (ev.type == EV_OVERFLOW || ev.type == EV_STORE) {
         trace(h->sim, h, "%s", ev.failed.text);
+        if (strstr(ev.failed.text, "on disk is lost"))
+            cover_count("spill: lost");
         ev.failed.text = "the data path says so"; // it has to live longer
     }
     if (ev.type == EV_MAP && ev.map.what == MAP_EV_PIECE) {
@@ -316,10 +318,15 @@ static void note(void *user, const char *text)
     struct host *h = user;
     if (h->dying)
         return;
+    bool disk = strstr(text, "disk space") != NULL;
     if (strstr(text, "50 % full"))
-        cover_count("unsafe queue: half full");
+        cover_count(disk ? "spill: half full" : "unsafe queue: half full");
     if (strstr(text, "75 % full"))
-        cover_count("unsafe queue: three quarters full");
+        cover_count(disk ? "spill: three quarters full" : "unsafe queue: three quarters full");
+    if (strstr(text, "cannot go to disk"))
+        cover_count("spill: the disk takes nothing");
+    if (strstr(text, "can go to disk again"))
+        cover_count("spill: the disk takes something again");
     trace(h->sim, h, "%s", text);
 }
 
@@ -579,12 +586,15 @@ static void publish(struct host *h)
     g->queue_bytes = now_is.queue_bytes;
     g->oldest_ns = now_is.oldest_real_ns;
     g->waiting_ns = now_is.waiting_ns;
-    if (now_is.throttled && !g->throttled)
-        cover_count(now_is.queue_bytes < now_is.queue_limit / 2 ? "writers are held: flushes would wait"
-                    : h->sim->overflow == SERVICE_OVERFLOW_SUSPEND ? "writers are held: suspend"
-                    : h->sim->overflow == SERVICE_OVERFLOW_THROTTLE ? "writers are held: throttle"
-                                                                    : "writers are held: resync");
-    g->throttled = now_is.throttled;
+    static const char *const held[] = {
+        [SERVICE_HELD_SLOW] = "writers are held: flushes would wait",
+        [SERVICE_HELD_THROTTLE] = "writers are held: throttle",
+        [SERVICE_HELD_SUSPEND] = "writers are held: suspend",
+        [SERVICE_HELD_RESYNC] = "writers are held: resync",
+    };
+    if (now_is.held != g->held && now_is.held != SERVICE_NOT_HELD)
+        cover_count(held[now_is.held]);
+    g->held = now_is.held;
 }
 
 static void again(struct host *h, void *arg, uint64_t at)

@@ -226,9 +226,6 @@ static void prepare(struct sim *s, uint64_t seed, int mode, bool tracing, bool r
     s->slow_ns = 2 * NS_PER_MS;
     s->eagerness = chance(s, 200) ? 30 : 100U << rnd(s, 4);
     s->public_up[0] = s->public_up[1] = true;
-    s->overflow = chance(s, 700)   ? SERVICE_OVERFLOW_MAP
-                  : chance(s, 500) ? SERVICE_OVERFLOW_THROTTLE
-                                   : SERVICE_OVERFLOW_SUSPEND;
     s->queue_records = chance(s, 500) ? UNSAFE_RECORDS_MIN : 0;
     s->spill_bytes = rnd(s, 6) * spill_quota_min((uint32_t)s->size);
     s->spill_from = 2 + (unsigned)rnd(s, 49);

@@ -51,7 +51,8 @@ struct figures {
     uint64_t numbered, durable, applied, held_from, queue_bytes;
     uint64_t replica_durable, replica_applied;
     int64_t waiting_ns, moved_ns, stream_ns, oldest_ns, lease_ns;
-    bool stream_up, replica_full, salvage_full, throttled;
+    bool stream_up, replica_full, salvage_full;
+    enum service_held held;
 };
 
 // ---- the guest ----
