@@ -135,7 +135,9 @@ void app_kill(struct app *app)
 void app_check(struct app *app)
 {
     ENSURE(app_gone(app));
+    bool foreign = app->foreign; // what the last check found stands until this one is through
     supersede(app);
+    app->foreign = foreign;
     app->checking = true;
     app->ops->check(app);
 }

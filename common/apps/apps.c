@@ -66,6 +66,9 @@ struct apps {
     bool kill;
     bool announced; // the goal is reached and that is said
     bool checking;
+    bool rechecking;    // nobody has asked for it
+    int64_t recheck_ns; // when to do that; INT64_MAX: never
+    char *found;        // by the last check; NULL: none yet
     bool frozen;
     bool targets_changed;
     struct happened *fresh, **last_fresh; // not yet published
@@ -238,7 +241,12 @@ static void advance_check(struct apps *apps)
             between = "; ";
         }
     ENSURE(fclose(f) == 0);
-    announce(apps, APPS_CHECKED, text);
+    if (!apps->rechecking || !apps->found || strcmp(apps->found, text) != 0)
+        announce(apps, APPS_CHECKED, text);
+    free(apps->found);
+    apps->found = TAKE_PTR(text);
+    if (apps->setup.recheck_ms > 0)
+        apps->recheck_ns = clock_boot_ns() + apps->setup.recheck_ms * NS_PER_MS;
 }
 
 static void advance(struct apps *apps)
@@ -260,6 +268,7 @@ static void set_goal(struct apps *apps, enum goal goal, bool adopt, bool kill)
     apps->kill = kill;
     apps->announced = false;
     apps->checking = false;
+    apps->recheck_ns = INT64_MAX;
     for (size_t i = 0; i < apps->count; i++) {
         struct app *app = &apps->list[i];
         if (kill)
@@ -274,8 +283,23 @@ static void begin_check(struct apps *apps)
     if (apps->goal == GOAL_RUN || (apps->goal == GOAL_STOPPED && !apps->announced))
         return;
     apps->checking = true;
+    apps->rechecking = false;
+    apps->recheck_ns = INT64_MAX;
     for (size_t i = 0; i < apps->count; i++)
         app_check(&apps->list[i]);
+}
+
+// Somebody may define or start a domain of ours at any time.
+static void begin_recheck(struct apps *apps)
+{
+    apps->recheck_ns = INT64_MAX;
+    for (size_t i = 0; i < apps->count; i++) {
+        if (apps->list[i].config.kind != APP_DOMAIN)
+            continue;
+        apps->checking = true;
+        apps->rechecking = true;
+        app_check(&apps->list[i]);
+    }
 }
 
 static void set_frozen(struct apps *apps, bool frozen)
@@ -338,7 +362,7 @@ static bool take_commands(struct apps *apps)
 
 static int poll_timeout(const struct apps *apps)
 {
-    int64_t deadline = INT64_MAX, now = clock_boot_ns();
+    int64_t deadline = apps->recheck_ns, now = clock_boot_ns();
 
     for (size_t i = 0; i < apps->count; i++)
         deadline = MIN(deadline, app_deadline(&apps->list[i]));
@@ -370,6 +394,8 @@ static void *run(void *opaque)
     while (take_commands(apps)) {
         for (size_t i = 0; i < apps->count; i++)
             app_work(&apps->list[i], clock_boot_ns());
+        if (clock_boot_ns() >= apps->recheck_ns)
+            begin_recheck(apps);
         advance(apps);
         publish(apps);
         wait_for_something(apps, fds);
@@ -429,6 +455,7 @@ static void release(struct apps *apps)
         (void)close(apps->event_fd);
     (void)pthread_mutex_destroy(&apps->lock);
     apps_setup_clear(&apps->setup);
+    free(apps->found);
     free(apps->statuses);
     free(apps->targets);
     free(apps->list);
@@ -475,6 +502,7 @@ int apps_open(const struct apps_setup *setup, const struct app_config *list, siz
     apps->statuses = calloc(count + 1, sizeof(*apps->statuses));
     ENSURE(apps->list && apps->statuses);
     ENSURE(pthread_mutex_init(&apps->lock, NULL) == 0);
+    apps->recheck_ns = INT64_MAX;
     apps->last_command = &apps->commands;
     apps->last_event = &apps->events;
     apps->last_fresh = &apps->fresh;

@@ -105,6 +105,8 @@ struct apps_setup {
     const char *identity;      // "primary" or "secondary"
     const char *runtime_dir;   // exists; this room keeps "apps/" in it
     const char *cgroup_parent; // group below the cgroup v2 mount; NULL: "understudy"
+    int64_t recheck_ms; // > 0: so often after a check of foreign ones domains are checked again;
+                        // said only if it changed
     const struct apps_volume *volumes;
     size_t volume_count;
     const char *const *addresses; // public addresses with prefix, for scripts

@@ -60,6 +60,7 @@ struct virt {
     int event_id;
     bool watching;
     bool told_lost;
+    bool told_bad;    // of its file, by a check
     unsigned handled; // number of the request that is carried out, or was last
     int64_t retry_ms;
     int paused_reason; // told to people; -1: not paused
@@ -563,12 +564,17 @@ static void do_check(struct virt *v)
     struct error err = {0};
     char text[512] = "";
 
-    if (prepare(v, &xml, &id, &err) < 0)
-        report(v, VIRT_NOTE, "%s", err.text);
-    else if (!connect_once(v))
-        report(v, VIRT_NOTE, "libvirt (%s) cannot be asked: %s", v->uri, last_error());
-    else
+    bool bad = prepare(v, &xml, &id, &err) < 0, told = v->told_bad;
+    v->told_bad = bad;
+    if (bad) {
+        if (!told)
+            report(v, VIRT_NOTE, "%s", err.text);
+    } else if (!connect_once(v)) {
+        note_lost(v);
+    } else {
+        note_found(v);
         (void)find_foreign(v, &id, text, sizeof(text));
+    }
     report(v, VIRT_FOUND, "%s", text);
     domain_xml_clear(&xml);
 }

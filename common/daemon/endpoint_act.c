@@ -45,6 +45,8 @@ void endpoint_closed(struct endpoint *ep, const char *failure)
 static void act_follow(struct endpoint *ep, const struct end_action *a)
 {
     if (a->session) {
+        if (ep->serving) // where the applications were stopped before that, nobody has looked yet
+            apps_check_foreign(ep->apps);
         ep->serving = false;
         ep->open_after_close = false;
         front_abandon(ep->front, false); // a queue of a former reign, if there is one

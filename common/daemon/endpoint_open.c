@@ -16,6 +16,8 @@
 #include "common/config/places.h"
 #include "common/daemon/endpoint_private.h"
 
+#define FOREIGN_RECHECK_MS 10000 // a domain of ours on an end that is not active is found so soon
+
 static int make_places(struct endpoint *ep, struct error *err)
 {
     const struct endpoint_config *c = &ep->config;
@@ -229,6 +231,7 @@ static int open_apps(struct endpoint *ep, struct error *err)
         .volume_count = ep->pair->volume_count,
         .addresses = (const char *const *)ep->pair->public_address.addresses,
         .address_count = ep->pair->public_address.address_count,
+        .recheck_ms = FOREIGN_RECHECK_MS,
         .callbacks = {.context = ep, .event = endpoint_on_app, .output = endpoint_on_app_output},
     };
     return apps_open(&setup, list, ep->pair->application_count, &ep->apps, err);
@@ -339,9 +342,8 @@ static void say_maps(struct endpoint *ep)
         const char *why = front_map_found(ep->front, i);
         if (!why)
             continue;
-        (void)snprintf(text, sizeof(text),
-                       "volume %s: its intent map counts as wholly set: %s", ep->pair->volumes[i].name,
-                       why);
+        (void)snprintf(text, sizeof(text), "volume %s: its intent map counts as wholly set: %s",
+                       ep->pair->volumes[i].name, why);
         endpoint_note(ep, -1, text);
     }
 }

@@ -15,7 +15,7 @@ import pytest
 from conftest import HERE, PEER, write_pair
 
 TASK = os.path.join(HERE, "kernel-client")
-GUEST_SECONDS = 240
+GUEST_SECONDS = 600
 
 
 def copy_with_libraries(program, root):

@@ -270,6 +270,19 @@ static void foreign_domains_are_named_and_left_alone(void **state)
     watch_for(&g.watch, "all-stopped", NULL);
     run("virsh -q domstate vm-other | grep -q running");
     run("virsh -q destroy vm-other >/dev/null");
+
+    g.watch.setup.recheck_ms = 100; // from now on it is noticed without asking
+    reopen(&g);
+    apps_check_foreign(g.watch.apps);
+    watch_for(&g.watch, "checked", NULL);
+    assert_string_equal(g.watch.text, "");
+    run("virsh -q define %s >/dev/null", other);
+    watch_for(&g.watch, "checked", NULL);
+    assert_non_null(strstr(g.watch.text, "is defined"));
+    assert_int_equal(watch_status(&g.watch, 0).state, APP_STATE_FOREIGN);
+    run("virsh -q undefine vm-other >/dev/null");
+    watch_for(&g.watch, "checked", NULL);
+    assert_string_equal(g.watch.text, "");
     start(&g);
     leave(&g);
 }
