@@ -15,6 +15,7 @@
 #include "pairctl/pairctl.h"
 #include "queues/disk.h"
 #include "queues/safe_inspect.h"
+#include "queues/spill_inspect.h"
 #include "queues/state.h"
 #include "queues/unsafe_inspect.h"
 
@@ -52,6 +53,9 @@ struct fsck {
     // maps
     unsigned map_count, map_whole; // files; of them those that count as wholly set
     uint64_t map_bytes;            // that the others have set
+    // spill
+    struct spill_summary spill;
+    uint64_t spill_damages;
     // salvage
     unsigned salvage_count;
     uint64_t salvage_bytes;

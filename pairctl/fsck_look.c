@@ -321,6 +321,33 @@ static void look_at_unsafe(struct fsck *f)
     f->same_boot = f->queue.boot != 0 && f->queue.boot == boot;
 }
 
+static void found_spill(void *arg, const struct inspect_finding *finding)
+{
+    char name[40];
+    struct fsck *f = arg;
+    (void)snprintf(name, sizeof(name), "spill/segment.%04u", finding->slot);
+    note(f, true, name, finding->offset, "%s", finding->what);
+    f->spill_damages++;
+}
+
+// What was spilled counts only together with its queue.
+static void look_at_spill(struct fsck *f)
+{
+    struct fsck_disk *disk = NULL;
+    struct inspect inspect = {.found = found_spill, .arg = f};
+    struct error err = {0};
+    if (!open_part(f, "spill", "spill", &disk))
+        return;
+    bool counts = f->unsafe_there && f->queue.usable && f->same_boot;
+    int r = spill_inspect(fsck_disk_of(disk), pair_id(f), counts ? f->queue.salt : 0, f->queue.floor + 1,
+                          counts ? f->queue.spilled : f->queue.floor, &inspect, &f->spill, &err);
+    if (r < 0) {
+        note(f, true, "spill", 0, "%s", err.text);
+        f->failed = true;
+    }
+    fsck_disk_free(disk);
+}
+
 static void look_at_flag(struct fsck *f)
 {
     char path[PATH_SIZE];
@@ -345,4 +372,5 @@ void fsck_look(struct fsck *f)
         look_at_unsafe(f);
         look_at_flag(f);
     }
+    look_at_spill(f);
 }

@@ -7,6 +7,16 @@
 #include "pairctl/fsck.h"
 
 static const char *const roles[] = {"none", "passive", "active"};
+static void show_spill(const struct fsck *f, FILE *out)
+{
+    char bytes[FORMAT_SIZE];
+    if (f->spill.segments)
+        (void)fprintf(out, "  spill         %u segments with %s of the unsafe queue\n", f->spill.segments,
+                      format_bytes(f->spill.bytes, bytes));
+    if (f->spill.others)
+        (void)fprintf(out, "  spill         %u segments that belong to no queue of this boot\n", f->spill.others);
+}
+
 static const char *const intents[] = {"none", "takeover", "handed over"};
 
 // ---- for a person ----
@@ -61,6 +71,7 @@ void fsck_show(const struct fsck *f, FILE *out)
                   f->running ? " (RUNNING: what changes meanwhile may look like damage)" : "");
     show_state(f, out);
     show_queues(f, out);
+    show_spill(f, out);
     for (size_t i = 0; i < f->finding_count; i++) {
         const struct fsck_finding *x = &f->findings[i];
         (void)fprintf(out, "  %-13s %s at offset %" PRIu64 ": %s\n", x->kind, x->file, x->offset,
@@ -92,6 +103,7 @@ struct report {
     bool alone, stopped;
     uint64_t epoch, epoch_id;
     struct json_queue safe, unsafe;
+    uint64_t spill_segments, spill_bytes;
     uint64_t maps, maps_void, maps_bytes, salvages, salvage_bytes;
     struct fsck_finding findings[FSCK_FINDINGS_MAX];
     size_t finding_count;
@@ -131,6 +143,8 @@ static const struct json_field report_fields[] = {
     {"epoch_id", JSON_HEX, .offset = offsetof(struct report, epoch_id)},
     {"safe_queue", JSON_OBJECT, .offset = offsetof(struct report, safe), .table = &queue_table},
     {"unsafe_queue", JSON_OBJECT, .offset = offsetof(struct report, unsafe), .table = &queue_table},
+    U64(struct report, spill_segments),
+    U64(struct report, spill_bytes),
     U64(struct report, maps),
     U64(struct report, maps_void),
     U64(struct report, maps_bytes),
@@ -191,6 +205,8 @@ static void fill(const struct fsck *f, struct report *r)
     r->epoch = at ? at->number : 0;
     r->epoch_id = at ? at->id : 0;
     fill_queues(f, r);
+    r->spill_segments = f->spill.segments;
+    r->spill_bytes = f->spill.bytes;
     r->maps = f->map_count;
     r->maps_void = f->map_whole;
     r->maps_bytes = f->map_bytes;

@@ -67,6 +67,9 @@ static bool queue_fits(const struct fsck *f)
 
 static void start_with_queue(struct fsck *f)
 {
+    if (f->spill_damages)
+        say(f, "finds that what its unsafe queue has on disk is damaged: it gives the peer's place in the queue up, and the "
+               "peer is resynced by the map");
     say(f, "takes its unsafe queue back: %" PRIu64 " records up to seq %" PRIu64 "%s, and %u updates in flight are written again",
         f->queue.numbered - f->queue.floor, f->queue.numbered, f->queue.numbered == f->queue.floor ? "" : " are still to be confirmed",
         f->queue.pending);

@@ -42,14 +42,6 @@ uint64_t spill_quota_min(uint32_t payload_max)
     return segment_least(payload_max);
 }
 
-// Tells this queue's segments from those of any other queue, boot or pair.
-static uint64_t salt_of(const struct unsafe_super *super)
-{
-    uint64_t parts[] = {super->pair, super->boot, super->epoch, super->start};
-    uint64_t salt = checksum64(parts, sizeof(parts));
-    return salt ? salt : 1;
-}
-
 struct spill *spill_new(struct unsafe *queue, struct disk *disk, const struct spill_config *config)
 {
     struct spill *s = calloc(1, sizeof(*s));
@@ -70,7 +62,7 @@ struct spill *spill_new(struct unsafe *queue, struct disk *disk, const struct sp
     if (s->config.retry_ns == 0)
         s->config.retry_ns = SPILL_RETRY_NS;
     s->pair = queue->file.super->pair;
-    s->salt = salt_of(queue->file.super);
+    s->salt = unsafe_file_salt(queue->file.super);
     s->retry_ns = INT64_MIN;
     s->job.spill = s;
     ENSURE(!queue->spill);

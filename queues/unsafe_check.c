@@ -358,6 +358,7 @@ int unsafe_inspect(const char *path, uint64_t pair, const struct inspect *inspec
     struct judge j = {.file = &file, .found = damaged, .progress = progress, .arg = &look};
     judge_all(&j);
     summary.boot = file.super->boot;
+    summary.salt = unsafe_file_salt(file.super);
     if (summary.usable)
         summarize(&file, &summary);
     unsafe_file_unmap(&file);

@@ -87,6 +87,13 @@ uint64_t unsafe_slot_sum(const struct unsafe_slot *slot)
     return checksum64(&copy, offsetof(struct unsafe_slot, sum));
 }
 
+uint64_t unsafe_file_salt(const struct unsafe_super *super)
+{
+    uint64_t parts[] = {super->pair, super->boot, super->epoch, super->start};
+    uint64_t salt = checksum64(parts, sizeof(parts));
+    return salt ? salt : 1;
+}
+
 // ---- Mapping ----
 
 // Maps the ring twice in a row into addresses that were reserved for both.

@@ -126,6 +126,9 @@ void unsafe_file_unmap(struct unsafe_file *file);
 // error here and no SIGBUS later. 0 or -errno.
 int unsafe_file_back(struct unsafe_file *file, uint64_t bytes);
 
+// Tells the spilled segments of this queue from those of any other queue, boot or pair; never 0.
+uint64_t unsafe_file_salt(const struct unsafe_super *super);
+
 uint64_t unsafe_slot_sum(const struct unsafe_slot *slot);
 
 // Checks positions, records and slots of a file that a predecessor left: -EUCLEAN and the first

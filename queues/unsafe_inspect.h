@@ -19,6 +19,7 @@ struct unsafe_summary {
     uint64_t bound;
     uint64_t epoch;
     unsigned pending; // updates that were in flight
+    uint64_t salt;    // of its spilled segments
 };
 
 // Returns 0 whatever is wrong with it; -ENOENT: there is none, or it was never finished; else it cannot be read.
