@@ -38,6 +38,9 @@ static const char *alone_reason(const struct end *e)
         return "no data path to the peer has stood for the heartbeat timeout";
     if (e->data.waiting_ns && e->now - e->data.waiting_ns >= t && e->now - e->data.moved_ns >= t)
         return "the peer has made nothing durable for the heartbeat timeout";
+    // In `async` no answer waits for it.
+    if (e->data.lagging && e->now - MAX(e->data.moved_ns, MAX(e->session.since_ns, e->state_since_ns)) >= t)
+        return "the peer takes nothing, and has made nothing durable for the heartbeat timeout";
     if (e->data.lagging && e->config.alone_when_slow)
         return "the link is too slow";
     return NULL;
@@ -95,6 +98,18 @@ static bool going_alone_rules(struct end *e)
         if (grant_out(e) || e->gate_pending)
             return false;
         e->given.out = false;
+        if (e->config.mode == END_ASYNC && !e->st.alone) {
+            e->st.alone = true;
+            e->join_ticket = end_save(e);
+            e->alone_stage = ALONE_SAY;
+            return true;
+        }
+        e->alone_stage = ALONE_HOLD;
+        end_gate(e, GATE_HELD);
+        return true;
+    case ALONE_SAY:
+        if (!end_saved(e, e->join_ticket))
+            return false;
         e->alone_stage = ALONE_HOLD;
         end_gate(e, GATE_HELD);
         return true;
@@ -106,7 +121,9 @@ static bool going_alone_rules(struct end *e)
         return true;
     case ALONE_SAVE:
         // E3, E6: the epoch is durable before the first acknowledgement alone.
-        if (!end_saved(e, e->join_ticket) || e->gate_pending)
+        // (In `async` `alone` is durable, and the epoch follows: until then nobody is told of it. A crash before that
+        // leaves a queue of an epoch that is in no history; it is not gone on with.)
+        if (e->gate_pending || (e->config.mode != END_ASYNC && !end_saved(e, e->join_ticket)))
             return false;
         end_act(e, ACT_EPOCH)->epoch = *history_current(&e->st.history);
         e->relation = REL_ALONE;
@@ -284,7 +301,7 @@ bool active_rules(struct end *e)
 void active_enter(struct end *e)
 {
     // Back from SUSPENDED, or a restart that goes on: the gate follows the relation.
-    if (e->relation == REL_GOING_ALONE && e->alone_stage != ALONE_WAIT)
+    if (e->relation == REL_GOING_ALONE && (e->alone_stage == ALONE_HOLD || e->alone_stage == ALONE_SAVE))
         end_gate(e, GATE_HELD);
     else
         end_gate(e, e->relation == REL_ALONE ? GATE_ALONE : GATE_PAIRED);

@@ -12,8 +12,8 @@
 // tests/sim):
 //  E1  The public address is asked on only in the states TAKING_OVER (after its epoch is durable)
 //  and ACTIVE. E2  An answer "yes" goes out only while serving, paired, every volume synchronized,
-//  nothing acknowledged alone. E3  The gate is ALONE only when `alone` and its epoch are durable,
-//  and no grant can be out. E4  A takeover by itself begins only with a grant that has not run out,
+//  nothing acknowledged alone. E3  The gate is ALONE only when `alone` and (but for
+//  `async`, where no answer waits for the disk) its epoch are durable, and no grant can be out. E4  A takeover by itself begins only with a grant that has not run out,
 //  and a consistent replica. E5  Once `handed over` is durable this end does not serve before it
 //  opened a later epoch. E6  What must survive is durable before it is acted on: an action that
 //  depends on a save follows its EV_SAVED.
@@ -392,7 +392,8 @@ struct end_verdict {
 struct end_view {
     enum end_role_state state;
     bool active;       // role
-    bool alone;        // acknowledges (or would) without its peer
+    bool alone;        // acknowledges (or would, if it were not suspended) without its peer; not while it is still on
+                       // its way to that, and until it is paired again
     bool synchronized; // every volume
     bool granted;      // passive: holds a grant; active: has one out
     bool promotable;

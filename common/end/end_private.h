@@ -163,6 +163,8 @@ struct hand {
     int64_t retry_ns; // BACK_OPEN: not to be tried before
 };
 
+// SAY: in `async`, `alone` gets durable while answers go on as before; nothing is held for a disk.
+enum alone_stage { ALONE_WAIT, ALONE_SAY, ALONE_HOLD, ALONE_SAVE };
 // Resolving a split, on the end that is kept (resolve.c).
 struct resolve {
     bool wanted;  // by an operator; waits until the other end has stopped serving
@@ -171,7 +173,6 @@ struct resolve {
     struct epoch_history other; // the line that is given up; empty: there is none
 };
 
-enum alone_stage { ALONE_WAIT, ALONE_HOLD, ALONE_SAVE };
 
 struct operation {
     const char *name; // "switch", "takeover", ...; NULL: none yet

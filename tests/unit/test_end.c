@@ -2120,6 +2120,68 @@ static void overflow_while_a_meeting_is_proposed_voids_the_proposal(void **state
     assert_true(view(w, 1).promotable);
 }
 
+// Answers go on until `alone` is durable, however long that takes, and are not held for the epoch's.
+static void no_answer_waits_for_a_disk_in_async(void **state)
+{
+    struct world *w = *state;
+    w->config.mode = END_ASYNC;
+    start_pair(w);
+    crash(w, 1);
+    w->host[0].hold_saves = true;
+    run(w, 10 * NS_PER_S);
+    assert_int_equal(w->host[0].gate, GATE_PAIRED); // in `async` nothing waits there
+    assert_true(w->host[0].disk.alone);
+    step(&w->host[0], &(struct end_event){.type = EV_SAVED, .saved.ticket = w->host[0].ticket});
+    run(w, 100 * NS_PER_MS);
+    assert_int_equal(w->host[0].gate, GATE_ALONE);
+    assert_int_equal(view(w, 0).epoch.reason, EPOCH_ALONE);
+    // The peer hears of the epoch when it is durable.
+    boot(w, 1, (struct end_start){0});
+    run(w, 2 * NS_PER_S);
+    assert_int_equal(view(w, 1).session, 0);
+    w->host[0].hold_saves = false;
+    step(&w->host[0], &(struct end_event){.type = EV_SAVED, .saved.ticket = w->host[0].ticket});
+    run(w, 5 * NS_PER_S);
+    assert_true(view(w, 1).promotable);
+}
+
+static void stalled_peer_is_noticed_in_async(void **state)
+{
+    struct world *w = *state;
+    w->config.mode = END_ASYNC;
+    start_pair(w);
+    w->host[1].follows = 999; // connected, and takes nothing
+    w->host[0].data.numbered += 5;
+    run(w, NS_PER_S);
+    assert_false(view(w, 0).alone);
+    w->host[0].data.lagging = true; // the oldest has waited for T
+    run(w, 6 * NS_PER_S);
+    assert_true(view(w, 0).alone && view(w, 0).connected);
+    assert_int_equal(w->host[0].gate, GATE_ALONE);
+}
+
+// What a status calls alone is acknowledged alone: while it waits for the grant to run out, and for the save, it is not.
+static void alone_is_said_when_it_is_so(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    crash(w, 1);
+    int64_t until = w->now + 10 * NS_PER_S;
+    bool going = false;
+    for (w->host[0].hold_saves = true; w->now < until; run(w, 10 * NS_PER_MS)) {
+        struct end_view v = view(w, 0);
+        assert_int_equal(v.alone, w->host[0].gate == GATE_ALONE);
+        going |= strstr(v.why, "going alone") != NULL;
+    }
+    assert_true(going);
+    assert_false(view(w, 0).alone);
+    w->host[0].hold_saves = false;
+    step(&w->host[0], &(struct end_event){.type = EV_SAVED, .saved.ticket = w->host[0].ticket});
+    run(w, 100 * NS_PER_MS);
+    assert_true(view(w, 0).alone);
+    assert_int_equal(w->host[0].gate, GATE_ALONE);
+}
+
 // ---- an operator's takeover ----
 
 static void make_stale(struct world *w)
@@ -2434,6 +2496,9 @@ int main(void)
         T(shutdown_stops_and_the_next_start_goes_on),
         T(shutdown_without_a_peer_stops),
         T(suspended_end_that_yields_meets_once),
+        T(no_answer_waits_for_a_disk_in_async),
+        T(stalled_peer_is_noticed_in_async),
+        T(alone_is_said_when_it_is_so),
         T(every_veto_is_named_and_overridden_by_its_name),
         T(force_overrides_what_stands_and_says_what),
         T(age_of_a_takeover_counts_what_was_told),
