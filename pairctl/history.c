@@ -28,6 +28,8 @@ static void print_event(const struct status_event *event)
     (void)printf("%s  %-20s %9s  %s", format_time(event->real_ms, time),
                  format_clean(event->step, step, sizeof(step)), took,
                  format_clean(event->text, clean, sizeof(clean)));
+    if (event->count > 1)
+        (void)printf(" (%" PRIu32 " times)", event->count);
     print_loss(&event->loss);
     (void)fputc('\n', stdout);
 }

@@ -115,6 +115,10 @@ static void show_forecast(const struct screen *s, const struct pair_status *stat
 {
     char bytes[FORMAT_SIZE], age[FORMAT_SIZE], takes[FORMAT_SIZE];
     label(s, "forecast");
+    if (status->forecast.loss_ms < 0 && status->forecast.takeover_ms < 0) {
+        put(s, TONE_BAD, "nothing to take over with: the replica is in mid-resync");
+        return;
+    }
     if (status->forecast.loss_bytes == 0 && status->forecast.loss_ms <= 0)
         put(s, TONE_GOOD, "a takeover now loses nothing");
     else

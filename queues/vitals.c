@@ -20,6 +20,17 @@ bool vitals_damaged(const struct vitals *v)
     return v->boot != ~v->boot_not && (v->boot != 0 || v->boot_not != 0);
 }
 
+uint64_t vitals_token(uint64_t random, uint64_t kernel)
+{
+    uint64_t high = random >> 32 ? random >> 32 : 1; // 0 stands for none
+    return high << 32 | (kernel & UINT32_MAX);
+}
+
+bool vitals_token_fits(uint64_t token, uint64_t kernel)
+{
+    return token && (token & UINT32_MAX) == (kernel & UINT32_MAX);
+}
+
 void vitals_begin(struct vitals *v, uint64_t boot)
 {
     put(&v->echo_sent_ns, &v->echo_not, 0);

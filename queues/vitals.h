@@ -24,6 +24,11 @@ struct vitals {
 uint64_t vitals_boot(const struct vitals *vitals);
 // Whether something is there that cannot be believed (for the log, and for fsck).
 bool vitals_damaged(const struct vitals *vitals);
+// A token for this boot: the runtime directory's (a random number), and the kernel's (which outlives no reboot, whatever is
+// kept of the directory).
+uint64_t vitals_token(uint64_t random, uint64_t kernel);
+// Whether this token was made under that kernel's boot.
+bool vitals_token_fits(uint64_t token, uint64_t kernel);
 // A new boot begins: everything else is unknown.
 void vitals_begin(struct vitals *vitals, uint64_t boot);
 

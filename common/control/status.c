@@ -151,6 +151,7 @@ static const struct json_field event_fields[] = {
     VALUE(JSON_TIME, E, ms),
     TEXT(E, text),
     {"loss", JSON_OBJECT, AT(E, loss), .table = &loss, .present_offset = offsetof(E, loss.known)},
+    VALUE(JSON_U32, E, count),
 };
 TABLE(event);
 

@@ -132,6 +132,7 @@ struct status_event {
     int64_t ms; // how long the step took; -1: a point in time
     char text[STATUS_TEXT_SIZE];
     struct status_loss loss;
+    uint32_t count; // so often, the last time at real_ms; 0 is 1
 };
 
 struct pair_status {

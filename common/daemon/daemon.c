@@ -3,10 +3,12 @@
 
 #include <errno.h>
 #include <sched.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -31,6 +33,16 @@ struct watched {
     sd_event_source *io, *timer;
 };
 
+// A guard that is being started: that may take seconds, and heartbeats must go on.
+struct guard_start {
+    pthread_t thread;
+    int done_fd; // eventfd
+    sd_event_source *source;
+    struct guard *guard; // NULL: failed, `error` says why
+    bool found;
+    struct error error;
+};
+
 struct daemon {
     struct options options;
     enum pair_end kind;
@@ -41,6 +53,11 @@ struct daemon {
     struct guard *guard;
     sd_event_source *guard_source, *guard_timer;
     uint64_t guard_pause_us; // before another try to start it
+    struct guard_start *guard_start; // under way; NULL: none
+    bool *left_out; // by pair: could not be opened yet
+    struct error *left_out_why;
+    sd_event_source *left_out_timer;
+    uint64_t left_out_pause_us;
     struct control_server *control;
     bool ending;
 };
@@ -98,39 +115,87 @@ static int watch(struct daemon *d, struct watched *w, struct endpoint *endpoint,
     return r < 0 ? error_sys(err, r, "pair %s: event loop", endpoint_pair(endpoint)) : 0;
 }
 
-// A pair that cannot be run is said and left out: the others are not to suffer for it.
+#define LEFT_OUT_PAUSE_MIN_US UINT64_C(2000000)
+#define LEFT_OUT_PAUSE_MAX_US UINT64_C(60000000)
+
+static int on_left_out(sd_event_source *source, uint64_t usec, void *user);
+
+// A pair that cannot be run is said and left out for now: the others are not to suffer for it.
+static void start_endpoint(struct daemon *d, size_t index)
+{
+    struct pair_config *pair = d->pairs.items[index];
+    struct endpoint_config config = {
+        .pair = pair,
+        .side = d->kind,
+        .host = d->options.host,
+        .state_dir = d->options.state_dir,
+        .runtime_dir = d->options.runtime_dir,
+        .guard = d->guard,
+    };
+    struct error err = {0};
+    struct endpoint *endpoint = NULL;
+    struct watched *w = &d->watched[d->count];
+    int r = endpoint_new(&config, &endpoint, &err);
+    if (r == 0)
+        r = watch(d, w, endpoint, &err);
+    d->left_out[index] = r < 0;
+    if (r == 0) {
+        d->count++;
+        log_info("pair %s: runs its %s end", pair->pair, pair_end_name(d->kind));
+        return;
+    }
+    w->io = sd_event_source_disable_unref(w->io);
+    w->timer = sd_event_source_disable_unref(w->timer);
+    endpoint_free(endpoint);
+    // Said once, and again when the reason is another one.
+    if (strcmp(d->left_out_why[index].text, err.text) != 0)
+        log_error("pair %s: does not run, and is tried again: %s", pair->pair, err.text);
+    d->left_out_why[index] = err;
+}
+
+// What could not be opened may be there later: an interface, an address, a directory.
+static void try_left_out_later(struct daemon *d)
+{
+    bool any = false;
+    for (size_t i = 0; i < d->pairs.count; i++)
+        any |= d->left_out[i];
+    d->left_out_timer = sd_event_source_disable_unref(d->left_out_timer);
+    if (!any)
+        return;
+    d->left_out_pause_us = MIN(MAX(2 * d->left_out_pause_us, LEFT_OUT_PAUSE_MIN_US), LEFT_OUT_PAUSE_MAX_US);
+    (void)sd_event_add_time_relative(d->loop, &d->left_out_timer, CLOCK_BOOTTIME, d->left_out_pause_us, 0, on_left_out, d);
+}
+
+static int on_left_out(sd_event_source *source, uint64_t usec, void *user)
+{
+    struct daemon *d = user;
+    (void)source, (void)usec;
+    size_t before = d->count;
+    for (size_t i = 0; i < d->pairs.count && !d->ending; i++) {
+        if (d->left_out[i])
+            start_endpoint(d, i);
+    }
+    for (size_t i = before; i < d->count; i++)
+        work(&d->watched[i]);
+    try_left_out_later(d);
+    return 0;
+}
+
 static int start_endpoints(struct daemon *d)
 {
     size_t mine = 0;
     d->watched = calloc(d->pairs.count + 1, sizeof(*d->watched));
-    if (!d->watched)
+    d->left_out = calloc(d->pairs.count + 1, sizeof(*d->left_out));
+    d->left_out_why = calloc(d->pairs.count + 1, sizeof(*d->left_out_why));
+    if (!d->watched || !d->left_out || !d->left_out_why)
         return -ENOMEM;
     for (size_t i = 0; i < d->pairs.count; i++) {
-        struct pair_config *pair = d->pairs.items[i];
-        struct endpoint_config config = {
-            .pair = pair,
-            .side = d->kind,
-            .host = d->options.host,
-            .state_dir = d->options.state_dir,
-            .runtime_dir = d->options.runtime_dir,
-            .guard = d->guard,
-        };
-        struct error err = {0};
-        struct endpoint *endpoint = NULL;
-        if (strcmp(pair_config_end(pair, d->kind)->host, d->options.host) != 0)
+        if (strcmp(pair_config_end(d->pairs.items[i], d->kind)->host, d->options.host) != 0)
             continue;
         mine++;
-        int r = endpoint_new(&config, &endpoint, &err);
-        if (r == 0)
-            r = watch(d, &d->watched[d->count], endpoint, &err);
-        if (r < 0) {
-            log_error("pair %s: %s", pair->pair, err.text);
-            endpoint_free(endpoint);
-            continue;
-        }
-        d->count++;
-        log_info("pair %s: runs its %s end", pair->pair, pair_end_name(d->kind));
+        start_endpoint(d, i);
     }
+    try_left_out_later(d);
     if (mine == 0)
         log_warning("no pair file in %s names host %s as its %s: nothing to do", d->options.config,
                     d->options.host, pair_end_name(d->kind));
@@ -146,15 +211,11 @@ static int on_guard(sd_event_source *source, int fd, uint32_t events, void *user
 static int on_guard_timer(sd_event_source *source, uint64_t usec, void *user);
 
 // Without a guard the pairs promise nothing to their peers; it is tried again, with pauses that grow.
-static void start_guard(struct daemon *d)
+static void take_guard(struct daemon *d, struct guard *guard, bool found, const struct error *err)
 {
-    struct error err = {0};
-    bool found = false;
-    d->guard_timer = sd_event_source_disable_unref(d->guard_timer);
-    if (guard_start(d->options.guard, d->options.runtime_dir, d->options.program, &d->guard, &found,
-                    &err) < 0) {
-        log_error("no guard, and so no takeover by the peer: %s", err.text);
-        d->guard = NULL;
+    d->guard = guard;
+    if (!guard) {
+        log_error("no guard, and so no takeover by the peer: %s", err->text);
         d->guard_pause_us = MIN(MAX(2 * d->guard_pause_us, GUARD_PAUSE_MIN_US), GUARD_PAUSE_MAX_US);
         (void)sd_event_add_time_relative(d->loop, &d->guard_timer, CLOCK_BOOTTIME, d->guard_pause_us, 0,
                                          on_guard_timer, d);
@@ -165,6 +226,17 @@ static void start_guard(struct daemon *d)
     (void)sd_event_add_io(d->loop, &d->guard_source, guard_fd(d->guard), EPOLLIN, on_guard, d);
 }
 
+// At the start of the daemon, before any pair runs.
+static void start_guard(struct daemon *d)
+{
+    struct error err = {0};
+    struct guard *guard = NULL;
+    bool found = false;
+    if (guard_start(d->options.guard, d->options.runtime_dir, d->options.program, &guard, &found, &err) < 0)
+        guard = NULL;
+    take_guard(d, guard, found, &err);
+}
+
 static void tell_endpoints(struct daemon *d)
 {
     for (size_t i = 0; i < d->count; i++) {
@@ -173,12 +245,60 @@ static void tell_endpoints(struct daemon *d)
     }
 }
 
-static int on_guard_timer(sd_event_source *source, uint64_t usec, void *user)
+static void *run_guard_start(void *arg)
+{
+    struct daemon *d = arg;
+    struct guard_start *s = d->guard_start;
+    if (guard_start(d->options.guard, d->options.runtime_dir, d->options.program, &s->guard, &s->found, &s->error) < 0)
+        s->guard = NULL;
+    (void)eventfd_write(s->done_fd, 1);
+    return NULL;
+}
+
+static struct guard_start *guard_start_free(struct guard_start *s)
+{
+    if (!s)
+        return NULL;
+    (void)sd_event_source_disable_unref(s->source);
+    cleanup_close(&s->done_fd);
+    free(s);
+    return NULL;
+}
+
+static int on_guard_started(sd_event_source *source, int fd, uint32_t events, void *user)
 {
     struct daemon *d = user;
-    (void)source, (void)usec;
-    start_guard(d);
+    struct guard_start *s = d->guard_start;
+    (void)source, (void)fd, (void)events;
+    (void)pthread_join(s->thread, NULL);
+    d->guard_start = NULL;
+    take_guard(d, s->guard, s->found, &s->error);
+    guard_start_free(s);
     tell_endpoints(d);
+    return 0;
+}
+
+// Beside the control loop.
+static void start_guard_beside(struct daemon *d)
+{
+    struct error err = {.text = "no memory, or no thread"};
+    struct guard_start *s = calloc(1, sizeof(*s));
+    d->guard_timer = sd_event_source_disable_unref(d->guard_timer);
+    if (s) {
+        d->guard_start = s;
+        s->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        if (s->done_fd >= 0 && sd_event_add_io(d->loop, &s->source, s->done_fd, EPOLLIN, on_guard_started, d) >= 0 &&
+            pthread_create(&s->thread, NULL, run_guard_start, d) == 0)
+            return;
+    }
+    d->guard_start = guard_start_free(s);
+    take_guard(d, NULL, false, &err);
+}
+
+static int on_guard_timer(sd_event_source *source, uint64_t usec, void *user)
+{
+    (void)source, (void)usec;
+    start_guard_beside(user);
     return 0;
 }
 
@@ -193,7 +313,8 @@ static int on_guard(sd_event_source *source, int fd, uint32_t events, void *user
         d->guard = NULL;
         tell_endpoints(d);
         guard_free(old);
-        start_guard(d);
+        start_guard_beside(d);
+        return 0;
     }
     tell_endpoints(d);
     return 0;
@@ -464,12 +585,20 @@ static int run(struct daemon *d, struct error *err)
 
 static void stop(struct daemon *d)
 {
+    if (d->guard_start) {
+        (void)pthread_join(d->guard_start->thread, NULL);
+        d->guard = d->guard_start->guard;
+        guard_start_free(d->guard_start);
+    }
     for (size_t i = 0; i < d->count; i++) {
         (void)sd_event_source_disable_unref(d->watched[i].io);
         (void)sd_event_source_disable_unref(d->watched[i].timer);
         endpoint_free(d->watched[i].endpoint);
     }
     free(d->watched);
+    free(d->left_out);
+    free(d->left_out_why);
+    (void)sd_event_source_disable_unref(d->left_out_timer);
     (void)sd_event_source_disable_unref(d->guard_source);
     (void)sd_event_source_disable_unref(d->guard_timer);
     guard_free(d->guard);

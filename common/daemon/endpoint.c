@@ -6,6 +6,7 @@
 
 #define VERIFY_LOOK_NS  (10 * NS_PER_S)   // between two looks at whether a verify is due
 #define VERIFY_RETRY_NS (3600 * NS_PER_S) // between two that begin
+#define FOREIGN_NS   (60 * NS_PER_S)
 #define AWAKE_MAX_NS (NS_PER_S) // a data thread that works so long without an I/O is wedged
 
 // ---- history ----
@@ -13,14 +14,25 @@
 void endpoint_note_loss(struct endpoint *ep, int64_t ns, const char *text,
                         const struct status_loss *loss)
 {
+    // What repeats is counted, not repeated.
+    struct status_event *again = ns < 0 && !loss ? history_same(ep->history, text) : NULL;
+    if (again) {
+        again->real_ms = clock_real_ns() / NS_PER_MS;
+        again->count++;
+        history_write(ep->history, again);
+        if ((again->count & (again->count - 1)) == 0)
+            log_info("pair %s: %s (%u times)", ep->pair->pair, text, again->count);
+        return;
+    }
     struct status_event *e = history_add(ep->history);
+    e->count = 1;
     e->real_ms = clock_real_ns() / NS_PER_MS;
     e->ms = ns < 0 ? -1 : ns / NS_PER_MS;
     (void)snprintf(e->step, sizeof(e->step), "%s", ns < 0 ? "" : "step");
     (void)snprintf(e->text, sizeof(e->text), "%s", text);
     if (loss)
         e->loss = *loss;
-    history_write(ep->history);
+    history_write(ep->history, e);
     if (ns < 0)
         log_info("pair %s: %s", ep->pair->pair, text);
     else
@@ -228,6 +240,18 @@ static void verify_on_schedule(struct endpoint *ep)
         log_info("pair %s: the scheduled verify begins", ep->pair->pair);
 }
 
+// A domain of the pair that somebody has defined or started on an end that does not serve.
+static void check_foreign(struct endpoint *ep, int64_t now)
+{
+    struct end_view view;
+    if (!ep->started || ep->exited || now < ep->foreign_ns)
+        return;
+    ep->foreign_ns = now + FOREIGN_NS;
+    end_view(ep->end, now, &view);
+    if (view.state == END_PASSIVE && !view.frozen)
+        apps_check_foreign(ep->apps);
+}
+
 void endpoint_work(struct endpoint *ep)
 {
     struct letter *letter;
@@ -248,6 +272,7 @@ void endpoint_work(struct endpoint *ep)
         log_warning("pair %s: %s", ep->pair->pair, err.text);
     endpoint_probed(ep);
     endpoint_guard(ep, ep->config.guard);
+    check_foreign(ep, clock_boot_ns());
     if (ep->started && !ep->exited && end_deadline_ns(ep->end) <= clock_boot_ns())
         endpoint_feed(ep, &(struct end_event){.type = EV_TICK});
     verify_on_schedule(ep);

@@ -249,7 +249,7 @@ void endpoint_act(struct endpoint *ep, const struct end_action *a)
         saver_save(ep->saver, a->ticket, &a->state);
         break;
     case ACT_GATE:
-        front_gate(ep->front, a->gate);
+        front_gate(ep->front, a->gate, a->ticket);
         break;
     case ACT_OPEN:
         act_open(ep, a);

@@ -67,6 +67,15 @@ static int lock_state(struct endpoint *ep, struct error *err)
     return 0;
 }
 
+// The kernel's own name for this boot. A runtime directory that was kept over a reboot is not of this boot. 0: not known.
+static uint64_t kernel_boot(void)
+{
+    char id[64];
+    CLEANUP_CLOSE int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, id, sizeof(id));
+    return n > 0 ? checksum64(id, (size_t)n) : 0;
+}
+
 static int map_vitals(struct endpoint *ep, struct error *err)
 {
     char path[PATH_SIZE + 8];
@@ -81,9 +90,10 @@ static int map_vitals(struct endpoint *ep, struct error *err)
     }
     if (vitals_damaged(ep->vitals))
         log_warning("pair %s: %s is damaged: this counts as another boot", ep->pair->pair, path);
-    ep->same_boot = vitals_boot(ep->vitals) != 0;
+    uint64_t kernel = kernel_boot();
+    ep->same_boot = vitals_token_fits(vitals_boot(ep->vitals), kernel);
     if (!ep->same_boot)
-        vitals_begin(ep->vitals, random_id());
+        vitals_begin(ep->vitals, vitals_token(random_id(), kernel));
     return 0;
 }
 

@@ -72,6 +72,7 @@ struct endpoint {
     // Applications.
     struct apps *apps;
     int64_t apps_began_ns;
+    int64_t foreign_ns; // when it is looked again for applications that run here, and should not
     int64_t apps_start_ms; // how long the last start took; 0: not yet
     // Guard.
     struct guard_pair *guard;

@@ -13,7 +13,7 @@ static int64_t age_ms(int64_t now, int64_t then)
     return then ? MAX((now - then) / NS_PER_MS, 0) : -1;
 }
 
-static void fill_queues(struct endpoint *ep, struct pair_status *s)
+static void fill_queues(struct endpoint *ep, uint64_t told, struct pair_status *s)
 {
     struct figures *g = &ep->figures;
     int64_t real = clock_real_ns();
@@ -41,6 +41,9 @@ static void fill_queues(struct endpoint *ep, struct pair_status *s)
     } else {
         s->positions.received = s->positions.durable = atomic_load(&g->replica_durable);
         s->positions.applied = atomic_load(&g->replica_applied);
+        s->positions.settled = atomic_load(&g->replica_settled);
+        // As the active end has told with its last heartbeat; what has come since is newer.
+        s->positions.numbered = MAX(told, s->positions.received);
     }
 }
 
@@ -186,6 +189,10 @@ static void fill_paths(struct endpoint *ep, struct pair_status *s)
 static void fill_forecast(struct endpoint *ep, const struct end_view *view, int64_t now,
                           struct pair_status *s)
 {
+    s->forecast.loss_ms = s->forecast.takeover_ms = -1;
+    if (view->epoch.number == 0 || (view->active ? view->pending : view->inconsistent))
+        return; // the replica is in mid-resync: there is nothing to promote
+    s->forecast.loss_ms = 0;
     if (ep->pair->mode != PAIR_STRICT) {
         s->forecast.loss_bytes = view->active ? s->unsafe_queue.bytes : view->peer_backlog;
         s->forecast.loss_ms =
@@ -281,7 +288,7 @@ void endpoint_status(struct endpoint *ep, struct pair_status *s)
     memset(s, 0, sizeof(*s));
     end_view(ep->end, now, &view);
     fill_role(ep, &view, now, s);
-    fill_queues(ep, s);
+    fill_queues(ep, view.peer_position, s);
     fill_volumes(ep, &view, s);
     fill_resync(ep, &view, now, s);
     fill_verify(ep, &view, now, s);

@@ -36,7 +36,7 @@ struct figures {
     _Atomic int64_t stream_awake_ns;
     _Atomic bool stream_busy;
     _Atomic bool replica_full;     // the safe queue takes nothing for now
-    _Atomic uint64_t replica_durable, replica_applied;
+    _Atomic uint64_t replica_durable, replica_applied, replica_settled;
     _Atomic uint64_t safe_records, safe_bytes, safe_limit;
     _Atomic int64_t safe_oldest_real_ns;
     _Atomic uint64_t replay_rate; // bytes a second, measured; 0: not yet

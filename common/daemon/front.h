@@ -43,7 +43,7 @@ bool front_find_queue(struct front *front, struct service_found *ret_found, char
 // Letters to the front thread.
 void front_open(struct front *front, bool recover, const struct epoch *epoch, uint64_t seq);
 void front_bound(struct front *front, uint64_t seq);
-void front_gate(struct front *front, enum end_gate gate);
+void front_gate(struct front *front, enum end_gate gate, uint64_t ticket);
 void front_close(struct front *front);
 void front_abandon(struct front *front, bool report);
 void front_epoch(struct front *front, const struct epoch *epoch);

@@ -85,7 +85,7 @@ static void take_letter(struct front *f, const struct front_letter *l)
         service_bound(s, l->number);
         break;
     case FRONT_GATE:
-        service_gate(s, l->gate);
+        service_gate(s, l->gate, l->number);
         break;
     case FRONT_CLOSE:
         service_close(s);
@@ -158,10 +158,11 @@ void front_bound(struct front *f, uint64_t seq)
     mailbox_post(f->box, l);
 }
 
-void front_gate(struct front *f, enum end_gate gate)
+void front_gate(struct front *f, enum end_gate gate, uint64_t ticket)
 {
     struct front_letter *l = letter(FRONT_GATE);
     l->gate = gate;
+    l->number = ticket;
     mailbox_post(f->box, l);
 }
 

@@ -17,6 +17,7 @@ struct note {
     struct step_slot slot;
 };
 enum { NOTE_WRITE, NOTE_END };
+#define HISTORY_NEAR 2 // what is tried again and again says no more than so many things each time
 
 struct history {
     struct status_event ring[HISTORY_MAX];
@@ -103,13 +104,25 @@ struct status_event *history_add(struct history *h)
     return event;
 }
 
-void history_write(struct history *h)
+struct status_event *history_same(struct history *h, const char *text)
+{
+    for (uint64_t back = 0; back < MIN(h->count, (uint64_t)HISTORY_NEAR); back++) {
+        struct status_event *event = &h->ring[(h->count - back) % HISTORY_MAX];
+        if (event->ms < 0 && !event->loss.known && strcmp(event->text, text) == 0)
+            return event;
+    }
+    return NULL;
+}
+
+void history_write(struct history *h, const struct status_event *event)
 {
     if (!h->running || h->count == 0)
         return;
+    uint64_t place = (uint64_t)(event - h->ring);
     struct note *note = letter_new(sizeof(*note), NOTE_WRITE);
-    note->slot.number = h->count;
-    note->slot.event = h->ring[h->count % HISTORY_MAX];
+    // The newest number that has this place.
+    note->slot.number = h->count - (h->count - place) % HISTORY_MAX;
+    note->slot.event = *event;
     step_seal(&note->slot);
     mailbox_post(h->box, note);
 }

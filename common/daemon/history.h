@@ -17,8 +17,10 @@ struct history *history_free(struct history *history); // NULL-safe
 
 // One thread (the control loop's) owns the ring. Returns the slot's event, to be filled; then history_write().
 struct status_event *history_add(struct history *history);
-// The newest one is complete: queued for the file, which a thread of its own writes.
-void history_write(struct history *history);
+// One of the newest few that says the same in the same words; NULL: none. It may be counted up, and history_write() then.
+struct status_event *history_same(struct history *history, const char *text);
+// It is complete: queued for the file, which a thread of its own writes.
+void history_write(struct history *history, const struct status_event *event);
 const struct status_event *history_newest(const struct history *history); // NULL: none
 // Copies at most `limit` of the newest, oldest first.
 size_t history_list(const struct history *history, struct status_event *events, size_t limit);

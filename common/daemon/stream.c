@@ -199,6 +199,7 @@ static void publish(struct stream *s)
     atomic_store(&g->replica_full, stats.full);
     atomic_store(&g->replica_durable, stats.durable);
     atomic_store(&g->replica_applied, stats.applied);
+    atomic_store(&g->replica_settled, stats.settled);
     atomic_store(&g->safe_records, stats.queued_records);
     atomic_store(&g->safe_bytes, stats.queued_bytes);
     atomic_store(&g->safe_limit, stats.safe.bytes_limit);

@@ -113,7 +113,9 @@ uint64_t end_save(struct end *e)
 
 void end_gate(struct end *e, enum end_gate gate)
 {
-    end_act(e, ACT_GATE)->gate = gate;
+    struct end_action *a = end_act(e, ACT_GATE);
+    a->gate = gate;
+    a->ticket = ++e->gate_ticket;
     e->gate = gate;
     e->gate_pending = true;
 }
@@ -344,7 +346,7 @@ static void take_event(struct end *e, const struct end_event *ev)
         take_saved(e, ev);
         break;
     case EV_GATE:
-        if (ev->gate.gate == e->gate) {
+        if (ev->gate.gate == e->gate && ev->gate.ticket == e->gate_ticket) {
             e->gate_pending = false;
             e->gate_numbered = ev->gate.numbered;
         }

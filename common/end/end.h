@@ -210,6 +210,7 @@ struct end_event {
         } saved;
         struct {
             enum end_gate gate;
+            uint64_t ticket;   // of the ACT_GATE that it answers
             uint64_t numbered; // at the moment from which the gate is in force; HELD: nothing is in
                                // flight any more
         } gate;
@@ -280,7 +281,7 @@ struct end_event {
 enum end_action_type {
     ACT_SEND, // frame on `path` (or FRAME_ALL_PATHS)
     ACT_SAVE, // make `state` durable, then EV_SAVED with `ticket`. Saves are carried out in order
-    ACT_GATE, // -> EV_GATE
+    ACT_GATE, // -> EV_GATE with `ticket`
     ACT_OPEN, // open the exports over a fresh unsafe queue of `epoch` whose first record (EPOCH) is
               // `seq`, gate HELD; or (recover) over the found one, after its unnumbered slots are
               // written again

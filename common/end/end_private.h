@@ -165,6 +165,7 @@ struct hand {
 
 // SAY: in `async`, `alone` gets durable while answers go on as before; nothing is held for a disk.
 enum alone_stage { ALONE_WAIT, ALONE_SAY, ALONE_HOLD, ALONE_SAVE };
+
 // Resolving a split, on the end that is kept (resolve.c).
 struct resolve {
     bool wanted;  // by an operator; waits until the other end has stopped serving
@@ -172,7 +173,6 @@ struct resolve {
     int64_t since_ns;
     struct epoch_history other; // the line that is given up; empty: there is none
 };
-
 
 struct operation {
     const char *name; // "switch", "takeover", ...; NULL: none yet
@@ -248,6 +248,7 @@ struct end {
     bool replay_stopped;
     enum end_gate gate;
     bool gate_pending;
+    uint64_t gate_ticket; // of the newest order
     uint64_t gate_numbered;
     uint64_t attached; // EV_GATE of an attach; 0 none
     bool draining;     // the queue is full: it streams what it has, then lets go of the peer

@@ -135,6 +135,7 @@ static void gate_report(struct service *s, enum end_gate gate)
 {
     struct end_event ev = {.type = EV_GATE};
     ev.gate.gate = gate;
+    ev.gate.ticket = s->gate_ticket;
     ev.gate.numbered = unsafe_numbered(s->queue);
     s->ops.report(s->user, &ev);
 }
@@ -158,11 +159,12 @@ void service_drain(struct service *s)
     updates_drain(s->updates, drained);
 }
 
-void service_gate(struct service *s, enum end_gate gate)
+void service_gate(struct service *s, enum end_gate gate, uint64_t ticket)
 {
     if (!s->updates)
         return;
     s->gate = gate;
+    s->gate_ticket = ticket;
     s->lease_over = false;
     (void)updates_set_gate(s->updates, updates_gate_of(gate));
     if (gate == GATE_HELD)

@@ -33,6 +33,7 @@ struct service {
     struct resync *resync;
     struct block *blocks[RECORD_OBJECTS_MAX]; // while the stores are open
     enum end_gate gate;                       // asked for by the end
+    uint64_t gate_ticket;                     // of that order
     bool lease_over;                          // held for the time being, whatever the end asked for
     bool attached;                            // the peer has a place in the queue
     // Opening: tried until the stores open.

@@ -38,11 +38,12 @@ struct host {
     bool hold_saves;
     bool hold_opens, fail_opens, hold_handover;
     unsigned opens, follow_asked, resyncs;
-    bool fail_follows, resync_silent, hold_apps, short_finish, hold_probes;
+    bool fail_follows, resync_silent, hold_apps, short_finish, hold_probes, hold_gates;
     bool overflow_when_met; // the peer's queue lets go of this end just before it hears this one's agreement
     uint64_t streams, follows; // session
     uint64_t ticket;           // of the newest save
     unsigned consents;
+    uint64_t gate_ticket; // of the newest order
     // The intent maps.
     uint64_t own_map[2][2], added[2][2]; // by volume, two pieces of 64 regions
     uint64_t filled, record, armed, armed_due, cleared;
@@ -127,8 +128,12 @@ static void act(struct host *h, const struct end_action *a)
     }
     case ACT_GATE:
         h->gate = a->gate;
+        h->gate_ticket = a->ticket;
         ev.type = EV_GATE;
         ev.gate.gate = a->gate;
+        ev.gate.ticket = a->ticket;
+        if (h->hold_gates)
+            return;
         ev.gate.numbered = h->data.numbered;
         break;
     case ACT_OPEN:
@@ -2182,6 +2187,25 @@ static void alone_is_said_when_it_is_so(void **state)
     assert_int_equal(w->host[0].gate, GATE_ALONE);
 }
 
+// A report about an older order for the same gate says nothing about the newer one.
+static void late_report_of_a_gate_is_not_that_of_a_newer_order(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    struct host *p = &w->host[0];
+    crash(w, 1);
+    p->hold_gates = true;
+    while (p->gate != GATE_HELD)
+        run(w, 10 * NS_PER_MS);
+    uint32_t epoch = view(w, 0).epoch.number;
+    step(p, &(struct end_event){.type = EV_GATE, .gate = {.gate = GATE_HELD, .ticket = p->gate_ticket - 1}});
+    run(w, NS_PER_S);
+    assert_int_equal(view(w, 0).epoch.number, epoch);
+    step(p, &(struct end_event){.type = EV_GATE,
+                                .gate = {.gate = GATE_HELD, .ticket = p->gate_ticket, .numbered = p->data.numbered}});
+    assert_int_equal(view(w, 0).epoch.number, epoch + 1);
+}
+
 // ---- an operator's takeover ----
 
 static void make_stale(struct world *w)
@@ -2499,6 +2523,7 @@ int main(void)
         T(no_answer_waits_for_a_disk_in_async),
         T(stalled_peer_is_noticed_in_async),
         T(alone_is_said_when_it_is_so),
+        T(late_report_of_a_gate_is_not_that_of_a_newer_order),
         T(every_veto_is_named_and_overridden_by_its_name),
         T(force_overrides_what_stands_and_says_what),
         T(age_of_a_takeover_counts_what_was_told),

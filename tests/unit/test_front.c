@@ -248,7 +248,7 @@ static void open_alone(struct run *run, const struct epoch *epoch)
     assert_true(ev.exports.open);
     assert_int_equal(ev.exports.numbered, epoch->first_seq);
     front_bound(run->front, epoch->first_seq + 1000);
-    front_gate(run->front, GATE_ALONE);
+    front_gate(run->front, GATE_ALONE, 1);
     ev = next_event(run);
     assert_int_equal(ev.type, EV_GATE);
     assert_int_equal(ev.gate.gate, GATE_ALONE);
@@ -269,7 +269,7 @@ static void queue_that_is_left_behind_names_its_epoch(void **state)
     struct epoch epoch = first_epoch(41, 100);
     open_alone(&run, &epoch);
     // Another epoch, as when going alone: held, its record, on.
-    front_gate(run.front, GATE_HELD);
+    front_gate(run.front, GATE_HELD, 1);
     struct end_event ev = next_event(&run);
     assert_int_equal(ev.gate.gate, GATE_HELD);
     struct epoch second = {.number = 2,
@@ -280,7 +280,7 @@ static void queue_that_is_left_behind_names_its_epoch(void **state)
                            .opened_by = EPOCH_BY_PRIMARY,
                            .reason = EPOCH_ALONE};
     front_epoch(run.front, &second);
-    front_gate(run.front, GATE_ALONE);
+    front_gate(run.front, GATE_ALONE, 1);
     ev = next_event(&run);
     assert_int_equal(ev.gate.numbered, second.first_seq);
     run_end(&run);
@@ -346,15 +346,16 @@ static void gates_in_haste_end_at_the_last_one(void **state)
     run_begin(&run, p);
     struct epoch epoch = first_epoch(41, 1);
     open_alone(&run, &epoch);
-    front_gate(run.front, GATE_HELD);
-    front_gate(run.front, GATE_PAIRED);
-    front_gate(run.front, GATE_HELD);
-    front_gate(run.front, GATE_ALONE);
+    front_gate(run.front, GATE_HELD, 2);
+    front_gate(run.front, GATE_PAIRED, 3);
+    front_gate(run.front, GATE_HELD, 4);
+    front_gate(run.front, GATE_ALONE, 5);
     struct end_event ev;
     do {
         ev = next_event(&run);
         assert_int_equal(ev.type, EV_GATE);
-    } while (ev.gate.gate != GATE_ALONE);
+    } while (ev.gate.ticket != 5);
+    assert_int_equal(ev.gate.gate, GATE_ALONE);
     run_end(&run);
 }
 

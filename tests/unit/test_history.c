@@ -23,7 +23,7 @@ static void add(struct history *h, int from, int to)
         struct status_event *e = history_add(h);
         e->real_ms = 1000 + i;
         snprintf(e->text, sizeof(e->text), "step %d", i);
-        history_write(h);
+        history_write(h, e);
     }
 }
 
@@ -50,6 +50,38 @@ static void restart_knows_them(void **state)
     assert_string_equal(events[0].text, "step 45");
     assert_string_equal(events[HISTORY_MAX - 1].text, "step 300");
     history_free(h);
+}
+
+// Only what has just been said is counted up, and that is kept as well.
+static void what_repeats_is_counted(void **state)
+{
+    (void)state;
+    char other[] = "/tmp/test_history_XXXXXX";
+    int fd = mkstemp(other);
+    struct history *h = history_open(other);
+    add(h, 0, 300);
+    for (int i = 0; i < 2; i++) {
+        struct status_event *e = history_add(h);
+        e->real_ms = 5000;
+        e->ms = -1;
+        e->count = 1;
+        snprintf(e->text, sizeof(e->text), i ? "trying again" : "no store");
+        history_write(h, e);
+    }
+    assert_null(history_same(h, "step 299"));
+    struct status_event *e = history_same(h, "no store");
+    assert_non_null(e);
+    e->count++;
+    history_write(h, e);
+    h = history_free(h);
+    h = history_open(other);
+    assert_int_equal(history_list(h, events, HISTORY_MAX), HISTORY_MAX);
+    assert_string_equal(events[HISTORY_MAX - 2].text, "no store");
+    assert_int_equal(events[HISTORY_MAX - 2].count, 2);
+    assert_int_equal(events[HISTORY_MAX - 1].count, 1);
+    history_free(h);
+    close(fd);
+    unlink(other);
 }
 
 static void damaged_slot_is_left_out(void **state)
@@ -144,6 +176,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(newest_are_kept_in_order),
         cmocka_unit_test(restart_knows_them),
+        cmocka_unit_test(what_repeats_is_counted),
         cmocka_unit_test(every_damaged_byte_leaves_one_step_out),
         cmocka_unit_test(damaged_slot_is_left_out),
         cmocka_unit_test(impossible_slots_are_left_out),

@@ -59,7 +59,7 @@ static void fill(struct pair_status *s)
         .guard = {true, -1},
         .operation = {1, "switch", "done", "the peer is active"},
         .has_last_event = true,
-        .last_event = {1700000000000, "takeover", 812, "took over", {true, 3, 4096, 12}},
+        .last_event = {1700000000000, "takeover", 812, "took over", {true, 3, 4096, 12}, 1},
     };
 }
 
@@ -90,7 +90,7 @@ static const char golden[] =
     "\"length\":4096}]},\"guard\":{\"alive\":true,\"deadline_ms\":null},\"operation\":{\"id\":1,\"name\":"
     "\"switch\",\"state\":\"done\",\"text\":\"the peer is active\",\"vetoes\":[],\"override\":\"\",\"age\":\"\",\"loss\":null},\"last_event\":{\"time_ms\":"
     "1700000000000,\"step\":\"takeover\",\"ms\":812,\"text\":\"took over\",\"loss\":{\"records\":3,"
-    "\"bytes\":4096,\"age_ms\":12,\"more\":false}}}";
+    "\"bytes\":4096,\"age_ms\":12,\"more\":false},\"count\":1}}";
 
 static void status_has_the_names_of_the_contract(void **state)
 {
@@ -147,8 +147,8 @@ static void bytes_that_are_no_text_are_replaced(void **state)
 static void history_goes_both_ways(void **state)
 {
     const struct status_event events[] = {
-        {1700000000000, "takeover", 812, "took over", {true, 3, 4096, 12}},
-        {1700000001000, "address on", -1, "", {0}},
+        {1700000000000, "takeover", 812, "took over", {true, 3, 4096, 12}, 1},
+        {1700000001000, "address on", -1, "", {0}, 7},
     };
     struct error err = {0};
     struct status_event *back = NULL;
@@ -156,8 +156,8 @@ static void history_goes_both_ways(void **state)
     CLEANUP_FREE char *json = history_to_json(events, 2, false);
     assert_string_equal(json, "[{\"time_ms\":1700000000000,\"step\":\"takeover\",\"ms\":812,"
                               "\"text\":\"took over\",\"loss\":{\"records\":3,\"bytes\":4096,"
-                              "\"age_ms\":12,\"more\":false}},{\"time_ms\":1700000001000,\"step\":\"address on\","
-                              "\"ms\":null,\"text\":\"\",\"loss\":null}]");
+                              "\"age_ms\":12,\"more\":false},\"count\":1},{\"time_ms\":1700000001000,\"step\":\"address on\","
+                              "\"ms\":null,\"text\":\"\",\"loss\":null,\"count\":7}]");
     assert_int_equal(history_from_json(json, &back, &count, &err), 0);
     assert_int_equal(count, 2);
     assert_true(back[0].loss.known);

@@ -55,6 +55,16 @@ static void every_damaged_byte_promises_no_more(void **state)
     }
 }
 
+// A reboot makes another one, even where the runtime directory was kept.
+static void a_token_is_of_one_kernel(void **state)
+{
+    uint64_t token = vitals_token(UINT64_C(0x1234567890abcdef), 77);
+    assert_true(vitals_token_fits(token, 77));
+    assert_false(vitals_token_fits(token, 78));
+    assert_false(vitals_token_fits(0, 0));
+    assert_true(vitals_token_fits(vitals_token(5, 0), 0)); // not known, now as then
+}
+
 // A kill leaves the first stores of an update, in order.
 static void a_kill_between_two_stores_promises_no_more(void **state)
 {
@@ -75,6 +85,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_damaged_byte_promises_no_more),
+        cmocka_unit_test(a_token_is_of_one_kernel),
         cmocka_unit_test(a_kill_between_two_stores_promises_no_more),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
