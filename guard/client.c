@@ -31,7 +31,8 @@ struct guard_pair {
 struct guard {
     int connection;
     struct plan *plan;
-    int inquiry; // -1: none is shared
+    int inquiries[PASS_INQUIRIES_MAX]; // that a former daemon has shared
+    size_t inquiry_count;
     pid_t pid;
     struct guard_pair pairs[GUARD_PAIRS_MAX];
 };
@@ -59,14 +60,16 @@ static int map_plan(struct guard *g, int fd, const struct pass_hello *hello, str
 static int take_hello(struct guard *g, struct error *err)
 {
     struct pass_hello hello = {0};
-    int fds[PASS_FDS_MAX] = {-1, -1};
+    int fds[PASS_FDS_MAX];
     size_t count = 0;
     struct pollfd p = {.fd = g->connection, .events = POLLIN};
     if (poll(&p, 1, (int)(GUARD_START_NS / NS_PER_MS)) <= 0)
         return error_set(err, -ETIMEDOUT, "the running guard does not answer");
     ssize_t n = pass_receive(g->connection, &hello, sizeof(hello), fds, &count);
     CLEANUP_CLOSE int plan = count > 0 ? fds[0] : -1;
-    CLEANUP_CLOSE int inquiry = count > 1 ? fds[1] : -1;
+    // Theirs from here on.
+    for (size_t i = 1; i < count; i++)
+        g->inquiries[g->inquiry_count++] = fds[i];
     if (n != (ssize_t)sizeof(hello))
         return error_set(err, -EAGAIN, "the guard went away");
     if (hello.status == -EBUSY)
@@ -75,19 +78,14 @@ static int take_hello(struct guard *g, struct error *err)
     if (hello.status < 0 || plan < 0)
         return error_set(err, -EPROTO, "the running guard (process %d) refuses: %d", hello.pid,
                          hello.status);
-    int r = map_plan(g, plan, &hello, err);
-    if (r == 0)
-        g->inquiry = TAKE_FD(inquiry);
-    return r;
+    return map_plan(g, plan, &hello, err);
 }
 
 static struct guard *make_guard(int connection)
 {
     struct guard *g = calloc(1, sizeof(*g));
-    if (g) {
+    if (g)
         g->connection = connection;
-        g->inquiry = -1;
-    }
     return g;
 }
 
@@ -193,7 +191,8 @@ struct guard *guard_free(struct guard *guard)
     if (!guard)
         return NULL;
     cleanup_close(&guard->connection);
-    cleanup_close(&guard->inquiry);
+    for (size_t i = 0; i < guard->inquiry_count; i++)
+        cleanup_close(&guard->inquiries[i]);
     if (guard->plan)
         (void)munmap(guard->plan, sizeof(*guard->plan));
     free(guard);
@@ -410,7 +409,7 @@ int guard_share_inquiry(struct guard *guard, int fd, struct error *err)
     return r < 0 ? error_sys(err, r, "cannot share a socket with the guard") : 0;
 }
 
-int guard_inquiry_fd(const struct guard *guard)
+int guard_inquiry_fd(const struct guard *guard, size_t index)
 {
-    return guard->inquiry;
+    return index < guard->inquiry_count ? guard->inquiries[index] : -1;
 }

@@ -142,12 +142,12 @@ void guard_destroy(struct guard_pair *pair);
 // True while a request has not been carried out.
 bool guard_pair_pending(const struct guard_pair *pair);
 
-// Shares the responder's socket, so that the guard answers when the daemon cannot (and at any time:
-// both read it).
+// Shares a responder's socket, so that the guard answers when the daemon cannot (and at any time:
+// both read it). One for each address and port; those beyond the sixteenth are not answered then.
 int guard_share_inquiry(struct guard *guard, int fd, struct error *err);
-// The socket that a former daemon has shared, or -1. The guard keeps it open, so that its port is
-// taken: a restarted daemon goes on with this one. Stays the property of `guard`.
-int guard_inquiry_fd(const struct guard *guard);
+// The sockets that a former daemon has shared; -1 behind the last. The guard keeps them open, so that their ports are
+// taken: a restarted daemon goes on with these. They stay the property of `guard`.
+int guard_inquiry_fd(const struct guard *guard, size_t index);
 
 // --- The flag file. It is allocated in full when the plan is published, so that writing it needs
 // nothing. ---

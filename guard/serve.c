@@ -40,7 +40,8 @@ struct server {
     int listener;
     int connection;   // to the daemon; -1: there is none
     int daemon_pidfd; // of the daemon that is, or was last, attached; -1
-    int inquiry;      // the responder's socket; -1
+    int inquiries[PASS_INQUIRIES_MAX]; // the responders' sockets, each at a port of its own
+    size_t inquiry_count;
     int timer;
     int epoll;
     int note_fd;
@@ -331,8 +332,9 @@ static void greet(struct server *s, int fd)
                                .size = sizeof(*s->plan),
                                .status = s->connection >= 0 ? -EBUSY : 0,
                                .pid = getpid()};
-    int fds[PASS_FDS_MAX] = {s->plan_fd, s->inquiry};
-    size_t count = hello.status < 0 ? 0 : s->inquiry >= 0 ? 2 : 1;
+    int fds[PASS_FDS_MAX] = {s->plan_fd};
+    memcpy(fds + 1, s->inquiries, s->inquiry_count * sizeof(fds[0]));
+    size_t count = hello.status < 0 ? 0 : 1 + s->inquiry_count;
     if (pass_send(fd, &hello, sizeof(hello), fds, count) < 0 || hello.status < 0) {
         (void)close(fd);
         return;
@@ -344,10 +346,30 @@ static void greet(struct server *s, int fd)
     watch(s, fd);
 }
 
+static bool same_place(int a, int b)
+{
+    struct sockaddr_storage one = {0}, other = {0};
+    socklen_t one_size = sizeof(one), other_size = sizeof(other);
+    return getsockname(a, (struct sockaddr *)&one, &one_size) == 0 &&
+           getsockname(b, (struct sockaddr *)&other, &other_size) == 0 && one_size == other_size &&
+           memcmp(&one, &other, one_size) == 0;
+}
+
+// One at an address and port: a later one takes the place of the former.
 static void take_inquiry(struct server *s, int fd)
 {
-    unwatch(s, &s->inquiry);
-    s->inquiry = fd;
+    size_t at = 0;
+    while (at < s->inquiry_count && !same_place(s->inquiries[at], fd))
+        at++;
+    if (at == PASS_INQUIRIES_MAX) {
+        (void)close(fd);
+        return;
+    }
+    if (at < s->inquiry_count)
+        unwatch(s, &s->inquiries[at]);
+    else
+        s->inquiry_count++;
+    s->inquiries[at] = fd;
     watch(s, fd);
 }
 
@@ -410,14 +432,14 @@ static bool end_of_slot(struct plan_slot *slot, struct inquiry_end *ret_end)
     return atomic_load(&slot->inquiry_valid) != 0;
 }
 
-static void answer_inquiries(struct server *s)
+static void answer_inquiries(struct server *s, int fd)
 {
     struct inquiry_end ends[GUARD_PAIRS_MAX];
     size_t count = 0;
     for (size_t i = 0; i < GUARD_PAIRS_MAX; i++)
         if (end_of_slot(&s->plan->slots[i], &ends[count]))
             count++;
-    (void)inquiry_answer(s->inquiry, ends, count);
+    (void)inquiry_answer(fd, ends, count);
 }
 
 // --- The loop ---
@@ -441,9 +463,9 @@ static void handle(struct server *s, int fd)
         accept_daemon(s);
     else if (fd == s->connection)
         read_connection(s);
-    else if (fd == s->inquiry)
-        answer_inquiries(s);
-    else if (fd == s->timer && read(fd, &fired, sizeof(fired)) < 0)
+    else if (fd != s->timer)
+        answer_inquiries(s, fd);
+    else if (read(fd, &fired, sizeof(fired)) < 0)
         return; // set anew in between
 }
 
@@ -511,7 +533,7 @@ int server_make(const char *dir, const char *name, int note_fd, struct server **
     struct server *s = calloc(1, sizeof(*s));
     if (!s)
         return error_sys(err, -ENOMEM, "guard");
-    s->plan_fd = s->place = s->listener = s->connection = s->daemon_pidfd = s->inquiry = s->timer =
+    s->plan_fd = s->place = s->listener = s->connection = s->daemon_pidfd = s->timer =
         s->epoll = s->off.netlink = s->off.query = -1;
     s->note_fd = note_fd;
     s->alone_since_ns = clock_boot_ns();
@@ -544,7 +566,8 @@ struct server *server_free(struct server *server)
     cleanup_close(&server->listener);
     cleanup_close(&server->connection);
     cleanup_close(&server->daemon_pidfd);
-    cleanup_close(&server->inquiry);
+    for (size_t i = 0; i < server->inquiry_count; i++)
+        cleanup_close(&server->inquiries[i]);
     cleanup_close(&server->timer);
     cleanup_close(&server->epoll);
     free(server);

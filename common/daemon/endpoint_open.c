@@ -183,9 +183,11 @@ static void open_inquiry(struct endpoint *ep)
     uint16_t port = (uint16_t)ep->pair->channel.management_port;
     ep->inquiry_fd = inquiry_socket(&ep->management, port, &err);
     if (ep->inquiry_fd < 0 && ep->config.guard) {
-        int kept = guard_inquiry_fd(ep->config.guard); // of the former run
-        if (kept >= 0 && inquiry_socket_port(kept) == port)
-            ep->inquiry_fd = fcntl(kept, F_DUPFD_CLOEXEC, 3);
+        int kept; // of the former run
+        for (size_t i = 0; ep->inquiry_fd < 0 && (kept = guard_inquiry_fd(ep->config.guard, i)) >= 0; i++) {
+            if (inquiry_socket_port(kept) == port)
+                ep->inquiry_fd = fcntl(kept, F_DUPFD_CLOEXEC, 3);
+        }
     }
     if (ep->inquiry_fd < 0)
         log_warning("pair %s: cannot answer at the management address: %s", ep->pair->pair,

@@ -692,6 +692,9 @@ static void guard_answers_for_a_dead_daemon(void **state)
     assert_int_equal(ip_parse("127.0.0.1", &at, &err), 0);
     int fd = inquiry_socket(&at, 0, &err);
     uint16_t port = inquiry_socket_port(fd);
+    // Another pair has a management port of its own.
+    int second = inquiry_socket(&at, 0, &err);
+    uint16_t second_port = inquiry_socket_port(second);
     memcpy(self.key, key, sizeof(key));
     inquiry_id(key, "shop", self.id);
     struct guard *g = start(false);
@@ -699,14 +702,19 @@ static void guard_answers_for_a_dead_daemon(void **state)
     guard_pair_inquiry(pair, &self);
     for (int i = 0; i < 5; i++) // as daemons after daemons do
         assert_int_equal(guard_share_inquiry(g, fd, &err), 0);
+    assert_int_equal(guard_share_inquiry(g, second, &err), 0);
     assert_int_equal(guard_set_deadline(pair, clock_boot_ns() + FAR_NS), 0);
     (void)close(fd);
+    (void)close(second);
     g = guard_free(g); // the daemon is gone
+    assert_int_equal(ask(second_port, key, &role), INQUIRY_SAYS_ACTIVE);
     assert_int_equal(ask(port, key, &role), INQUIRY_SAYS_ACTIVE);
     assert_int_equal(role, INQUIRY_ACTIVE);
     g = start(true);
-    assert_true(guard_inquiry_fd(g) >= 0);
-    assert_int_equal(inquiry_socket_port(guard_inquiry_fd(g)), port);
+    assert_true(guard_inquiry_fd(g, 0) >= 0);
+    assert_int_equal(inquiry_socket_port(guard_inquiry_fd(g, 0)), port);
+    assert_int_equal(inquiry_socket_port(guard_inquiry_fd(g, 1)), second_port);
+    assert_int_equal(guard_inquiry_fd(g, 2), -1);
     pair = open_pair(g, "shop");
     guard_step_down(pair);
     await_done(g, pair);
