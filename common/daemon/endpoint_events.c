@@ -18,11 +18,13 @@ static void take_opened(struct endpoint *ep, const struct stream_report *r)
 {
     if (!r->ok)
         endpoint_note(ep, -1, r->text);
-    if (ep->started)
+    if (!ep->opening)
         return;
-    ep->start.replica_durable = r->seq;
-    ep->start.replica_failed = !r->ok;
-    endpoint_begin(ep);
+    ep->opening = false;
+    struct end_event ev = {.type = EV_OPENED};
+    ev.opened.replica_durable = r->seq;
+    ev.opened.replica_failed = !r->ok;
+    endpoint_feed(ep, &ev);
 }
 
 static void take_front_event(struct endpoint *ep, const struct front_report *r)

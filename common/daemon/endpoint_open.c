@@ -392,6 +392,9 @@ static void prepare_start(struct endpoint *ep)
         if (ep->state.salvage)
             stream_salvage(ep->stream, &ep->state);
         stream_open(ep->stream);
+        ep->opening = true;
+        s->replica_durable = END_OPENING; // a large one takes its time
+        endpoint_begin(ep);
     } else {
         endpoint_begin(ep);
     }

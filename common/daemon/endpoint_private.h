@@ -40,6 +40,7 @@ struct endpoint {
     const char *volume_names[PAIR_VOLUMES_MAX];
     struct vitals *vitals;
     bool same_boot, started, exited;
+    bool opening; // the safe queue is being read; the end runs, and waits for that
     struct end_start start;
     struct end_state state;
     uint64_t run, pair_id;

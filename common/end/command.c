@@ -51,6 +51,8 @@ static const char *never_takes_over(const struct end *e)
         return "this end is active already, or about to be";
     if (e->state == END_STOPPED)
         return "this end was stopped: use resume";
+    if (e->start.replica_durable == END_OPENING)
+        return "this end is still reading its safe queue: try again";
     bool connected = peer_heard(e) && (e->peer.flags & FRAME_ACTIVE);
     if (connected && e->state == END_SPLIT)
         return "the other end serves and is connected: this is a split (pairctl resolve)";

@@ -336,6 +336,11 @@ static void take_event(struct end *e, const struct end_event *ev)
         break;
     case EV_TICK:
         break;
+    case EV_OPENED:
+        e->start.replica_durable = ev->opened.replica_durable;
+        if (ev->opened.replica_failed)
+            e->replica = REPLICA_DEAD;
+        break;
     case EV_FRAME:
         if (ev->frame.frame->type == FRAME_BEAT)
             beat_take(e, ev->frame.frame);

@@ -99,6 +99,7 @@ struct end_data {
 
 enum end_event_type {
     EV_START,      // once, first
+    EV_OPENED,     // the safe queue, which a start with END_OPENING had left open, has been read
     EV_TICK,       // time has passed
     EV_FRAME,      // an authenticated frame of the peer
     EV_SAVED,      // a save has ended
@@ -136,6 +137,7 @@ struct end_start {
                               // in end_data reaches it when the end has consented to the openings
                               // in it; before that this end does not meet its peer
     bool replica_failed;      // the safe queue is damaged
+#define END_OPENING UINT64_MAX // replica_durable: it is still being read; heartbeats go out meanwhile, and EV_OPENED follows
     bool state_unreadable;
     const struct end_state *state;
 };
@@ -200,6 +202,10 @@ struct end_event {
     enum end_event_type type;
     union {
         struct end_start start;
+        struct {
+            uint64_t replica_durable; // as in end_start
+            bool replica_failed;
+        } opened;
         struct {
             unsigned path;
             const struct frame *frame;

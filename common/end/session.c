@@ -17,6 +17,8 @@ bool end_ready_to_meet(const struct end *e)
     switch (e->state) {
     case END_WAITING:
     case END_PASSIVE:
+        if (e->start.replica_durable == END_OPENING)
+            return false; // what it holds is not known yet
         if (e->replica != REPLICA_DEAD && e->data.replica_durable < e->start.replica_durable)
             return false; // it would tell a position below what it has confirmed
         return e->replica != REPLICA_FINISHING && e->exports == EXPORTS_CLOSED;

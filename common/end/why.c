@@ -78,6 +78,8 @@ static const char *passive_why(const struct end *e, char *buffer, size_t size)
 
 static const char *waiting_why(const struct end *e, char *buffer, size_t size)
 {
+    if (e->start.replica_durable == END_OPENING)
+        return "reads its safe queue";
     if (e->unreadable)
         return "the state of this end is damaged: waits for the operator";
     if (peer_heard(e) && (e->peer.flags & FRAME_STOPPED))

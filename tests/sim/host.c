@@ -119,10 +119,22 @@ static void begin(struct host *h)
     feed(h, &(struct end_event){.type = EV_START, .start = h->start});
 }
 
+// The safe queue has been read, which may take its time.
+static void opened(struct host *h, void *arg, uint64_t n)
+{
+    struct end_event ev = {.type = EV_OPENED};
+    char why[200] = "";
+    (void)arg, (void)n;
+    ev.opened.replica_failed = !stream_open(h, &ev.opened.replica_durable, why, sizeof(why));
+    if (ev.opened.replica_failed)
+        trace(h->sim, h, "its replica does not open: %s", why);
+    feed(h, &ev);
+    stream_turn(h);
+}
+
 static void prepare_start(struct host *h, bool readable)
 {
     struct end_start *st = &h->start;
-    char why[200] = "";
     *st = (struct end_start){
         .same_boot = h->ran,
         .guard_acted = h->flag,
@@ -137,11 +149,8 @@ static void prepare_start(struct host *h, bool readable)
         h->figures.numbered = st->queue_numbered;
         h->serving = true;
     } else if (h->state.role == ROLE_PASSIVE) {
-        uint64_t seq = 0;
-        st->replica_failed = !stream_open(h, &seq, why, sizeof(why));
-        st->replica_durable = seq;
-        if (st->replica_failed)
-            trace(h->sim, h, "its replica does not open: %s", why);
+        st->replica_durable = END_OPENING;
+        plan_daemon(h, h->sim->now + (int64_t)rnd(h->sim, chance(h->sim, 200) ? 3000 : 20) * NS_PER_MS, opened, NULL, 0);
     }
     begin(h);
 }

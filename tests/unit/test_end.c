@@ -43,6 +43,7 @@ struct host {
     uint64_t streams, follows; // session
     uint64_t ticket;           // of the newest save
     unsigned consents;
+    struct frame late; // the last heartbeat that was lost in a cut
     uint64_t gate_ticket; // of the newest order
     // The intent maps.
     uint64_t own_map[2][2], added[2][2]; // by volume, two pieces of 64 regions
@@ -83,6 +84,8 @@ static struct host *other(struct host *h)
 static void send_frame(struct host *h, const struct frame *f)
 {
     struct host *to = other(h);
+    if (h->world->cut[h->index] && f->type == FRAME_BEAT && f->to_run)
+        h->late = *f;
     if (!to->up || h->world->cut[h->index])
         return;
     if (f->type == FRAME_MAP_PIECE && h->lose_pieces && h->world->now / (100 * NS_PER_MS) % 3)
@@ -2206,6 +2209,55 @@ static void late_report_of_a_gate_is_not_that_of_a_newer_order(void **state)
     assert_int_equal(view(w, 0).epoch.number, epoch + 1);
 }
 
+// A large safe queue takes its time to be read: the peer sees an end that lives, and meets it when it knows what it has.
+static void end_that_reads_its_queue_is_heard_and_does_not_meet(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    uint64_t held = w->host[1].data.replica_durable;
+    crash(w, 1);
+    run(w, 6 * NS_PER_S);
+    w->host[1].data.replica_durable = 0;
+    boot(w, 1, (struct end_start){.replica_durable = END_OPENING});
+    run(w, 5 * NS_PER_S);
+    assert_true(view(w, 0).connected && view(w, 1).connected);
+    assert_int_equal(view(w, 1).session, 0);
+    command(w, 1, COMMAND_TAKEOVER, COMMAND_FORCE);
+    assert_true(w->host[1].reply_status < 0);
+    w->host[1].data.replica_durable = held;
+    push(&w->host[1], &(struct end_event){.type = EV_OPENED, .opened = {.replica_durable = held}});
+    run(w, 5 * NS_PER_S);
+    assert_int_equal(view(w, 1).met, MEET_RESUME);
+    assert_true(view(w, 1).promotable);
+}
+
+// A run that came and went without being heard, and whose heartbeat arrives when its successor is known: believed, it
+// would make the successor a former run, for ever.
+static void late_frame_of_a_run_in_between_is_not_believed(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    crash(w, 0);
+    w->probe = END_VETO_ADDRESS;
+    boot(w, 0, (struct end_start){0});
+    run(w, 50 * NS_PER_MS); // it is told the other end's run, and nothing that names it arrives
+    w->cut[0] = true;
+    run(w, 2 * NS_PER_S);
+    assert_int_not_equal(w->host[0].late.run, 0);
+    assert_int_not_equal(view(w, 1).peer_run, w->host[0].late.run);
+    crash(w, 0);
+    w->cut[0] = false;
+    boot(w, 0, (struct end_start){0});
+    run(w, 5 * NS_PER_S);
+    assert_true(view(w, 1).connected);
+    static struct frame late;
+    late = w->host[0].late;
+    push(&w->host[1], &(struct end_event){.type = EV_FRAME, .frame = {.path = 0, .frame = &late}});
+    run(w, 5 * NS_PER_S);
+    assert_true(view(w, 1).connected);
+    assert_int_not_equal(view(w, 1).peer_run, late.run);
+}
+
 // ---- an operator's takeover ----
 
 static void make_stale(struct world *w)
@@ -2524,6 +2576,8 @@ int main(void)
         T(stalled_peer_is_noticed_in_async),
         T(alone_is_said_when_it_is_so),
         T(late_report_of_a_gate_is_not_that_of_a_newer_order),
+        T(end_that_reads_its_queue_is_heard_and_does_not_meet),
+        T(late_frame_of_a_run_in_between_is_not_believed),
         T(every_veto_is_named_and_overridden_by_its_name),
         T(force_overrides_what_stands_and_says_what),
         T(age_of_a_takeover_counts_what_was_told),
