@@ -38,7 +38,7 @@ static void publish(struct front *f, int64_t now)
     atomic_store(&g->waiting_for, now_is.waiting_for);
     atomic_store(&g->waiting_ns, now_is.waiting_ns);
     atomic_store(&g->resync_done, now_is.resync.done);
-    atomic_store(&g->resync_total, now_is.resyncing ? now_is.resync.total : 0);
+    atomic_store(&g->resync_total, now_is.resync.total);
     atomic_store(&g->resync_sent, now_is.resync.sent);
     atomic_store(&g->resync_began_ns, now_is.resync.began_ns);
     for (size_t i = 0; i < f->config.pair->volume_count; i++)

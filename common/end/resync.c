@@ -192,11 +192,12 @@ static bool next_chunk(struct resync *r, struct resync_step *ret_step)
 
 static bool next_check(struct resync *r, int64_t now, struct resync_step *ret_step)
 {
-    uint64_t size = r->sizes[r->object], offset, length;
+    uint64_t size = r->sizes[r->object], offset, length, ahead = 0;
     bool room = false;
     for (unsigned i = 0; i < RESYNC_WINDOW; i++) {
         struct range *range = &r->ranges[i];
         room |= range->state == RANGE_FREE;
+        ahead += range->state == RANGE_FREE ? 0 : range->length;
         // The answer was lost on its way.
         if (range->state == RANGE_ASKED && r->applied >= range->seq &&
             now - range->asked_ns >= RESYNC_ANSWER_NS) {
@@ -204,7 +205,7 @@ static bool next_check(struct resync *r, int64_t now, struct resync_step *ret_st
             return true;
         }
     }
-    if (!room || r->cursor >= size)
+    if (!room || ahead >= RESYNC_AHEAD || r->cursor >= size)
         return false;
     if (!r->map.next(r->map.user, (uint16_t)r->object, r->cursor, RESYNC_RANGE, &offset, &length)) {
         r->cursor = size;

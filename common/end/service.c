@@ -376,7 +376,6 @@ bool service_figures(struct service *s, int64_t now, struct service_figures *ret
         .queue_limit = stat.limit_bytes,
         .spilled_bytes = stat.spilled_bytes,
         .oldest_real_ns = stat.oldest_ns,
-        .resyncing = resync_running(s->resync),
         .held = s->held,
     };
     resync_progress(s->resync, &ret_figures->resync);

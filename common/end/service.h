@@ -203,7 +203,6 @@ struct service_figures {
     uint64_t spilled_bytes; // of queue_bytes, on disk
     int64_t oldest_real_ns; // CLOCK_REALTIME of the oldest record; 0: none
     struct resync_progress resync;
-    bool resyncing;
     const uint64_t *out_of_sync; // bytes, by volume, that a resync has to go over; looked up now and then
     uint64_t verify_done, verify_total; // bytes; total 0: no verify is under way
     int64_t verify_began_ns;
