@@ -183,10 +183,23 @@ static void rot_look(struct sim *s)
     }
 }
 
+// No stall of before is still felt: it would end in a takeover, of a store that has just been made to rot.
+static bool calm(const struct sim *s)
+{
+    for (int i = 0; i < 2; i++) {
+        const struct host *h = &s->host[i];
+        if (MAX(h->paused_until, h->stalled_until) + 3 * NS_PER_S > s->now)
+            return false;
+    }
+    return true;
+}
+
 // True: the run is not over, there is one more thing to be tried.
 static bool rot_goes_on(struct sim *s)
 {
     if (s->rot == ROT_NONE && s->seed % 3 == 0) {
+        if (!calm(s))
+            return true;
         rot_begin(s, s->seed % 2);
         return true;
     }
