@@ -309,11 +309,56 @@ static void show_rest(const struct screen *s, const struct pair_status *status)
     }
 }
 
+static void show_epochs(const struct screen *s, const char *whose, const struct status_epoch *epochs, size_t count)
+{
+    label(s, "");
+    put(s, TONE_PLAIN, "%s", whose);
+    for (size_t i = 0; i < count; i++)
+        put(s, TONE_PLAIN, "%s epoch %u (%s, opened by the %s)", i ? "," : "", epochs[i].number, epochs[i].reason,
+            epochs[i].opened_by);
+    if (count == 0)
+        put(s, TONE_PLAIN, " nothing that the other end does not know");
+}
+
+static void show_split(const struct screen *s, const struct pair_status *status)
+{
+    const struct status_divergence *d = &status->divergence;
+    char bytes[FORMAT_SIZE];
+    if (!status->split)
+        return;
+    label(s, "split");
+    if (!d->known)
+        put(s, TONE_BAD, "the ends are not in a meeting now: nothing more is known");
+    else if (d->counted)
+        put(s, TONE_BAD, "at most %" PRIu64 " regions, %s, differ", d->regions, format_bytes(d->bytes, bytes));
+    else
+        put(s, TONE_BAD, "how much differs is being counted");
+    if (d->known) {
+        show_epochs(s, "Primary:  ", d->primary, d->primary_count);
+        show_epochs(s, "Secondary:", d->secondary, d->secondary_count);
+        label(s, "");
+        put(s, TONE_CARE, "pairctl resolve --keep primary|secondary; what the other end holds goes to salvage");
+    }
+}
+
+static void show_salvage(const struct screen *s, const struct pair_status *status)
+{
+    char used[FORMAT_SIZE], limit[FORMAT_SIZE];
+    if (!status->salvage.active && !status->salvage.full)
+        return;
+    label(s, "salvage");
+    put(s, status->salvage.full ? TONE_BAD : TONE_CARE, "%s, %s of %s; see pairctl salvage list",
+        status->salvage.full ? "FULL: nothing is applied here" : "what is overwritten is kept",
+        format_bytes(status->salvage.bytes, used), format_bytes(status->salvage.limit_bytes, limit));
+}
+
 static void show_end(const struct screen *s, const struct pair_status *status)
 {
     show_head(s, status);
+    show_split(s, status);
     show_resync(s, status);
     show_verify(s, status);
+    show_salvage(s, status);
     show_forecast(s, status);
     show_peer(s, status);
     show_queue(s, "unsafe", &status->unsafe_queue);

@@ -155,6 +155,26 @@ static const struct json_field event_fields[] = {
 };
 TABLE(event);
 
+#define N struct status_epoch
+static const struct json_field epoch_fields[] = {
+    VALUE(JSON_U32, N, number),
+    VALUE(JSON_HEX, N, id),
+    TEXT(N, opened_by),
+    TEXT(N, reason),
+    VALUE(JSON_U64, N, first_seq),
+};
+TABLE(epoch);
+
+#define D struct status_divergence
+static const struct json_field divergence_fields[] = {
+    ARRAY(JSON_OBJECTS, D, primary, primary_count, &epoch),
+    ARRAY(JSON_OBJECTS, D, secondary, secondary_count, &epoch),
+    VALUE(JSON_BOOL, D, counted),
+    VALUE(JSON_U64, D, regions),
+    VALUE(JSON_U64, D, bytes),
+};
+TABLE(divergence);
+
 // The nested structs of the status have no names of their own.
 #define S        struct pair_status
 #define IN(o, m) offsetof(S, o.m) - offsetof(S, o)
@@ -192,6 +212,14 @@ static const struct json_field forecast_fields[] = {
     {"takeover_ms", JSON_TIME, IN(forecast, takeover_ms)},
 };
 TABLE(forecast);
+
+static const struct json_field salvage_fields[] = {
+    {"active", JSON_BOOL, IN(salvage, active)},
+    {"full", JSON_BOOL, IN(salvage, full)},
+    {"bytes", JSON_U64, IN(salvage, bytes)},
+    {"limit_bytes", JSON_U64, IN(salvage, limit_bytes)},
+};
+TABLE(salvage);
 
 static const struct json_field guard_fields[] = {
     {"alive", JSON_BOOL, IN(guard, alive)},
@@ -233,6 +261,9 @@ static const struct json_field status_fields[] = {
     ARRAY(JSON_OBJECTS, S, waypoints, waypoint_count, &waypoint),
     OBJECT(S, resync, resync),
     OBJECT(S, verify, verify),
+    {"divergence", JSON_OBJECT, AT(S, divergence), .table = &divergence,
+     .present_offset = offsetof(S, divergence.known)},
+    OBJECT(S, salvage, salvage),
     OBJECT(S, guard, guard),
     OBJECT(S, operation, operation),
     {"last_event", JSON_OBJECT, AT(S, last_event), .table = &event,

@@ -100,6 +100,25 @@ struct status_verify {
     size_t range_count;
 };
 
+// An epoch that one end of a split has and the other one has not.
+#define STATUS_EPOCHS_MAX 16
+struct status_epoch {
+    uint32_t number;
+    uint64_t id;
+    char opened_by[STATUS_WORD_SIZE]; // primary, secondary
+    char reason[STATUS_WORD_SIZE];    // takeover, alone, ...
+    uint64_t first_seq;
+};
+
+// What two ends that have both acknowledged on their own know of it.
+struct status_divergence {
+    bool known; // they have met
+    struct status_epoch primary[STATUS_EPOCHS_MAX], secondary[STATUS_EPOCHS_MAX]; // oldest first
+    size_t primary_count, secondary_count;
+    bool counted; // the regions are those of both ends' maps; else nothing is known of them yet
+    uint64_t regions, bytes; // that may differ, at most
+};
+
 // The operation that an operator has started last (switch, takeover, ...); id 0: there was none in
 // this run.
 struct status_operation {
@@ -198,6 +217,12 @@ struct pair_status {
     size_t waypoint_count;
     struct status_resync resync;
     struct status_verify verify;
+    struct status_divergence divergence; // of a split
+    struct {
+        bool active; // something is kept before it is overwritten
+        bool full;   // nothing more fits in: nothing is applied here
+        uint64_t bytes, limit_bytes; // of its files, as last known
+    } salvage;
     struct {
         bool alive;
         int64_t deadline_ms; // until it acts; -1: it has none

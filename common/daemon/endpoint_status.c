@@ -5,6 +5,7 @@
 
 #include "common/config/places.h"
 #include "common/daemon/endpoint_private.h"
+#include "queues/intent.h"
 
 #define SET(field, ...) (void)snprintf(field, sizeof(field), __VA_ARGS__)
 
@@ -250,6 +251,54 @@ static void fill_operation(const struct end_view *view, uint64_t id, struct pair
         fill_verdict(view->verdict, &s->operation);
 }
 
+static size_t list_epochs(const struct epoch_history *of, const struct epoch_history *but,
+                          struct status_epoch *epochs)
+{
+    size_t count = 0;
+    for (uint32_t i = 0; i < of->count; i++) {
+        const struct epoch *e = &of->epochs[i];
+        if (history_contains(but, e->id))
+            continue;
+        if (count == STATUS_EPOCHS_MAX)
+            memmove(&epochs[0], &epochs[1], --count * sizeof(epochs[0]));
+        epochs[count] = (struct status_epoch){.number = e->number, .id = e->id, .first_seq = e->first_seq};
+        SET(epochs[count].opened_by, "%s", epoch_opener_name(e->opened_by));
+        SET(epochs[count].reason, "%s", epoch_reason_name(e->reason));
+        count++;
+    }
+    return count;
+}
+
+static void fill_split(struct endpoint *ep, const struct end_view *view, struct pair_status *s)
+{
+    struct status_divergence *d = &s->divergence;
+    const struct epoch_history *own = view->own_history, *peer = view->peer_history;
+    bool primary = ep->config.side == PAIR_PRIMARY;
+    s->split = view->split;
+    d->known = view->split && view->session && own->count + peer->count > 0;
+    if (!d->known)
+        return;
+    d->primary_count = list_epochs(primary ? own : peer, primary ? peer : own, d->primary);
+    d->secondary_count = list_epochs(primary ? peer : own, primary ? own : peer, d->secondary);
+    d->counted = view->counted;
+    if (!view->counted)
+        return;
+    d->regions = view->differing_regions;
+    for (size_t i = 0; i < ep->pair->volume_count; i++)
+        if (view->differing_volumes >> i & 1)
+            d->regions += (ep->pair->volumes[i].size + INTENT_REGION - 1) / INTENT_REGION;
+    d->bytes = d->regions * INTENT_REGION;
+}
+
+static void fill_salvage(struct endpoint *ep, struct pair_status *s)
+{
+    struct figures *g = &ep->figures;
+    s->salvage.active = !ep->serving && atomic_load(&g->salvaging) != 0;
+    s->salvage.full = !ep->serving && atomic_load(&g->salvage_full);
+    s->salvage.bytes = atomic_load(&g->salvage_bytes);
+    s->salvage.limit_bytes = ep->pair->queues.salvage;
+}
+
 static void fill_role(struct endpoint *ep, const struct end_view *view, int64_t now,
                       struct pair_status *s)
 {
@@ -268,7 +317,6 @@ static void fill_role(struct endpoint *ep, const struct end_view *view, int64_t 
     s->alone = view->alone;
     s->granted = view->granted;
     s->paused = view->paused;
-    s->split = view->state == END_SPLIT || view->met == MEET_SPLIT;
     s->stale_ms = age_ms(now, view->stale_since_ns);
     s->grant_left_ms = view->grant_until_ns > now ? (view->grant_until_ns - now) / NS_PER_MS : -1;
     s->session = view->session;
@@ -292,6 +340,8 @@ void endpoint_status(struct endpoint *ep, struct pair_status *s)
     fill_volumes(ep, &view, s);
     fill_resync(ep, &view, now, s);
     fill_verify(ep, &view, now, s);
+    fill_split(ep, &view, s);
+    fill_salvage(ep, s);
     fill_addresses(ep, now, s);
     fill_applications(ep, s);
     fill_paths(ep, s);

@@ -423,6 +423,10 @@ struct end_view {
     const struct verify_result *verified; // what the last verify of this run found; NULL: none. Valid until the next step
     struct state_proof proven;            // when both ends were last proven equal
     enum meet_row met;      // what the last meeting decided
+    bool split;             // and it stands: an operator has to resolve it
+    bool counted;           // how much differs is known, from both ends' maps
+    uint64_t differing_regions, differing_volumes; // regions; volumes (a mask) of which everything counts
+    const struct epoch_history *own_history, *peer_history; // in a split; valid until the next call
     const char *met_rule;   // and by which rule of the table; NULL: has not met yet
     uint64_t peer_run;
     uint64_t peer_position; // its durable position as it told last

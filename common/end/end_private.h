@@ -117,6 +117,10 @@ struct session {
     uint64_t unite_from, unite_ticket;
     bool united;
     bool held_told; // ACT_DIFFERS
+    // In a split: of both maps together, once `counted`.
+    unsigned count_object;
+    uint64_t count_from, count_regions, count_void; // count_void: volumes that count as a whole
+    bool counted;
     int64_t since_ns;
 };
 

@@ -128,17 +128,25 @@ void map_unite(struct end *e)
     next_volume(e);
 }
 
+// A leader before it streams; and both ends of a split, which show how much differs.
+static bool uniting(const struct end *e)
+{
+    const struct session *s = &e->session;
+    return s->stage == SESSION_UNITING ||
+           (s->stage == SESSION_MET && s->meeting.row == MEET_SPLIT && !s->unite_ticket);
+}
+
 void map_tick(struct end *e)
 {
     const struct session *s = &e->session;
-    if (s->stage == SESSION_UNITING && s->unite_object < e->config.volumes)
+    if (uniting(e) && s->unite_object < e->config.volumes)
         ask(e);
 }
 
 static void take_piece(struct end *e, const struct frame *f)
 {
     struct session *s = &e->session;
-    if (s->stage != SESSION_UNITING || f->map.object != s->unite_object || f->map.from != s->unite_from)
+    if (!uniting(e) || f->map.object != s->unite_object || f->map.from != s->unite_from)
         return;
     if (f->map.count > 0)
         end_act(e, ACT_MAP_ADD)->frame = *f;
@@ -169,8 +177,55 @@ void map_frame(struct end *e, const struct frame *f)
         take_piece(e, f);
 }
 
+// ---- a split: how much of both maps together is set ----
+
+#define COUNTING UINT64_MAX // in the place of a session: for this end itself
+
+static void count_next(struct end *e)
+{
+    struct session *s = &e->session;
+    while (s->count_object < e->config.volumes && (e->st.map_void >> s->count_object & 1))
+        s->count_void |= UINT64_C(1) << s->count_object++; // counts as wholly set
+    if (s->count_object == e->config.volumes) {
+        s->counted = true;
+        return;
+    }
+    struct end_action *a = end_act(e, ACT_MAP_READ);
+    a->object = s->count_object;
+    a->seq = s->count_from;
+    a->session = COUNTING;
+}
+
+static void count_begin(struct end *e)
+{
+    struct session *s = &e->session;
+    s->count_object = 0;
+    s->count_from = s->count_regions = s->count_void = 0;
+    s->counted = false;
+    count_next(e);
+}
+
+static void count_piece(struct end *e, const struct frame_map *piece)
+{
+    struct session *s = &e->session;
+    if (s->counted || s->stage != SESSION_MET || piece->object != s->count_object)
+        return;
+    for (uint32_t i = 0; i < piece->count; i++)
+        s->count_regions += piece->bits[i / 8] >> i % 8 & 1;
+    s->count_from = piece->next;
+    if (piece->next == FRAME_MAP_NONE) {
+        s->count_object++;
+        s->count_from = 0;
+    }
+    count_next(e);
+}
+
 static void take_read(struct end *e, const struct end_event *ev)
 {
+    if (ev->map.ticket == COUNTING) {
+        count_piece(e, ev->map.piece);
+        return;
+    }
     if (ev->map.ticket != e->session.number || e->session.lead)
         return;
     struct frame f = frame_new(e, FRAME_MAP_PIECE);
@@ -190,8 +245,11 @@ void map_take(struct end *e, const struct end_event *ev)
         take_good(e, ev);
         break;
     case MAP_EV_DURABLE:
-        if (e->session.unite_ticket && ev->map.ticket == e->session.unite_ticket)
+        if (e->session.unite_ticket && ev->map.ticket == e->session.unite_ticket) {
             e->session.united = true;
+            if (e->session.stage == SESSION_MET)
+                count_begin(e);
+        }
         break;
     case MAP_EV_PIECE:
         take_read(e, ev);

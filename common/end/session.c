@@ -101,7 +101,7 @@ void session_end(struct end *e, const char *why)
     struct meeting last = e->session.meeting;
     memset(&e->session, 0, offsetof(struct session, own));
     e->session.meeting.row = last.row;
-    e->session.resync_asked = e->session.united = false;
+    e->session.resync_asked = e->session.united = e->session.counted = false;
     e->session.unite_ticket = 0;
     e->session.since_ns = e->now;
     beat_soon(e);
@@ -210,6 +210,8 @@ static void decide(struct end *e)
     case MEET_SPLIT:
     case MEET_UNREADABLE:
         split(e, s->peer.serving && s->meeting.row == MEET_SPLIT);
+        if (s->number && s->meeting.row == MEET_SPLIT)
+            map_unite(e); // to show how much differs
         return;
     case MEET_NO_LEADER:
     case MEET_BUSY:

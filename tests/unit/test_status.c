@@ -56,6 +56,13 @@ static void fill(struct pair_status *s)
         .verify = {.left_ms = -1, .equal_time_ms = 1700000000123, .equal_epoch = 3, .equal_epoch_id = 0xab,
                    .equal_seq = 77, .differing_bytes = 4096, .repair_waits = true,
                    .ranges = {{"disk", 8192, 4096}}, .range_count = 1},
+        .divergence = {.known = true,
+                       .primary = {{2, 0xabc, "primary", "alone", 77}},
+                       .primary_count = 1,
+                       .counted = true,
+                       .regions = 3,
+                       .bytes = 196608},
+        .salvage = {true, false, 8388608, UINT64_C(4) << 30},
         .guard = {true, -1},
         .operation = {1, "switch", "done", "the peer is active"},
         .has_last_event = true,
@@ -87,7 +94,11 @@ static const char golden[] =
     "null},\"verify\":{\"active\":false,\"done_bytes\":0,\"total_bytes\":0,\"rate\":0,\"left_ms\":null,"
     "\"equal_time_ms\":1700000000123,\"equal_epoch\":3,\"equal_epoch_id\":\"00000000000000ab\",\"equal_seq\":77,"
     "\"differing_bytes\":4096,\"repair_waits\":true,\"ranges\":[{\"volume\":\"disk\",\"offset\":8192,"
-    "\"length\":4096}]},\"guard\":{\"alive\":true,\"deadline_ms\":null},\"operation\":{\"id\":1,\"name\":"
+    "\"length\":4096}]}"
+    ",\"divergence\":{\"primary\":[{\"number\":2,\"id\":\"0000000000000abc\",\"opened_by\":"
+    "\"primary\",\"reason\":\"alone\",\"first_seq\":77}],\"secondary\":[],\"counted\":true,"
+    "\"regions\":3,\"bytes\":196608},\"salvage\":{\"active\":true,\"full\":false,\"bytes\":8388608,"
+    "\"limit_bytes\":4294967296},\"guard\":{\"alive\":true,\"deadline_ms\":null},\"operation\":{\"id\":1,\"name\":"
     "\"switch\",\"state\":\"done\",\"text\":\"the peer is active\",\"vetoes\":[],\"override\":\"\",\"age\":\"\",\"loss\":null},\"last_event\":{\"time_ms\":"
     "1700000000000,\"step\":\"takeover\",\"ms\":812,\"text\":\"took over\",\"loss\":{\"records\":3,"
     "\"bytes\":4096,\"age_ms\":12,\"more\":false},\"count\":1}}";
