@@ -31,7 +31,7 @@ for protocol in (48, 49, 80, 81):  # REQ, REP, PUSH, PULL
         cases += [greeting(protocol) + lead(n) + b"y" * 1000 for n in (1 << 63, (1 << 64) - 1, 1 << 40, 1 << 26)]
         cases += [greeting(protocol) + lead(len(body)) + body for body in bodies]
         cases += [greeting(protocol) + lead(len(body) + 4) + b"\x80\0\0\1" + body for body in (
-            b'{"protocol":1}', b'{"protocol":99,"command":"status"}', b'{"protocol":1,"command":"shutdown"}',
+            b'{"protocol":1}', b'{"protocol":99,"command":"status"}', b'{"protocol":1,"command":"self-destruct"}',
             b'{"protocol":1,"pair":"%s","command":"switch"}' % (b"a" * 3000), b"[" * 5000, b'{"protocol":"x"}')]
 for data in cases:
     try:
