@@ -236,6 +236,7 @@ static int append(struct replica *r, void *message, size_t size)
         r->full = false;
         replica_raise(r, REPLICA_ROOM, r->received, 0, NULL);
     }
+    r->beyond_records = r->beyond_bytes = 0; // what lay behind the cut comes again
     r->unsynced_bytes += size;
     r->last_append_at = r->now;
     take_records(r, message);
