@@ -84,6 +84,26 @@ class Lab:
         self("crash", host, *(["--power"] if power else []), *(["--torn"] if power and torn else []))
         return moment
 
+    def crash_passive(self, host):
+        """Crashes the passive host, and waits until its peer is alone; returns (CLOCK_MONOTONIC, ns) when the host was dead
+        and when the peer was alone. A peer whose waypoint's answers have a gap meanwhile, for which it is enough that
+        this machine is very busy, has to step down instead: then the host comes back, and it is tried again."""
+        peer = PEER[host]
+        for _ in range(5):
+            story = self.story()
+            self.crash(host)
+            dead = time.monotonic_ns()
+
+            def outcome(story=story):
+                events = [event for event in story.events(peer) if event["text"].startswith("alone: ")]
+                return events or (self.status(peer).get("state") == "suspended" and "suspended")
+            found = self.wait_until(outcome, f"{peer} to be alone")
+            if found != "suspended":
+                return dead, found[0]["time_ms"] * 10**6 - time.time_ns() + time.monotonic_ns()
+            self.start(host)
+            self.wait_promotable(peer)
+        raise AssertionError(f"{peer} has stepped down each time: the waypoint's answers had gaps")
+
     def start(self, host):
         self("start", host)
 
