@@ -83,6 +83,7 @@ static void open_alone_epoch(struct end *e)
         end_note(e, "epoch refused: %s", broken);
     ENSURE(!broken);
     e->st.alone = true;
+    e->session.proposed = 0; // what it told of this end is not so any more
     e->join_ticket = end_save(e);
 }
 

@@ -173,9 +173,11 @@ void keeper_turn(struct follower *f, int64_t now)
 
 int64_t keeper_deadline(const struct follower *f)
 {
+    struct replica_stats stats;
     if (!f->replica || !f->salvage_objects || f->salvage)
         return INT64_MAX;
-    return f->salvage_retry_ns;
+    replica_stats(f->replica, &stats);
+    return stats.failure < 0 ? INT64_MAX : f->salvage_retry_ns; // a failed one is opened anew
 }
 
 void follower_salvage_stats(const struct follower *f, struct follower_salvage *ret)

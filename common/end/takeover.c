@@ -60,6 +60,7 @@ void take_begin(struct end *e, enum epoch_reason reason, bool replay)
     e->take = t;
     grant_drop(e);
     session_end(e, "this end becomes active");
+    e->session.proposed = 0; // what it told of this end is not so any more
     e->start.replica_durable = 0;
     e->take.recover = !replay && take_may_recover(e);
     if (e->take.recover)
