@@ -397,9 +397,11 @@ void front_stop(struct host *h, bool keep_memory)
     bool queue = service_queue(f->service) != NULL;
     front_show(h);
     if (queue && keep_memory) {
-        int copy = memory_copy(h->memory);
-        (void)close(h->memory);
-        h->memory = copy;
+        if (!h->sim->over) { // else nobody will read it
+            int copy = memory_copy(h->memory);
+            (void)close(h->memory);
+            h->memory = copy;
+        }
         h->dying = true;
         volumes_abort(h);
     } else if (queue) {

@@ -49,6 +49,7 @@ void host_disks(struct host *h)
 
 void host_free(struct host *h)
 {
+    h->sim->over = true;
     if (h->running)
         daemon_kill(h, "the run is over");
     if (h->memory >= 0)

@@ -104,7 +104,7 @@ static void show_failure(struct sim *s, const struct options *o)
 // Nearly all that a run takes from the system is memory, the same again and again.
 static void keep_memory(void)
 {
-    (void)mallopt(M_MMAP_THRESHOLD, 256 << 20);
+    (void)mallopt(M_MMAP_THRESHOLD, 200 << 10);
     (void)mallopt(M_TRIM_THRESHOLD, 1 << 30);
     (void)mallopt(M_TOP_PAD, 16 << 20);
 }

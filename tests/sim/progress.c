@@ -9,6 +9,12 @@
 #define PATIENCE_NS (25 * NS_PER_S) // until the operator looks
 #define LIMIT_NS    (90 * NS_PER_S)
 
+// Of an end that serves it is of no interest.
+static bool replay_paused(const struct host *h)
+{
+    return h->replay_paused && !h->view.active;
+}
+
 static bool is_synchronized(const struct sim *s)
 {
     for (int i = 0; i < 2; i++) {
@@ -99,8 +105,8 @@ static void help(struct sim *s)
     char what[60];
     for (int i = 0; i < 2; i++) {
         struct host *h = &s->host[i];
-        if (h->view.state == END_STOPPED || h->view.paused || h->replay_paused) {
-            operator_command(h, COMMAND_RESUME, h->replay_paused ? COMMAND_REPLAY : 0);
+        if (h->view.state == END_STOPPED || h->view.paused || replay_paused(h)) {
+            operator_command(h, COMMAND_RESUME, replay_paused(h) ? COMMAND_REPLAY : 0);
             return;
         }
     }
@@ -147,7 +153,7 @@ static void give_up_waiting(struct sim *s)
          p, q);
 }
 
-// ---- rot
+// ---- rot ----
 
 // Turns a byte of the replica's store behind everybody's back.
 static void rot_begin(struct sim *s, bool repair)
@@ -183,23 +189,21 @@ static void rot_look(struct sim *s)
     }
 }
 
-// No stall of before is still felt: it would end in a takeover, of a store that has just been made to rot.
-static bool calm(const struct sim *s)
+// Nobody was away of late: what follows from that may still come, a takeover among it.
+static bool awake(const struct sim *s)
 {
-    for (int i = 0; i < 2; i++) {
-        const struct host *h = &s->host[i];
-        if (MAX(h->paused_until, h->stalled_until) + 3 * NS_PER_S > s->now)
-            return false;
-    }
-    return true;
+    int64_t last = 0;
+    for (int i = 0; i < 2; i++)
+        last = MAX(last, MAX(s->host[i].paused_until, s->host[i].stalled_until));
+    return s->now - last > s->config.timeout_ns + 2 * s->config.decision_ns;
 }
 
 // True: the run is not over, there is one more thing to be tried.
 static bool rot_goes_on(struct sim *s)
 {
+    if (s->rot == ROT_NONE && s->seed % 3 == 0 && !awake(s))
+        return true;
     if (s->rot == ROT_NONE && s->seed % 3 == 0) {
-        if (!calm(s))
-            return true;
         rot_begin(s, s->seed % 2);
         return true;
     }
@@ -220,7 +224,7 @@ static void look(struct host *h, void *arg, uint64_t began)
         judge_replica(&s->host[1]);
     }
     rot_look(s);
-    bool paused = s->host[0].replay_paused || s->host[1].replay_paused;
+    bool paused = replay_paused(&s->host[0]) || replay_paused(&s->host[1]);
     if (is_synchronized(s) && !paused) {
         if (!s->quiet)
             trace(s, NULL, "synchronized");

@@ -290,7 +290,7 @@ struct sim {
     unsigned rot_volume;
     uint64_t rot_at;
     // Result.
-    bool failed;
+    bool failed, over;
     char verdict[400];
     bool trace;  // print what happens
     bool record; // keep the last lines of it
