@@ -8,11 +8,15 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 
 #include "common/base/cleanup.h"
+#include "common/base/clock.h"
 #include "common/control/control.h"
 
-#define NEVER_MS (24 * 3600 * 1000) // longer than any request lives
+#define NEVER_MS   (24 * 3600 * 1000) // longer than any request lives
+#define PAUSE_NS   NS_PER_MS          // between two looks at a connection that is being made
+#define BACKOFF_NS (10 * NS_PER_MS)   // before the next attempt at a daemon with a full backlog
 
 int control_link_probe(const char *path)
 {
@@ -68,10 +72,51 @@ static int open_link(const char *path, int timeout_ms, int *ret_link)
     return 0;
 }
 
+static void pause_ns(int64_t ns)
+{
+    struct timespec pause = {.tv_nsec = ns};
+    (void)nanosleep(&pause, NULL);
+}
+
+// nanomsg connects in a thread of its own and does not say how that went; its counters do. With
+// NEVER_MS there is no second attempt: the request of a link that did not connect stays unsent.
+// -EAGAIN: the attempt failed. -ETIMEDOUT: nobody knows by `until`.
+static int await_connected(int link, int64_t until)
+{
+    for (;;) {
+        if (nn_get_statistic(link, NN_STAT_ESTABLISHED_CONNECTIONS) > 0)
+            return 0;
+        if (nn_get_statistic(link, NN_STAT_CONNECT_ERRORS) > 0)
+            return -EAGAIN;
+        if (clock_boot_ns() >= until)
+            return -ETIMEDOUT;
+        pause_ns(PAUSE_NS);
+    }
+}
+
+// A daemon that is busy accepts late, and while its backlog is full every attempt fails at once.
 int control_link_connect(const char *path, int timeout_ms, int *ret_link, struct error *err)
 {
-    int r = open_link(path, timeout_ms, ret_link);
-    return r < 0 ? error_sys(err, r, "%s: cannot connect", path) : 0;
+    int64_t until = clock_boot_ns() + timeout_ms * NS_PER_MS;
+    for (;;) {
+        int link = -1;
+        int r = open_link(path, timeout_ms, &link);
+        if (r < 0)
+            return error_sys(err, r, "%s: cannot connect", path);
+        r = await_connected(link, until);
+        if (r == 0) {
+            *ret_link = link;
+            return 0;
+        }
+        control_link_close(link);
+        r = control_link_probe(path); // somebody is still there?
+        if (r < 0)
+            return error_sys(err, r, "%s: cannot connect", path);
+        if (clock_boot_ns() >= until)
+            return error_set(err, -ETIMEDOUT,
+                             "%s: the daemon accepts no connection; nothing was asked of it", path);
+        pause_ns(BACKOFF_NS);
+    }
 }
 
 int control_link_receive(int link, char **ret_message, size_t *ret_size)

@@ -12,6 +12,8 @@
 // Whether somebody listens at the unix socket `path`: 0, -ENOENT, -ECONNREFUSED, -EACCES, ...
 int control_link_probe(const char *path);
 
+// Returns once the connection is made. A daemon that is too busy to accept it is waited for, at most
+// timeout_ms: -ETIMEDOUT, and nothing was asked of it.
 int control_link_connect(const char *path, int timeout_ms, int *ret_link, struct error *err);
 // One message, freed with control_link_release(). Waits for the link's timeout: -ETIMEDOUT.
 int control_link_receive(int link, char **ret_message, size_t *ret_size);

@@ -282,7 +282,7 @@ static int listen_at(struct control_listener *l, const char *path)
     l->socket = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (l->epoll < 0 || l->socket < 0 ||
         bind(l->socket, (struct sockaddr *)&address, sizeof(address)) < 0 ||
-        listen(l->socket, CLIENTS_MAX) < 0 ||
+        listen(l->socket, SOMAXCONN) < 0 ||
         epoll_ctl(l->epoll, EPOLL_CTL_ADD, l->socket, &ev) < 0)
         return -errno;
     return 0;

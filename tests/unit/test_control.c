@@ -10,6 +10,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -24,23 +25,27 @@
 #include "common/base/cleanup.h"
 #include "common/control/control.h"
 
-static char dir[] = "/tmp/test_control_XXXXXX";
+#define PATIENCE_MS 120000 // the last guard against hanging; everything here takes milliseconds
+
+static char dir[32];
 static char path[64];
 
 // A server in a thread of its own; the counters are written there and read here after the answer.
-struct daemon {
+// Each test has its own, and its own directory: what a failed one leaves behind is taken away.
+static struct daemon {
     struct control_server *server;
     pthread_t thread;
+    bool serving;
     atomic_bool stop;
     atomic_int handled;
     atomic_int reported;
     char last_report[512];
-};
+} d;
 
 static void handle(void *user, const struct control_request *request, struct control_reply *reply)
 {
-    struct daemon *d = user;
-    atomic_fetch_add(&d->handled, 1);
+    struct daemon *to = user;
+    atomic_fetch_add(&to->handled, 1);
     if (strcmp(request->command, "status") == 0)
         (void)control_reply_json(reply, strdup("{\"pair\":\"web\",\"big\":1234567890123456}"));
     else if (strcmp(request->command, "spoiled") == 0)
@@ -63,36 +68,39 @@ static void handle(void *user, const struct control_request *request, struct con
 
 static void reported(void *user, const char *text)
 {
-    struct daemon *d = user;
-    snprintf(d->last_report, sizeof(d->last_report), "%s", text);
-    atomic_fetch_add(&d->reported, 1);
+    struct daemon *to = user;
+    snprintf(to->last_report, sizeof(to->last_report), "%s", text);
+    atomic_fetch_add(&to->reported, 1);
 }
 
 static void *serve(void *user)
 {
-    struct daemon *d = user;
-    while (!atomic_load(&d->stop)) {
-        struct pollfd p = {.fd = control_server_fd(d->server), .events = POLLIN};
+    struct daemon *of = user;
+    while (!atomic_load(&of->stop)) {
+        struct pollfd p = {.fd = control_server_fd(of->server), .events = POLLIN};
         if (poll(&p, 1, 50) > 0)
-            control_server_work(d->server);
+            control_server_work(of->server);
     }
     return NULL;
 }
 
-static void start(struct daemon *d)
+static void start(void)
 {
     struct error err = {0};
-    *d = (struct daemon){0};
-    if (control_server_open(path, handle, reported, d, &d->server, &err) < 0)
+    if (control_server_open(path, handle, reported, &d, &d.server, &err) < 0)
         fail_msg("%s", err.text);
-    assert_int_equal(pthread_create(&d->thread, NULL, serve, d), 0);
+    assert_int_equal(pthread_create(&d.thread, NULL, serve, &d), 0);
+    d.serving = true;
 }
 
-static void stop(struct daemon *d)
+static void stop(void)
 {
-    atomic_store(&d->stop, true);
-    pthread_join(d->thread, NULL);
-    d->server = control_server_free(d->server);
+    if (d.serving) {
+        atomic_store(&d.stop, true);
+        pthread_join(d.thread, NULL);
+    }
+    d.server = control_server_free(d.server);
+    d.serving = false;
 }
 
 static int call(const char *command, struct control_reply *reply, struct error *err)
@@ -102,15 +110,14 @@ static int call(const char *command, struct control_reply *reply, struct error *
     snprintf(request.pair, sizeof(request.pair), "web");
     assert_int_equal(control_request_add(&request, "force", "true"), 0);
     assert_int_equal(control_request_add(&request, "keep", "primary"), 0);
-    return control_call(path, &request, 5000, reply, err);
+    return control_call(path, &request, PATIENCE_MS, reply, err);
 }
 
 static void requests_are_answered(void **state)
 {
-    struct daemon d;
     struct control_reply reply = {0};
     struct error err = {0};
-    start(&d);
+    start();
     struct stat st;
     assert_int_equal(stat(path, &st), 0);
     assert_int_equal(st.st_mode & 07777, 0660);
@@ -128,20 +135,19 @@ static void requests_are_answered(void **state)
     assert_int_equal(call("dance", &reply, &err), 0);
     assert_int_equal(reply.code, -ENOSYS);
     assert_string_equal(reply.text, "no command \"dance\"");
-    stop(&d);
+    stop();
     assert_int_equal(access(path, F_OK), -1);
 }
 
 static void an_answer_that_is_too_large_is_a_refusal(void **state)
 {
-    struct daemon d;
     struct control_reply reply = {0};
     struct error err = {0};
-    start(&d);
+    start();
     assert_int_equal(call("huge", &reply, &err), 0);
     assert_int_equal(reply.code, -EMSGSIZE);
     assert_null(reply.json);
-    stop(&d);
+    stop();
 }
 
 // Sends bytes as one message of the right transport and returns the server's answer, or "" without
@@ -149,7 +155,7 @@ static void an_answer_that_is_too_large_is_a_refusal(void **state)
 static void exchange(const char *bytes, size_t size, char *answer, size_t limit)
 {
     char address[80];
-    int timeout = 5000;
+    int timeout = PATIENCE_MS;
     snprintf(address, sizeof(address), "ipc://%s", path);
     int link = nn_socket(AF_SP, NN_REQ);
     assert_true(link >= 0);
@@ -181,8 +187,7 @@ static void messages_that_are_no_requests_are_refused(void **state)
         {"{\"protocol\":1,\"command\":\"status\",\"args\":[{},{},{},{},{},{},{},{},{}]}",
          "too long"},
     };
-    struct daemon d;
-    start(&d);
+    start();
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         char answer[2048];
         exchange(rows[i].text, strlen(rows[i].text), answer, sizeof(answer));
@@ -195,7 +200,7 @@ static void messages_that_are_no_requests_are_refused(void **state)
     struct control_reply reply = {0};
     struct error err = {0};
     assert_int_equal(call("switch", &reply, &err), 0);
-    stop(&d);
+    stop();
 }
 
 static int raw_connection(void)
@@ -223,8 +228,7 @@ static void garbage_on_the_socket_does_not_stop_it(void **state)
         {0, 'S', 'P', 0, 0, 0x30, 0, 0, 1, 0, 0, 0, 0, 0, 0x10, 0, 5},
         {0, 'S', 'P', 1, 0, 0x30, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 4},
         {0, 'S', 'P', 0, 0, 0x50, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 4}};
-    struct daemon d;
-    start(&d);
+    start();
     for (size_t i = 0; i < ARRAY_LEN(broken); i++) {
         char rest;
         int fd = raw_connection();
@@ -251,7 +255,7 @@ static void garbage_on_the_socket_does_not_stop_it(void **state)
     assert_non_null(strstr(big, "not JSON"));
     assert_int_equal(call("switch", &reply, &err), 0);
     assert_int_equal(reply.code, 0);
-    stop(&d);
+    stop();
 }
 
 static void a_stale_socket_is_replaced_and_a_live_one_is_not(void **state)
@@ -267,13 +271,12 @@ static void a_stale_socket_is_replaced_and_a_live_one_is_not(void **state)
     assert_int_equal(call("status", &reply, &err), -ECONNREFUSED);
     assert_non_null(strstr(err.text, "not running"));
 
-    struct daemon d;
-    start(&d);
+    start();
     struct control_server *second = NULL;
     assert_int_equal(control_server_open(path, handle, reported, &d, &second, &err), -EADDRINUSE);
     assert_null(second);
     assert_int_equal(call("switch", &reply, &err), 0);
-    stop(&d);
+    stop();
     assert_int_equal(call("switch", &reply, &err), -ENOENT);
 }
 
@@ -290,16 +293,103 @@ static void what_is_not_a_socket_is_left_alone(void **state)
         control_server_open("/nonexistent/x.sock", handle, reported, NULL, &server, &err), -ENOENT);
 }
 
+// What a client sends: the greeting, the head of one message, the request's number, the request.
+// The answer repeats the number.
+static void answer_by_hand(int fd)
+{
+    static const char greeting[] = {0, 'S', 'P', 0, 0, 0x31, 0, 0};
+    static const char text[] = "{\"protocol\":1,\"code\":0,\"text\":\"at last\"}";
+    char in[8 + 9 + 4 + 4096], out[9 + 4 + sizeof(text) - 1] = {1};
+    size_t have = 0, want = 8 + 9;
+    assert_int_equal(write(fd, greeting, sizeof(greeting)), sizeof(greeting));
+    while (have < want) {
+        ssize_t n = read(fd, in + have, sizeof(in) - have);
+        assert_true(n > 0);
+        have += (size_t)n;
+        if (have >= 8 + 9)
+            want = 8 + 9 + (size_t)(unsigned char)in[15] * 256 + (unsigned char)in[16];
+        assert_true(want <= sizeof(in));
+    }
+    out[8] = (char)(sizeof(out) - 9);
+    memcpy(out + 9, in + 8 + 9, 4);
+    memcpy(out + 9 + 4, text, sizeof(text) - 1);
+    assert_int_equal(write(fd, out, sizeof(out)), sizeof(out));
+}
+
+struct caller {
+    struct control_reply reply;
+    struct error err;
+    int result;
+};
+
+static void *call_in_thread(void *user)
+{
+    struct caller *c = user;
+    c->result = call("status", &c->reply, &c->err);
+    return NULL;
+}
+
+static int busy_daemon(int *fillers, size_t max, size_t *ret_count)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+    int listening = socket(AF_UNIX, SOCK_STREAM, 0);
+    assert_int_equal(bind(listening, (struct sockaddr *)&address, sizeof(address)), 0);
+    assert_int_equal(listen(listening, 0), 0);
+    size_t n = 0;
+    for (;; n++) {
+        assert_true(n < max);
+        fillers[n] = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+        if (connect(fillers[n], (struct sockaddr *)&address, sizeof(address)) < 0)
+            break;
+    }
+    assert_int_equal(errno, EAGAIN);
+    *ret_count = n + 1;
+    return listening;
+}
+
+// A daemon that has not accepted yet, with no room for one more client: the client comes again, and
+// asks once.
+static void a_daemon_with_a_full_backlog_is_waited_for(void **state)
+{
+    int fillers[64];
+    size_t count = 0;
+    struct caller c = {.result = 1};
+    pthread_t thread;
+    int listening = busy_daemon(fillers, ARRAY_LEN(fillers), &count);
+    struct control_request request = {.command = "status"};
+    assert_int_equal(control_call(path, &request, 50, &c.reply, &c.err), -ETIMEDOUT);
+    assert_non_null(strstr(c.err.text, "nothing was asked"));
+
+    assert_int_equal(pthread_create(&thread, NULL, call_in_thread, &c), 0);
+    usleep(50000); // so that it usually finds the backlog full; nothing below depends on it
+    for (size_t i = 0; i < count; i++)
+        close(fillers[i]);
+    for (bool answered = false; !answered;) {
+        char byte;
+        int fd = accept(listening, NULL, NULL);
+        assert_true(fd >= 0);
+        answered = recv(fd, &byte, 1, MSG_PEEK) == 1; // the others have gone
+        if (answered) {
+            answer_by_hand(fd);
+            pthread_join(thread, NULL);
+        }
+        close(fd);
+    }
+    assert_int_equal(c.result, 0);
+    assert_string_equal(c.reply.text, "at last");
+    close(listening);
+    assert_int_equal(unlink(path), 0);
+}
+
 // A daemon that accepts but never answers: the client gives up.
 static void a_client_does_not_wait_for_ever(void **state)
 {
     struct error err = {0};
-    struct control_server *server = NULL;
-    assert_int_equal(control_server_open(path, handle, reported, NULL, &server, &err), 0);
+    assert_int_equal(control_server_open(path, handle, reported, NULL, &d.server, &err), 0);
     struct control_request request = {.command = "status"};
     struct control_reply reply = {0};
     assert_int_equal(control_call(path, &request, 50, &reply, &err), -ETIMEDOUT);
-    control_server_free(server);
 }
 
 static void arguments_have_their_limits(void **state)
@@ -318,6 +408,8 @@ static void arguments_have_their_limits(void **state)
 
 static int setup(void **state)
 {
+    memset(&d, 0, sizeof(d));
+    snprintf(dir, sizeof(dir), "/tmp/test_control_XXXXXX");
     if (!mkdtemp(dir))
         return -1;
     snprintf(path, sizeof(path), "%s/primaryd.sock", dir);
@@ -326,20 +418,25 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
+    stop();
+    (void)unlink(path);
     return rmdir(dir);
 }
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(requests_are_answered),
-        cmocka_unit_test(an_answer_that_is_too_large_is_a_refusal),
-        cmocka_unit_test(messages_that_are_no_requests_are_refused),
-        cmocka_unit_test(garbage_on_the_socket_does_not_stop_it),
-        cmocka_unit_test(a_stale_socket_is_replaced_and_a_live_one_is_not),
-        cmocka_unit_test(what_is_not_a_socket_is_left_alone),
-        cmocka_unit_test(a_client_does_not_wait_for_ever),
-        cmocka_unit_test(arguments_have_their_limits),
+        TEST(requests_are_answered),
+        TEST(an_answer_that_is_too_large_is_a_refusal),
+        TEST(messages_that_are_no_requests_are_refused),
+        TEST(garbage_on_the_socket_does_not_stop_it),
+        TEST(a_stale_socket_is_replaced_and_a_live_one_is_not),
+        TEST(what_is_not_a_socket_is_left_alone),
+        TEST(a_daemon_with_a_full_backlog_is_waited_for),
+        TEST(a_client_does_not_wait_for_ever),
+        TEST(arguments_have_their_limits),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, NULL, NULL);
 }
