@@ -441,6 +441,14 @@ static void mark_pending(struct end *e)
     s->ticket = end_save(e);
 }
 
+// A stream that starts anew begins behind the last seq, and the follower has taken the history over as it was told: it
+// would never hear of an epoch that was opened since.
+static bool opened_since(const struct end *e)
+{
+    const struct epoch *now = history_current(&e->st.history), *told = history_current(&e->session.own.history);
+    return now && (!told || now->id != told->id);
+}
+
 static bool leader_rules(struct end *e)
 {
     struct session *s = &e->session;
@@ -469,8 +477,12 @@ static bool leader_rules(struct end *e)
             map_unite(e);
         return true;
     case SESSION_UNITING:
-        if (!s->united)
+        if (!s->united || (e->relation == REL_GOING_ALONE && e->alone_stage != ALONE_WAIT))
             return false;
+        if (opened_since(e)) {
+            session_end(e, "an epoch was opened meanwhile");
+            return true;
+        }
         end_act(e, ACT_DETACH);
         end_act(e, ACT_ATTACH);
         e->attached = 0;

@@ -13,3 +13,7 @@ test_resync_LDADD = $(top_builddir)/common/end/libend.a $(top_builddir)/queues/l
 check_PROGRAMS += test_verify
 test_verify_SOURCES = test_verify.c
 test_verify_LDADD = $(END_LIBS)
+check_PROGRAMS += test_generations
+test_generations_SOURCES = test_generations.c fake_disk.c fake_disk.h fake_volume.c fake_volume.h \
+	passive_help.c passive_help.h
+test_generations_LDADD = $(END_LIBS)

@@ -1,0 +1,407 @@
+// SPDX-License-Identifier: Apache-2.0
+// What leaves the intent map, and when: a service over a volume, a queue and a map's disk whose
+// completions the test gives.
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "common/base/cleanup.h"
+#include "common/base/clock.h"
+#include "common/end/service_private.h"
+#include "tests/unit/fake_disk.h"
+#include "tests/unit/fake_volume.h"
+
+#define SIZE       (UINT64_C(64) << 20)
+#define MIB        (UINT64_C(1) << 20)
+#define GENERATION (10 * NS_PER_S)
+#define REQUESTS   8
+
+struct world {
+    struct fake_volume *volume;
+    struct fake_disk *disk;
+    struct service *service;
+    int64_t now;
+    bool runs; // the stream to the peer
+    uint64_t session, settled;
+    struct update updates[REQUESTS];
+    unsigned answers;
+    bool hold_store, hold_map;
+};
+
+// ---- what the service asks for ----
+
+static int open_stores(void *user, struct block *ret_blocks[RECORD_OBJECTS_MAX], struct error *err)
+{
+    struct world *w = user;
+    (void)err;
+    ret_blocks[0] = fake_volume_of(w->volume);
+    return 0;
+}
+
+static void nothing(void *user)
+{
+    (void)user;
+}
+
+static int open_queue(void *user, bool recover, const struct unsafe_config *config,
+                      struct unsafe **ret_queue, struct error *err)
+{
+    (void)user;
+    assert_false(recover);
+    return unsafe_create(NULL, config, ret_queue, err);
+}
+
+static void serve(void *user, struct unsafe *queue, struct updates *updates)
+{
+    (void)user, (void)queue, (void)updates;
+}
+
+static void text(void *user, const char *what)
+{
+    (void)user, (void)what;
+}
+
+static void cannot_open(void *user, const char *what)
+{
+    (void)user;
+    fail_msg("%s", what);
+}
+
+static bool yes(void *user)
+{
+    (void)user;
+    return true;
+}
+
+static int lane_queue(void *user, struct unsafe *queue)
+{
+    (void)user, (void)queue;
+    return 0;
+}
+
+static bool running(void *user)
+{
+    return ((struct world *)user)->runs;
+}
+
+static void readers(void *user, bool go_on)
+{
+    (void)user, (void)go_on;
+}
+
+static bool settled(void *user, uint64_t *ret_session, uint64_t *ret_seq)
+{
+    struct world *w = user;
+    *ret_session = w->session;
+    *ret_seq = w->settled;
+    return w->runs;
+}
+
+static int64_t real_ns(void *user)
+{
+    return ((struct world *)user)->now;
+}
+
+static void report(void *user, const struct end_event *event)
+{
+    (void)user, (void)event;
+}
+
+static const struct service_ops ops = {
+    .open_stores = open_stores,
+    .close_stores = nothing,
+    .open_queue = open_queue,
+    .forget_queue = nothing,
+    .serve = serve,
+    .refuse = text,
+    .quiet = yes,
+    .room = nothing,
+    .lane_queue = lane_queue,
+    .lane_stop = nothing,
+    .lane_running = running,
+    .readers = readers,
+    .settled = settled,
+    .real_ns = real_ns,
+    .report = report,
+    .note = text,
+    .cannot_open = cannot_open,
+};
+
+// ---- turns ----
+
+static void turn(struct world *w)
+{
+    struct service_turn t = {.now_ns = w->now};
+    service_lease(w->service, w->now, INT64_MAX);
+    while (!w->hold_store && fake_volume_complete(w->volume))
+        ;
+    while (!w->hold_map && fake_disk_complete(w->disk))
+        ;
+    service_turn(w->service, &t);
+}
+
+// So long that a generation would begin, and end if it could.
+static void pass(struct world *w, int64_t ns)
+{
+    for (int64_t until = w->now + ns; w->now < until; w->now += 20 * NS_PER_MS)
+        turn(w);
+}
+
+static struct intent *map(struct world *w)
+{
+    return maps_at(w->service->maps, 0);
+}
+
+static bool is_set(struct world *w, uint64_t offset)
+{
+    return intent_test(map(w), offset, 1);
+}
+
+static uint64_t numbered(struct world *w)
+{
+    return unsafe_numbered(service_queue(w->service));
+}
+
+static void answered(struct update *update, int status)
+{
+    struct world *w = update->owner;
+    assert_int_equal(status, 0);
+    w->answers++;
+}
+
+static void zero(struct world *w, unsigned i, uint64_t offset)
+{
+    w->updates[i] = (struct update){
+        .op = UPDATE_ZERO, .offset = offset, .length = 4096, .answer = answered, .owner = w};
+    updates_submit(service_updates(w->service), &w->updates[i]);
+    turn(w);
+}
+
+static void few(struct world *w)
+{
+    for (unsigned i = 0; i < 4; i++) // page, store, answer
+        turn(w);
+}
+
+// A pair in the steady state, with an empty map.
+static int setup(void **state)
+{
+    static const uint64_t sizes[] = {SIZE}, ids[] = {1};
+    static const char *const names[] = {"disk"};
+    struct world *w = calloc(1, sizeof(*w));
+    assert_non_null(w);
+    *w = (struct world){.now = NS_PER_S, .runs = true, .session = 5};
+    w->volume = fake_volume_new(SIZE, 4096, 1, 1);
+    w->disk = fake_disk_new(1 << 20, 1);
+    struct service_config config = {
+        .mode = UPDATES_ASYNC,
+        .volumes = 1,
+        .sizes = sizes,
+        .ids = ids,
+        .names = names,
+        .pair = 1,
+        .boot = 2,
+        .ring_bytes = 8 * MIB,
+        .payload_max = 1 << 20,
+        .timeout_ns = 2 * NS_PER_S,
+        .map_disk = fake_disk_of(w->disk),
+        .generation_ns = GENERATION,
+    };
+    w->service = service_new(&config, &ops, w);
+    assert_non_null(w->service);
+    struct epoch epoch = {.number = 1,
+                          .id = 77,
+                          .first_seq = 1,
+                          .reason = EPOCH_FIRST_START,
+                          .opened_by = EPOCH_BY_PRIMARY};
+    service_open(w->service, false, &epoch, 1, w->now);
+    service_bound(w->service, 1 << 20);
+    service_gate(w->service, GATE_ALONE, 1);
+    pass(w, NS_PER_S);
+    service_map_arm(w->service, 5, 0);
+    w->settled = UINT64_MAX;
+    assert_int_equal(intent_bytes(map(w), 0), SIZE); // it was made anew
+    pass(w, 2 * GENERATION);
+    assert_int_equal(intent_bytes(map(w), 0), 0);
+    w->settled = numbered(w);
+    *state = w;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct world *w = *state;
+    w->hold_store = w->hold_map = false;
+    service_close(w->service);
+    pass(w, NS_PER_S);
+    service_free(w->service);
+    fake_volume_free(w->volume);
+    fake_disk_free(w->disk);
+    free(w);
+    return 0;
+}
+
+// ---- what is shown ----
+
+// The first touch of an extent waits until the map is durable; then it is free.
+static void a_write_waits_for_its_map(void **state)
+{
+    struct world *w = *state;
+    w->hold_map = true;
+    zero(w, 0, 3 * MIB);
+    pass(w, NS_PER_S);
+    assert_int_equal(w->answers, 0);
+    w->hold_map = false;
+    turn(w);
+    turn(w);
+    assert_int_equal(w->answers, 1);
+    w->hold_map = true;
+    zero(w, 1, 3 * MIB + 65536);
+    turn(w);
+    assert_int_equal(w->answers, 2);
+    assert_true(is_set(w, 3 * MIB) && is_set(w, 3 * MIB + 65536));
+}
+
+// Not while the peer has not settled it.
+static void nothing_leaves_before_it_is_settled(void **state)
+{
+    struct world *w = *state;
+    zero(w, 0, 0);
+    few(w);
+    assert_int_equal(w->answers, 1);
+    w->settled = numbered(w) - 1; // durable there, perhaps, and applied
+    pass(w, 5 * GENERATION);
+    assert_true(is_set(w, 0));
+    w->settled = numbered(w);
+    pass(w, GENERATION);
+    assert_false(is_set(w, 0));
+}
+
+// Not while it is not flushed here: by a flush that began behind it.
+static void nothing_leaves_before_it_is_flushed(void **state)
+{
+    struct world *w = *state;
+    zero(w, 0, 0);
+    few(w);
+    assert_int_equal(w->answers, 1);
+    w->settled = numbered(w);
+    w->hold_store = true; // the flush of its own never ends
+    pass(w, 5 * GENERATION);
+    assert_int_equal(fake_volume_active(w->volume), 1);
+    assert_true(is_set(w, 0));
+    w->hold_store = false;
+    pass(w, GENERATION);
+    assert_false(is_set(w, 0));
+}
+
+// What was in flight when a generation began is of the time before it only when it has its seq.
+static void nothing_leaves_that_was_in_flight(void **state)
+{
+    struct world *w = *state;
+    zero(w, 0, 0); // makes the extent hot
+    few(w);
+    w->hold_store = true;
+    zero(w, 1, 4096);
+    assert_int_equal(fake_volume_active(w->volume), 1);
+    w->settled = numbered(w); // everything numbered so far
+    pass(w, 5 * GENERATION);
+    assert_true(is_set(w, 0));
+    w->hold_store = false;
+    few(w);
+    assert_int_equal(w->answers, 2);
+    pass(w, 5 * GENERATION);
+    assert_true(is_set(w, 0)); // numbered now, not settled
+    w->settled = numbered(w);
+    pass(w, GENERATION);
+    assert_false(is_set(w, 0));
+}
+
+// What is written again and again stays.
+static void what_is_hot_stays(void **state)
+{
+    struct world *w = *state;
+    w->settled = UINT64_MAX;
+    for (unsigned i = 0; i < 60; i++) {
+        zero(w, i % REQUESTS, 0);
+        if (i == 0)
+            zero(w, REQUESTS - 1, 9 * MIB);
+        pass(w, NS_PER_S);
+    }
+    assert_true(is_set(w, 0));
+    assert_false(is_set(w, 9 * MIB));
+}
+
+// Not ahead of a resync; not in another session; not without a stream; not while nothing was said
+// of a session.
+static void nothing_leaves_where_the_end_has_not_said_so(void **state)
+{
+    struct world *w = *state;
+    zero(w, 0, 0);
+    few(w);
+    w->settled = UINT64_MAX;
+    service_map_arm(w->service, 5, 1); // the resync is still to come
+    pass(w, 3 * GENERATION);
+    assert_true(is_set(w, 0));
+    service_map_arm(w->service, 6, 0);
+    pass(w, 3 * GENERATION);
+    assert_true(is_set(w, 0));
+    service_map_arm(w->service, 0, 0);
+    pass(w, 3 * GENERATION);
+    assert_true(is_set(w, 0));
+    service_map_arm(w->service, 5, 0);
+    w->runs = false;
+    pass(w, 3 * GENERATION);
+    assert_true(is_set(w, 0));
+    w->runs = true;
+    service_overflow(w->service, "the test says so"); // the peer's place is given up
+    pass(w, 3 * GENERATION);
+    assert_true(is_set(w, 0));
+}
+
+// A flush that failed proves nothing, nor does one behind it.
+static void nothing_leaves_behind_a_failed_flush(void **state)
+{
+    struct world *w = *state;
+    zero(w, 0, 0);
+    few(w);
+    w->settled = UINT64_MAX;
+    fake_volume_fail(w->volume, 1U << BLOCK_FLUSH, -EIO);
+    pass(w, 2 * GENERATION);
+    fake_volume_fail(w->volume, 0, 0);
+    pass(w, 3 * GENERATION);
+    assert_true(is_set(w, 0));
+}
+
+// An idle pair with nothing set costs nothing: no flush, no page.
+static void an_idle_pair_costs_nothing(void **state)
+{
+    struct world *w = *state;
+    pass(w, 3 * GENERATION);
+    unsigned flushes = fake_volume_flushes(w->volume);
+    uint64_t operations = fake_disk_operations(w->disk);
+    pass(w, 10 * GENERATION);
+    assert_int_equal(fake_volume_flushes(w->volume), flushes);
+    assert_int_equal(fake_disk_operations(w->disk), operations);
+}
+
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        T(a_write_waits_for_its_map),
+        T(nothing_leaves_before_it_is_settled),
+        T(nothing_leaves_before_it_is_flushed),
+        T(nothing_leaves_that_was_in_flight),
+        T(what_is_hot_stays),
+        T(nothing_leaves_where_the_end_has_not_said_so),
+        T(nothing_leaves_behind_a_failed_flush),
+        T(an_idle_pair_costs_nothing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
