@@ -27,15 +27,27 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     size_t limit = (size_t)(data[2] | data[3] << 8) + 1;
     size_t first = MIN(data[0] | (size_t)data[1] << 8, size - 4);
     fuzz_path(path, "twin");
-    put_copy(path, 0, data + 4, first);
-    put_copy(path, 1, data + 4 + first, size - 4 - first);
+    if (first > 0 || data[2] % 2) // else it is not there
+        put_copy(path, 0, data + 4, first);
+    if (size - 4 - first > 0 || data[3] % 2)
+        put_copy(path, 1, data + 4 + first, size - 4 - first);
+    struct twin_copy copies[2];
+    struct error looked = {0};
+    int seen = twin_inspect(path, again, limit, &n, copies, &looked);
+    ENSURE(seen == 0 || looked.text[0]);
+    ENSURE(seen < 0 || n <= limit);
     int r = twin_open(path, payload, limit, &twin, &n, &err);
     ENSURE(r == 0 || err.text[0]);
     ENSURE(r < 0 || n <= limit);
     ENSURE(twin || r < 0);
+    ENSURE(r == seen || copies[0].state == TWIN_MISSING || copies[1].state == TWIN_MISSING);
+    if (r == 0 && seen == 0)
+        ENSURE(memcmp(again, payload, n) == 0);
+    if (r == 0 && twin_repaired(twin)) // and now both are good
+        ENSURE(twin_inspect(path, again, limit, &n, copies, NULL) == 0 && copies[0].version == copies[1].version);
     if (twin) {
         n = MIN(size, sizeof(payload));
-        ENSURE(twin_save(twin, data, n, &err) == 0);
+        ENSURE(twin_save(twin, data, n, &err) == 0 && twin_mirror(twin, &err) == 0);
         twin_free(twin);
         twin = NULL;
         size_t loaded = 0;

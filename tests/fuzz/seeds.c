@@ -342,6 +342,35 @@ static void texts(void)
     put("steps", "third", step, w.used);
 }
 
+// For the targets that patch an image of their own: one patch of each field of a header, and of what lies behind it.
+static void patches(const char *target, const uint32_t *at, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        uint8_t bytes[1 + 6 + 4] = {(uint8_t)i};
+        struct byte_writer w = byte_writer(bytes + 1, sizeof(bytes) - 1);
+        char name[32];
+        byte_put_u32(&w, at[i]);
+        byte_put_u16(&w, 4);
+        byte_put_u32(&w, UINT32_C(0x01f00003) << i % 3);
+        (void)snprintf(name, sizeof(name), "at%u", (unsigned)at[i]);
+        put(target, name, bytes, sizeof(bytes));
+    }
+}
+
+static void images(void)
+{
+    static const uint32_t map[] = {0, 4, 8, 16, 24, 28, 32, 36, 44, 4096, 4100, 4104, 4112, 4120, 4152, 8192, 8196};
+    static const uint32_t archive[] = {0,    4,    8,    16,   24,   32,   40,   64,   72,   100,  128,  200,
+                                       512,  4096, 4100, 4104, 4112, 4120, 4128, 4136, 4144, 4160, 8192, 8200,
+                                       8208, 12288, 12296, 16384, 24576, 24580, 24584, 24600, 28672, 28680, 49152};
+    static const uint32_t spilled[] = {0,    4,    8,    16,   24,   32,   40,   48,    56,    88,    4096,  4104,  8192,
+                                       8196, 8200, 8208, 8216, 8224, 8232, 8240,  8248,  8256,  8300,  8400,  9000,
+                                       16384, 20480, 24576, 32768, 36864};
+    patches("intent", map, ARRAY_LEN(map));
+    patches("spill", spilled, ARRAY_LEN(spilled));
+    patches("salvage", archive, ARRAY_LEN(archive));
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 2)
@@ -356,6 +385,7 @@ int main(int argc, char **argv)
     files();
     datagrams();
     texts();
+    images();
     seeds_end(put);
     return 0;
 }
