@@ -373,6 +373,20 @@ int salvage_failure(const struct salvage *s)
     return s->failure;
 }
 
+void salvage_hand_on(const struct salvage *s, struct salvage_config *next)
+{
+    bool failed = s->failure && s->failure != -ENOSPC;
+    if (failed) {
+        next->distrusted = s->number;
+        next->trusted_last = s->durable;
+    } else if (s->kept_bytes > 0) {
+        next->distrusted = 0; // the file that was begun says where the former one ends
+    } else {
+        next->distrusted = s->config.distrusted;
+        next->trusted_last = s->config.trusted_last;
+    }
+}
+
 int salvage_finish(struct salvage *s, struct error *err)
 {
     struct salvage_head head = {.kind = SALVAGE_DONE};

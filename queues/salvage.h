@@ -69,8 +69,8 @@ struct salvage_config {
     uint64_t objects;   // mask: volumes to be salvaged
     uint64_t limit;     // bytes of all files of all salvages here together
     uint64_t file_size; // bytes; 0: SALVAGE_FILE_SIZE. A multiple of 4096, at least SALVAGE_FILE_MIN
-    // Of that salvage entries above this number count for nothing: their sync failed in this run. 0: none.
-    uint32_t distrusted;
+    // Of that salvage entries above this number count for nothing: their sync failed in this run (salvage_hand_on()).
+    uint32_t distrusted; // 0: of none
     uint64_t trusted_last;
     // Whether this end alone holds what is at `offset`, and up to where (*ret_end > offset) that is so. NULL: it may
     // hold everything alone.
@@ -102,6 +102,8 @@ bool salvage_syncing(const struct salvage *salvage);
 uint64_t salvage_last(const struct salvage *salvage);    // number of the last entry
 uint64_t salvage_durable(const struct salvage *salvage); // entries up to here are durable
 int salvage_failure(const struct salvage *salvage);      // 0, or the -errno for which it takes nothing more
+// What the next opening in this run has to know of this one, into its configuration.
+void salvage_hand_on(const struct salvage *salvage, struct salvage_config *next);
 // Everything that had to be kept is, and durable: the archive is closed with a last entry. Waits for the disk.
 int salvage_finish(struct salvage *salvage, struct error *err);
 

@@ -24,8 +24,7 @@ struct follower {
     bool salvage_refused;     // it takes nothing more: to be closed, and tried again
     bool salvage_full;        // as it is shown
     int64_t salvage_retry_ns; // not to be opened before
-    uint32_t distrusted;      // a sync of that salvage has failed
-    uint64_t trusted_last;
+    struct salvage_config salvage_next; // what its next opening has to know of the former one
     uint64_t salvage_used;
 };
 

@@ -48,13 +48,9 @@ void keeper_full(struct follower *f, const struct error *error)
 static void put_away(struct follower *f)
 {
     struct salvage_stats stats;
-    int failure = salvage_failure(f->salvage);
     salvage_stats(f->salvage, &stats);
     f->salvage_used = stats.used_bytes;
-    if (failure < 0 && failure != -ENOSPC) {
-        f->distrusted = stats.number;
-        f->trusted_last = salvage_durable(f->salvage);
-    }
+    salvage_hand_on(f->salvage, &f->salvage_next);
     f->salvage = salvage_free(f->salvage);
     f->ops.close_salvage(f->user);
 }
@@ -103,8 +99,8 @@ static void try_open(struct follower *f, int64_t now)
         .objects = f->salvage_objects,
         .limit = f->config.salvage_limit,
         .file_size = f->config.salvage_file_size,
-        .distrusted = f->distrusted,
-        .trusted_last = f->trusted_last,
+        .distrusted = f->salvage_next.distrusted,
+        .trusted_last = f->salvage_next.trusted_last,
     };
     for (unsigned i = 0; i < f->config.volumes; i++)
         c.volumes[i] = f->config.salvage_volumes[i];
