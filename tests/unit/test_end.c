@@ -1884,6 +1884,34 @@ static void failed_replica_is_tried_anew_and_resynced(void **state)
     assert_true(view(w, 1).promotable);
 }
 
+// A queue that is full and has come to an end: the end goes alone at once, the stream stays, the replica stays consistent,
+// and nothing is resynced until the peer has what is held.
+static void full_queue_is_streamed_to_its_end_before_the_resync(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    struct host *p = &w->host[0];
+    uint64_t session = view(w, 0).session;
+    unsigned resyncs = p->resyncs;
+    p->data.numbered += 5;
+    p->streams = 0;
+    step(p, &(struct end_event){.type = EV_OVERFLOW, .failed = {.text = "full", .draining = true}});
+    run(w, 6 * NS_PER_S);
+    assert_true(view(w, 0).alone);
+    assert_int_equal(view(w, 0).pending, 3);
+    assert_int_equal(view(w, 0).session, session);
+    assert_int_equal(view(w, 1).inconsistent, 0);
+    assert_false(view(w, 1).granted);
+    assert_int_equal(p->resyncs, resyncs);
+    p->data.held_from = 0;
+    step(p, &(struct end_event){.type = EV_OVERFLOW, .failed.text = "the peer has all of it"});
+    p->streams = 1;
+    run(w, 6 * NS_PER_S);
+    assert_int_not_equal(view(w, 0).session, session);
+    assert_int_equal(view(w, 0).pending, 0);
+    assert_true(view(w, 1).promotable);
+}
+
 // Marks of what is still replayed before the stream starts anew say nothing of the new stream.
 static void mark_of_the_old_stream_does_not_make_a_replica_consistent(void **state)
 {
@@ -2549,6 +2577,7 @@ int main(void)
         T(overflow_in_the_middle_of_a_switchover_gives_it_up),
         T(exports_that_do_not_come_back_are_tried_at_leisure),
         T(failed_replica_is_tried_anew_and_resynced),
+        T(full_queue_is_streamed_to_its_end_before_the_resync),
         T(mark_of_the_old_stream_does_not_make_a_replica_consistent),
         T(report_of_an_old_resync_does_not_count),
         T(equality_is_remembered),

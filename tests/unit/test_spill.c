@@ -4,6 +4,7 @@
 // disk; damage is found before it is believed.
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -627,7 +628,7 @@ static void damage_is_found(void **state)
         uint64_t size;
         if (!fake_disk_bytes(f->disk, slot, &size))
             continue;
-        for (uint64_t at = 0; at < size; at += at < 8192 + 4096 ? 97 : 9973) {
+        for (uint64_t at = 0; at < size; at += at < 8192 + 4096 ? 211 : 40009) {
             struct fixture *g = successor(f);
             fake_disk_bytes(g->disk, slot, &size)[at] ^= 0x10;
             bool whole = read_all(g); // asserts that all it reads is right
@@ -671,6 +672,8 @@ static void *worker(void *arg)
         if (job) {
             spill_run(job);
             t->done = job;
+        } else {
+            (void)sched_yield();
         }
     }
     return NULL;
@@ -688,6 +691,7 @@ static void *reader(void *arg)
             unsafe_release(t->f->queue, 0, seq++);
         }
         (void)pthread_mutex_unlock(&t->lock);
+        (void)sched_yield();
     }
     return NULL;
 }
