@@ -238,6 +238,7 @@ void act(struct host *h, const struct end_action *a)
         net_send(h, &a->frame);
         break;
     case ACT_SAVE:
+        judge_follows(h, &a->state);
         state_save(h, a);
         break;
     case ACT_OPEN:

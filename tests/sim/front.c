@@ -309,6 +309,8 @@ static void report(void *user, const struct end_event *event)
     if (ev.type == EV_OVERFLOW)
         cover_count(ev.failed.draining ? "unsafe queue: full, what it holds is streamed"
                                        : "unsafe queue: full, the peer's place is given up");
+    if (ev.type == EV_GATE)
+        h->gate_alone = ev.gate.gate == GATE_ALONE;
     publish(h);
     report_event(h, &ev);
 }

@@ -64,6 +64,7 @@ void judge_answer(struct host *h, struct guest_op *op, int status)
     }
     struct ledger_write *w = &s->ledger.writes[op->number];
     w->acked = ++s->ledger.answers;
+    w->alone = h->gate_alone;
     if (w->fua)
         promise_local(s, op->number);
     if (s->config.mode == END_STRICT || (s->config.mode == END_SYNC && w->fua))

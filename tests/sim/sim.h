@@ -129,6 +129,8 @@ struct host {
     bool replay_paused;
     int stores_of; // which thread has the stores open: BOX_FRONT, BOX_STREAM, BOX_NONE
     int64_t replica_at;
+    enum state_role judged_role; // of the last save
+    bool gate_alone;             // it acknowledges alone
     bool salvage_open, salvage_drop; // by the follower; an operator is about to drop
     bool serving, frozen_told, thawing, open_after_close;
     struct end_action open_action;
@@ -175,6 +177,7 @@ struct ledger_write {
     uint64_t seq;
     uint32_t acked; // in the order of answers, from 1; 0: not (yet), or with an error
     int host;
+    bool alone; // answered while its end acknowledged alone
 };
 
 struct ledger_update {
@@ -433,6 +436,7 @@ void judge_roles(struct sim *s); // between any two moments
 void judge_store(struct host *h, int at, uint64_t seq, const char *when);
 void judge_replica(struct host *h);
 void judge_equal(struct sim *s);
+void judge_follows(struct host *h, const struct end_state *state); // is about to be saved
 void judge_verified(struct host *h, const struct verify_result *result);
 bool judge_on_line(struct sim *s, int at, uint64_t fork, int epoch, uint64_t seq);
 
