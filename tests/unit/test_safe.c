@@ -335,15 +335,14 @@ static void every_cut_file_is_harmless_or_found(void **state)
     uint64_t last, confirmed;
     struct fake_disk *disk = two_segments(&last, &confirmed);
     for (uint32_t slot = 0; slot < fake_disk_slots(disk); slot++) {
-        for (uint64_t size = 0; size < SEGMENT; size += size < 8300 ? 1 : 61) {
+        // Each length within a header and the first entry's; elsewhere one in 61.
+        for (uint64_t size = 0; size < SEGMENT; size += size % 4096 < 128 && size < 8300 ? 1 : 61) {
             struct fake_disk *copy = fake_disk_copy(disk, 9);
             fake_disk_cut(copy, slot, size);
             // Nothing that came after the newest segment's own entries could say that they are missing.
             bool newest = slot + 1 == fake_disk_slots(disk);
             judge_damaged(copy, last, confirmed, newest);
             fake_disk_free(copy);
-            if (newest && size > 8300)
-                size += 500;
         }
     }
     fake_disk_free(disk);
