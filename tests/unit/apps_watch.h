@@ -8,7 +8,7 @@
 
 #include "common/apps/apps.h"
 
-#define WATCH_WAIT_S 30
+#define WATCH_WAIT_S 120 // the last guard against hanging
 
 struct watch {
     char dir[64];    // runtime directory, and where the scripts of a test write

@@ -18,8 +18,8 @@
 #include "common/base/clock.h"
 #include "common/base/random.h"
 
-#define PATIENCE_NS (40 * NS_PER_S)
-#define SILENCE_NS  (600 * NS_PER_MS)
+#define PATIENCE_NS   (120 * NS_PER_S) // the last guard against hanging
+#define NO_SILENCE_NS (10 * NS_PER_S)  // longer than a busy machine keeps a process from its work
 
 static void on_control(void *context, int path, uint64_t run, const void *data, size_t size)
 {
@@ -91,7 +91,7 @@ static void configure(struct end *end, enum channel_identity identity, int n,
                                    .identity = identity,
                                    .run = random_id(),
                                    .key = key,
-                                   .silence_ns = SILENCE_NS,
+                                   .silence_ns = NO_SILENCE_NS,
                                    .n_paths = n}};
     memset(end->config.digest, 0x11, sizeof(end->config.digest));
 }

@@ -9,7 +9,8 @@
 
 #include "common/channel/channel.h"
 
-#define ENDS_INBOX 4096
+#define ENDS_INBOX      4096
+#define ENDS_SILENCE_NS (1200 * NS_PER_MS) // where the test is about silence; otherwise ten seconds
 
 struct end {
     struct channel *ch;

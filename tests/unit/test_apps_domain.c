@@ -153,7 +153,7 @@ static void wait_for_end(pid_t pid)
     uint64_t begin;
 
     for (int i = 0; process_start(pid, &begin) == 0; i++) {
-        assert_true(i < 3000);
+        assert_true(i < 12000);
         usleep(10000);
     }
 }
@@ -163,7 +163,7 @@ static void wait_for_end(pid_t pid)
 static void press_until_off(void)
 {
     for (int i = 0; try("virsh -q domstate vm 2>/dev/null | grep -q running") == 0; i++) {
-        assert_true(i < 300);
+        assert_true(i < 1200);
         (void)try("virsh -q shutdown vm >/dev/null 2>&1");
         usleep(100000);
     }

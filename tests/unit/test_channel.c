@@ -27,6 +27,8 @@
 #include "tests/unit/channel_ends.h"
 #include "tests/unit/channel_proxy.h"
 
+#define PATIENCE_NS (120 * NS_PER_S) // the last guard against hanging
+
 static char dir[] = "/tmp/test_channel_XXXXXX";
 static struct channel_key *key, *other_key;
 
@@ -218,7 +220,7 @@ static void exchange(struct ends *e)
 // For a link on which something may still be lost: sends until one gets through each way.
 static void exchange_in_the_end(struct ends *e)
 {
-    int64_t until = clock_boot_ns() + 30 * NS_PER_S;
+    int64_t until = clock_boot_ns() + PATIENCE_NS;
     e->a.n_data = e->b.n_data = 0;
     for (uint64_t i = 0; e->a.n_data == 0 || e->b.n_data == 0; i++) {
         assert_true(clock_boot_ns() < until);
@@ -308,23 +310,40 @@ static bool b_has_all(struct ends *e)
     return e->b.n_data >= 200;
 }
 
+// Fills the way to a receiver that does not receive, and waits for several times the silence.
+static uint64_t fill_deaf(struct ends *e, int send_fd)
+{
+    uint64_t sent = 0;
+    struct pollfd p = {send_fd, POLLIN, 0};
+    e->b.deaf = true;
+    while (end_send(&e->a, sent, 256 * 1024) == 0)
+        assert_true(++sent < 1000);
+    assert_int_equal(poll(&p, 1, 0), 0);
+    ends_pump(e, (int)(3 * ENDS_SILENCE_NS / NS_PER_MS));
+    return sent;
+}
+
 // A receiver that does not receive: the sender gets -EAGAIN, and its descriptor says when it may go
-// on.
+// on. The peer is busy, not dead. (A machine that stalls for the whole silence may look like that
+// once; a fault does so each time.)
 static void back_pressure_is_felt_and_ends(void **state)
 {
     struct ends e;
-    uint64_t sent = 0;
-    ends_configure(&e, 1, key, false);
-    ends_open(&e);
-    ends_wait(&e, ends_all_up, "all links up");
-    uint64_t generation = channel_data_generation(e.a.ch, NULL, NULL);
-    e.b.deaf = true;
-    while (end_send(&e.a, sent, 256 * 1024) == 0)
-        assert_true(++sent < 1000);
+    uint64_t sent = 0, generation = 0;
+    for (int attempt = 0; sent == 0; attempt++) {
+        assert_true(attempt < 5);
+        ends_configure(&e, 1, key, false);
+        e.a.config.silence_ns = e.b.config.silence_ns = ENDS_SILENCE_NS;
+        ends_open(&e);
+        ends_wait(&e, ends_all_up, "all links up");
+        generation = channel_data_generation(e.a.ch, NULL, NULL);
+        sent = fill_deaf(&e, channel_data_send_fd(e.a.ch));
+        if (downs(&e.a) + downs(&e.b) > 0) {
+            ends_close(&e);
+            sent = 0;
+        }
+    }
     struct pollfd p = {channel_data_send_fd(e.a.ch), POLLIN, 0};
-    assert_int_equal(poll(&p, 1, 0), 0);
-    ends_pump(&e, 4000); // more than five times the silence: the peer is busy, not dead
-    assert_int_equal(downs(&e.a) + downs(&e.b), 0);
     e.b.deaf = false;
     while (sent < 200) {
         ends_pump(&e, 1);
@@ -530,6 +549,7 @@ static void garbage_on_every_port_changes_nothing(void **state)
     ends_open(&e);
     ends_wait(&e, ends_all_up, "all links up");
     uint64_t generation = channel_data_generation(e.a.ch, NULL, NULL);
+    int64_t begun = clock_boot_ns();
     for (unsigned kind = 0; kind < 64; kind++) {
         send_garbage(e.a.paths[0].mine, (uint16_t)(e.port + kind / 2 % 2), kind);
         send_garbage(e.b.paths[0].mine, (uint16_t)(e.port + kind / 2 % 2), kind);
@@ -540,7 +560,9 @@ static void garbage_on_every_port_changes_nothing(void **state)
     exchange(&e);
     assert_int_equal(downs(&e.a) + downs(&e.b), 0);
     assert_int_equal(channel_data_generation(e.a.ch, NULL, NULL), generation);
-    assert_true(e.a.troubles + e.b.troubles + e.a.refusals + e.b.refusals < 20);
+    // Said seldom: another line of the same kind after five seconds, on each of four links.
+    int64_t allowed = 20 + 4 * ((clock_boot_ns() - begun) / (5 * NS_PER_S));
+    assert_true(e.a.troubles + e.b.troubles + e.a.refusals + e.b.refusals < allowed);
     ends_close(&e);
 }
 
@@ -565,7 +587,7 @@ static void strangers_that_stay_are_shed(void **state)
         s[i] = connect_to(e.b.paths[0].mine, (uint16_t)(e.port + 1));
         send_all(s[i], greeting, sizeof(greeting));
     }
-    for (int64_t until = clock_boot_ns() + 20 * NS_PER_S; !closed_by_peer(s[0]);) {
+    for (int64_t until = clock_boot_ns() + PATIENCE_NS; !closed_by_peer(s[0]);) {
         assert_true(clock_boot_ns() < until);
         ends_pump(&e, 20);
     }
@@ -583,10 +605,12 @@ struct net {
     int n;
 };
 
-static void net_open(struct net *net, int n, const struct channel_key *k)
+static void net_open(struct net *net, int n, const struct channel_key *k, int64_t silence_ns)
 {
     char at[24], to[24];
     ends_configure(&net->e, n, k, true);
+    if (silence_ns)
+        net->e.a.config.silence_ns = net->e.b.config.silence_ns = silence_ns;
     net->n = n;
     for (int i = 0; i < n; i++)
         for (int d = 0; d < 2; d++) {
@@ -636,7 +660,7 @@ static void capture_of(const struct channel_key *k, bool expect)
     for (size_t i = 0; i < sizeof(block); i++)
         block[i] = pattern[i % (sizeof(pattern) - 1)];
     const struct iovec iov[] = {{(void *)"12345678", 8}, {block, sizeof(block)}};
-    net_open(&net, 1, k);
+    net_open(&net, 1, k, 0);
     assert_int_equal(channel_data_send(net.e.a.ch, iov, 2), 0);
     assert_int_equal(channel_send_control(net.e.a.ch, 0, pattern, sizeof(pattern)), 1);
     ends_wait(&net.e, b_has_data, "data");
@@ -656,18 +680,29 @@ static void a_capture_finds_nothing(void **state)
     capture_of(NULL, true); // the search would find it
 }
 
+static bool b_has_50(struct ends *e)
+{
+    return e->b.n_data >= 50;
+}
+
+static bool b_dropped_50(struct ends *e)
+{
+    struct channel_path_info info;
+    channel_path_info(e->b.ch, 0, &info);
+    return info.data.dropped >= 50;
+}
+
 // Everything that was ever sent, sent again by a stranger, is dropped.
 static void a_replay_is_dropped(void **state)
 {
     struct net net;
-    net_open(&net, 1, key);
+    net_open(&net, 1, key, 0);
     struct ends *e = &net.e;
     for (int i = 0; i < 50; i++) {
         assert_int_equal(end_send(&e->a, (uint64_t)i, 3000), 0);
         ends_pump(e, 1);
     }
-    ends_pump(e, 200);
-    assert_int_equal(e->b.n_data, 50);
+    ends_wait(e, b_has_50, "all of it");
     for (int d = 0; d < 2; d++) {
         size_t size;
         CLEANUP_FREE uint8_t *bytes = proxy_capture(net.to_b[0][d], &size);
@@ -676,9 +711,8 @@ static void a_replay_is_dropped(void **state)
         ends_pump(e, 300);
     }
     assert_int_equal(e->b.n_data, 50);
-    struct channel_path_info info;
-    channel_path_info(e->b.ch, 0, &info);
-    assert_true(info.data.dropped >= 50);
+    ends_wait(e, b_dropped_50, "the replay is dropped");
+    assert_int_equal(e->b.n_data, 50);
     assert_int_equal(downs(&e->a) + downs(&e->b), 0);
     exchange(e);
     net_close(&net);
@@ -687,7 +721,7 @@ static void a_replay_is_dropped(void **state)
 static void flipped_bits_never_get_through(void **state)
 {
     struct net net;
-    net_open(&net, 1, key);
+    net_open(&net, 1, key, ENDS_SILENCE_NS);
     struct ends *e = &net.e;
     proxy_flip(net.to_b[0][1], 7001);
     for (int i = 0; i < 300; i++) {
@@ -711,7 +745,7 @@ static bool a_lost(struct ends *e)
 static void a_dead_network_is_found_and_got_over(void **state)
 {
     struct net net;
-    net_open(&net, 1, key);
+    net_open(&net, 1, key, ENDS_SILENCE_NS);
     uint64_t generation = channel_data_generation(net.e.a.ch, NULL, NULL);
     net_set_dead(&net, 0, true);
     ends_wait(&net.e, a_lost, "the links are down");
@@ -726,7 +760,7 @@ static void a_dead_network_is_found_and_got_over(void **state)
 static void a_one_way_cut_is_found(void **state)
 {
     struct net net;
-    net_open(&net, 1, key);
+    net_open(&net, 1, key, ENDS_SILENCE_NS);
     for (int d = 0; d < 2; d++)
         proxy_set_dead(net.to_a[0][d], true);
     ends_wait(&net.e, a_lost, "the links are down");
@@ -746,7 +780,7 @@ static bool a_sends_over_1(struct ends *e)
 static void data_fails_over_to_the_other_path(void **state)
 {
     struct net net;
-    net_open(&net, 2, key);
+    net_open(&net, 2, key, ENDS_SILENCE_NS);
     struct ends *e = &net.e;
     int path;
     uint64_t generation = channel_data_generation(e->a.ch, &path, NULL);
@@ -798,7 +832,7 @@ static bool b_knows_of_loss(struct ends *e)
 static void lost_messages_are_told(void **state)
 {
     struct net net;
-    net_open(&net, 1, key);
+    net_open(&net, 1, key, ENDS_SILENCE_NS);
     struct ends *e = &net.e;
     uint64_t number = 0;
     for (int round = 0; round < 20 && !b_knows_of_loss(e); round++) {
@@ -825,7 +859,7 @@ static void lost_messages_are_told(void **state)
 static void a_restarted_peer_is_soon_back(void **state)
 {
     struct net net;
-    net_open(&net, 1, key);
+    net_open(&net, 1, key, ENDS_SILENCE_NS);
     struct ends *e = &net.e;
     for (int round = 0; round < 2; round++) {
         struct end *end = round ? &e->b : &e->a;
@@ -890,6 +924,7 @@ static void a_killed_peer_is_found_and_replaced(void **state)
     struct ends e;
     int go[2][2];
     ends_configure(&e, 1, key, false);
+    e.a.config.silence_ns = e.b.config.silence_ns = ENDS_SILENCE_NS;
     pid_t first = start_secondary(&e, go[0]); // before this process has any thread of nanomsg's
     pid_t second = start_secondary(&e, go[1]);
     assert_int_equal(write(go[0][1], "g", 1), 1);
@@ -929,7 +964,7 @@ static void a_closed_end_says_goodbye(void **state)
 struct threads {
     struct ends e;
     _Atomic bool stop;
-    uint64_t received;
+    _Atomic uint64_t received;
     bool wrong;
 };
 
@@ -978,16 +1013,15 @@ static void threads_share_a_channel(void **state)
     t.e.b.other_thread = true;
     assert_int_equal(pthread_create(&receiver, NULL, receive_in_thread, &t), 0);
     assert_int_equal(pthread_create(&sender, NULL, send_in_thread, &t), 0);
-    int64_t until = clock_boot_ns() + 30 * NS_PER_S;
+    int64_t until = clock_boot_ns() + PATIENCE_NS;
     do {
         ends_pump(&t.e, 5);
         channel_path_info(t.e.a.ch, 0, &info);
         channel_path_info(t.e.b.ch, 0, &info);
         (void)channel_send_control(t.e.a.ch, 0, "beat", 4);
-    } while (info.data.messages_in < THREAD_MESSAGES + 1 && clock_boot_ns() < until);
-    (void)pthread_join(sender, NULL);
-    ends_pump(&t.e, 50);
+    } while (t.received < THREAD_MESSAGES && clock_boot_ns() < until);
     t.stop = true;
+    (void)pthread_join(sender, NULL);
     (void)pthread_join(receiver, NULL);
     assert_int_equal(t.received, THREAD_MESSAGES);
     assert_false(t.wrong);

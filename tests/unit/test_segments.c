@@ -46,7 +46,7 @@ static void wait_until_done(struct segments *segments, const int *status)
 {
     while (*status == 1) {
         struct pollfd p = {.fd = segments_fd(segments), .events = POLLIN};
-        assert_int_equal(poll(&p, 1, 10000), 1);
+        assert_int_equal(poll(&p, 1, 120000), 1);
         segments_work(segments);
     }
 }

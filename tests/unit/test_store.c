@@ -540,7 +540,7 @@ static void wait_for(struct store *store, const unsigned *count, unsigned wanted
 {
     while (*count < wanted) {
         struct pollfd p = {.fd = store_fd(store), .events = POLLIN};
-        assert_int_equal(poll(&p, 1, 10000), 1);
+        assert_int_equal(poll(&p, 1, 120000), 1);
         store_work(store);
     }
 }
