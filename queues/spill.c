@@ -29,7 +29,7 @@
 
 // ---- Making ----
 
-static uint64_t segment_least(uint32_t payload_max)
+uint64_t spill_segment_least(uint32_t payload_max)
 {
     uint64_t message = sizeof(struct batch) + BATCH_RECORDS_MAX * sizeof(struct record) +
                        BATCH_BYTES_TARGET + payload_max;
@@ -39,7 +39,7 @@ static uint64_t segment_least(uint32_t payload_max)
 
 uint64_t spill_quota_min(uint32_t payload_max)
 {
-    return segment_least(payload_max);
+    return spill_segment_least(payload_max);
 }
 
 struct spill *spill_new(struct unsafe *queue, struct disk *disk, const struct spill_config *config)
@@ -50,7 +50,7 @@ struct spill *spill_new(struct unsafe *queue, struct disk *disk, const struct sp
     s->queue = queue;
     s->disk = disk;
     s->config = *config;
-    uint64_t least = segment_least(queue->file.payload_max);
+    uint64_t least = spill_segment_least(queue->file.payload_max);
     if (s->config.segment_bytes == 0)
         s->config.segment_bytes =
             MAX(MIN(SEGMENT_HOLD * least, config->quota / 8), config->quota / SEGMENT_MANY);
@@ -156,113 +156,7 @@ uint64_t spill_pin(const struct spill *s)
     return copying ? s->job.first - 1 : UINT64_MAX;
 }
 
-// ---- Room ----
-
-static uint64_t segments_most(const struct spill *s)
-{
-    return s->disk ? s->config.quota / s->config.segment_bytes : 0;
-}
-
-// Bytes of entries that may still be written, what a large record wastes at a segment's end aside.
-static uint64_t room_left(const struct spill *s)
-{
-    if (s->out) // the worker's
-        return s->room;
-    uint64_t most = segments_most(s);
-    uint64_t whole = most > s->segment_count ? most - s->segment_count : 0;
-    uint64_t rest = s->current ? s->current->file->size - s->current->file->end : 0;
-    return rest + whole * (s->config.segment_bytes - SAFE_ENTRIES_START);
-}
-
-// What all that lies in memory would take.
-static uint64_t memory_span(const struct spill *s)
-{
-    const struct unsafe *u = s->queue;
-    uint64_t records = numbered_now(u) - u->base + u->promised;
-    uint64_t bytes = u->head - u->tail + records * sizeof(struct record);
-    uint64_t blocks = bytes / BATCH_BYTES_TARGET + records / BATCH_RECORDS_MAX + 1;
-    return bytes + blocks * (sizeof(struct batch) + 2 * sizeof(struct safe_entry));
-}
-
-static bool any_ended(const struct spill *s)
-{
-    for (unsigned i = 0; i < UNSAFE_READERS_MAX; i++) {
-        if (unsafe_attached(s->queue, i) && unsafe_ended(s->queue, i))
-            return true;
-    }
-    return false;
-}
-
-// The reserve, unless this is what it is kept for.
-static uint64_t kept_back(const struct spill *s)
-{
-    if (!s->config.reserve || any_ended(s))
-        return 0;
-    return s->queue->file.ring_bytes + s->config.segment_bytes;
-}
-
-// The most that may be written now: without the reserve.
-static uint64_t room_now(const struct spill *s)
-{
-    uint64_t left = room_left(s), keep = kept_back(s);
-    return left > keep ? left - keep : 0;
-}
-
-static bool usable(const struct spill *s)
-{
-    return s->disk && s->opened && !s->lost && !s->failed;
-}
-
-bool spill_can_take_all(const struct spill *s)
-{
-    return usable(s) && room_left(s) >= memory_span(s) + s->config.segment_bytes;
-}
-
-// How many seqs a write may take: those that a reader needs.
-static uint64_t writable_last(const struct spill *s)
-{
-    uint64_t last = 0, spilled = unsafe_spilled(s->queue);
-    for (unsigned i = 0; i < UNSAFE_READERS_MAX; i++) {
-        if (!unsafe_attached(s->queue, i))
-            continue;
-        uint64_t to = unsafe_last(s->queue, i);
-        if (MAX(spilled, unsafe_released(s->queue, i)) < to) // or it needs nothing in memory
-            last = MAX(last, to);
-    }
-    return last;
-}
-
-// What the next block would take, and whether it is a full one; 0 where there is nothing to write.
-static uint64_t next_span(const struct spill *s, bool *ret_full)
-{
-    uint64_t seq = s->queue->base, last = writable_last(s), bytes = 0;
-    while (seq < last && bytes < BATCH_BYTES_TARGET && seq - s->queue->base < BATCH_RECORDS_MAX)
-        bytes += le32_get(unsafe_record(s->queue, ++seq)->payload);
-    uint64_t count = seq - s->queue->base;
-    *ret_full = bytes >= BATCH_BYTES_TARGET || count == BATCH_RECORDS_MAX;
-    return count == 0
-               ? 0
-               : safe_entry_span(sizeof(struct batch) + count * sizeof(struct record) + bytes);
-}
-
-static bool fits(const struct spill *s, uint64_t span)
-{
-    uint64_t rest = s->out || !s->current ? 0 : s->current->file->size - s->current->file->end;
-    bool whole = s->out || s->segment_count < segments_most(s);
-    return span > 0 && room_now(s) >= span && (whole || rest >= span);
-}
-
-bool spill_helps(const struct spill *s)
-{
-    if (s->lost || (s->out && s->now_ns - s->began_ns >= s->config.stuck_ns))
-        return false;
-    if (s->out && s->job.kind == SPILL_JOB_WRITE)
-        return true;
-    if (!s->opened) // it will soon be known
-        return s->disk && segments_most(s) > 0;
-    bool full;
-    return usable(s) && fits(s, next_span(s, &full));
-}
+// ---- What a reader lacks ----
 
 bool spill_missing(const struct spill *s)
 {
@@ -303,19 +197,20 @@ static bool read_due(const struct spill *s)
 static bool write_due(struct spill *s)
 {
     bool full;
-    if (!usable(s))
+    if (!spill_usable(s))
         return false;
     (void)unsafe_base(s->queue);
-    if (any_ended(s))
-        return fits(s, next_span(s, &full));
+    if (spill_ending(s))
+        return spill_fits(s, spill_next_span(s, &full));
     unsigned used = unsafe_percent(s->queue);
     if (used < (s->spilling ? s->config.from * 2 / 3 : s->config.from)) {
         s->spilling = false;
         return false;
     }
     s->spilling = true;
-    uint64_t span = next_span(s, &full);
-    return fits(s, span) && (full || used >= s->config.from * 3 / 2 || unsafe_refused(s->queue));
+    uint64_t span = spill_next_span(s, &full);
+    return spill_fits(s, span) &&
+           (full || used >= s->config.from * 3 / 2 || unsafe_refused(s->queue));
 }
 
 static bool due(struct spill *s, enum spill_job_kind kind)
@@ -337,18 +232,6 @@ static bool due(struct spill *s, enum spill_job_kind kind)
 static bool trim_due(const struct spill *s)
 {
     return s->blocks_first < s->blocks_count && s->blocks[s->blocks_first].last <= s->queue->floor;
-}
-
-static enum unsafe_level level_now(const struct spill *s)
-{
-    uint64_t most = segments_most(s) * (s->config.segment_bytes - SAFE_ENTRIES_START);
-    uint64_t keep = kept_back(s);
-    uint64_t used = most > keep ? 100 - room_now(s) / ((most - keep) / 100) : 0;
-    uint64_t slack_high = s->level >= UNSAFE_THREE_QUARTERS ? 10 : 0;
-    uint64_t slack_low = s->level >= UNSAFE_HALF ? 10 : 0;
-    if (used + slack_high >= 75)
-        return UNSAFE_THREE_QUARTERS;
-    return used + slack_low >= 50 ? UNSAFE_HALF : UNSAFE_LOW;
 }
 
 bool spill_wants(struct spill *s, int64_t now_ns)
@@ -415,7 +298,7 @@ static void trim(struct spill *s)
         memmove(s->blocks, s->blocks + s->blocks_first, s->blocks_count * sizeof(*s->blocks));
         s->blocks_first = 0;
     }
-    s->level = level_now(s);
+    s->level = spill_level(s);
 }
 
 // Frees what is loaded and outside of the window.
@@ -446,14 +329,14 @@ static void plan_read(struct spill *s)
 // From the base on, about SPILL_JOB_BYTES.
 static void plan_write(struct spill *s)
 {
-    uint64_t base = unsafe_base(s->queue), last = writable_last(s), room = room_now(s);
+    uint64_t base = unsafe_base(s->queue), last = spill_writable_last(s), room = spill_room_now(s);
     uint64_t bytes = 0, seq = base;
     uint64_t most = MIN(SPILL_JOB_BYTES, room);
     while (seq < last && (seq == base || bytes < most) && seq - base < BATCH_RECORDS_MAX)
         bytes += le32_get(unsafe_record(s->queue, ++seq)->payload) + sizeof(struct record);
     s->job.first = base + 1;
     s->job.last = seq;
-    s->job.limit = segments_most(s);
+    s->job.limit = spill_segments_most(s);
     atomic_store(&s->job.copied, false);
 }
 
@@ -496,9 +379,9 @@ struct spill_job *spill_next(struct spill *s, int64_t now_ns)
         plan_read(s);
     else if (kind == SPILL_JOB_WRITE)
         plan_write(s);
-    s->room = room_left(s);
+    s->room = spill_room_left(s);
     if (kind == SPILL_JOB_WRITE)
-        s->room -= MIN(s->room, SPILL_JOB_BYTES + segment_least(s->queue->file.payload_max));
+        s->room -= MIN(s->room, SPILL_JOB_BYTES + spill_segment_least(s->queue->file.payload_max));
     s->job.dead = kind == SPILL_JOB_REMOVE ? TAKE_PTR(s->dead) : NULL;
     s->out = true;
     s->began_ns = s->now_ns = now_ns;
@@ -639,7 +522,7 @@ void spill_stat(const struct spill *s, struct spill_stat *ret_stat)
 {
     *ret_stat = (struct spill_stat){
         .bytes = s->held_bytes,
-        .limit_bytes = segments_most(s) ? s->config.quota : 0,
+        .limit_bytes = spill_segments_most(s) ? s->config.quota : 0,
         .level = s->level,
         .failed = s->failed,
         .written = s->written,

@@ -97,6 +97,18 @@ const void *spill_payload(struct spill *spill, uint64_t seq);
 uint32_t spill_run_from(struct spill *spill, uint64_t seq);
 uint64_t spill_pin(const struct spill *spill); // memory above this seq is being copied
 
+// spill_room.c
+uint64_t spill_segments_most(const struct spill *spill);
+uint64_t spill_room_left(const struct spill *spill); // bytes of entries
+uint64_t spill_room_now(const struct spill *spill);  // the same without what is kept back
+bool spill_usable(const struct spill *spill);
+bool spill_ending(const struct spill *spill); // a reader has an end
+uint64_t spill_writable_last(const struct spill *spill);
+uint64_t spill_next_span(const struct spill *spill, bool *ret_full);
+bool spill_fits(const struct spill *spill, uint64_t span);
+enum unsafe_level spill_level(const struct spill *spill);
+
+uint64_t spill_segment_least(uint32_t payload_max);
 struct spill_load spill_load_free(struct spill_load load);
 struct spill_segment *
 spill_segment_drop(struct spill_segment *segment); // closes it; returns `next`
