@@ -9,10 +9,19 @@
 #define PATIENCE_NS (25 * NS_PER_S) // until the operator looks
 #define LIMIT_NS    (90 * NS_PER_S)
 
-// Of an end that serves it is of no interest.
+// Of an end that does not follow it is of no interest.
 static bool replay_paused(const struct host *h)
 {
-    return h->replay_paused && !h->view.active;
+    return h->replay_paused && (h->view.state == END_PASSIVE || h->view.state == END_PROBING);
+}
+
+// A request may wait for its gate, or for the map.
+static bool is_asked(const struct sim *s)
+{
+    for (unsigned i = 0; i < GUEST_SLOTS; i++)
+        if (s->ops[i].state == OP_ASKED)
+            return true;
+    return false;
 }
 
 static bool is_synchronized(const struct sim *s)
@@ -37,7 +46,7 @@ static bool is_settled(const struct sim *s)
         struct replica_stats st;
         if (!a->view.active || !stream_stats(p, &st))
             continue;
-        return st.applied == a->figures.numbered && follower_idle(p->follower) &&
+        return !is_asked(s) && st.applied == a->figures.numbered && follower_idle(p->follower) &&
                !fake_volume_active(a->volume[0]) &&
                (s->volumes < 2 || !fake_volume_active(a->volume[1]));
     }
