@@ -19,7 +19,7 @@ static bool replay_paused(const struct host *h)
 static bool is_asked(const struct sim *s)
 {
     for (unsigned i = 0; i < GUEST_SLOTS; i++)
-        if (s->ops[i].state == OP_ASKED)
+        if (s->ops[i].state == OP_ASKED && !s->ops[i].lost)
             return true;
     return false;
 }
