@@ -22,7 +22,7 @@ static bool is_alone(const struct pair_status *s)
 }
 static bool is_paired(const struct pair_status *s)
 {
-    return !s->alone && s->peer.connected;
+    return s->paired; // neither alone nor on the way to that
 }
 static bool is_connected(const struct pair_status *s)
 {

@@ -239,6 +239,7 @@ static const struct json_field status_fields[] = {
     TEXT(S, takeover),
     VALUE(JSON_BOOL, S, synchronized),
     VALUE(JSON_BOOL, S, alone),
+    VALUE(JSON_BOOL, S, paired),
     VALUE(JSON_BOOL, S, granted),
     VALUE(JSON_BOOL, S, paused),
     VALUE(JSON_BOOL, S, split),

@@ -165,7 +165,8 @@ struct pair_status {
     char mode[STATUS_WORD_SIZE];
     char takeover[STATUS_WORD_SIZE]; // auto, manual
     bool synchronized;               // all volumes
-    bool alone;
+    bool alone;       // not on the way to that, or back from it: see paired
+    bool paired;      // with a peer that is heard and has all that is promised
     bool granted;     // active: says yes; passive: holds a grant
     bool paused;      // nothing is sent (active) or applied (passive) because an operator said so
     bool split;       // both have acknowledged on their own: resolve is needed

@@ -315,6 +315,7 @@ static void fill_role(struct endpoint *ep, const struct end_view *view, int64_t 
     s->epoch_id = view->epoch.id;
     s->synchronized = view->synchronized;
     s->alone = view->alone;
+    s->paired = view->paired;
     s->granted = view->granted;
     s->paused = view->paused;
     s->stale_ms = age_ms(now, view->stale_since_ns);

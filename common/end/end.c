@@ -684,6 +684,7 @@ void end_view(struct end *e, int64_t now, struct end_view *view)
         .state = e->state,
         .active = serving,
         .alone = serving && (e->relation == REL_ALONE || e->relation == REL_JOINING),
+        .paired = peer_heard(e) && (serving ? grant_relied(e) : !!(e->peer.flags & FRAME_PAIRED)),
         .synchronized = serving || e->st.role == ROLE_ACTIVE ? e->st.pending == 0 && session_streaming(e)
                                 : e->st.inconsistent == 0 && e->st.history.count > 0 &&
                                       e->replica != REPLICA_DEAD,

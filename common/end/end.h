@@ -401,6 +401,8 @@ struct end_view {
     bool active;       // role
     bool alone;        // acknowledges (or would, if it were not suspended) without its peer; not while it is still on
                        // its way to that, and until it is paired again
+    bool paired;       // the peer is heard; what is promised waits for it, and it has all of that. A passive end
+                       // knows it from the active one
     bool synchronized; // every volume
     bool granted;      // passive: holds a grant; active: has one out
     bool promotable;

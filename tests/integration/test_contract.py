@@ -15,7 +15,7 @@ FIELDS = {
     "pair": "test_who_it_is", "identity": "test_who_it_is", "mode": "test_who_it_is",
     "role": "test_roles_and_epochs", "state": "test_roles_and_epochs", "epoch": "test_roles_and_epochs",
     "why": "test_alone_and_stale", "alone": "test_alone_and_stale", "granted": "test_alone_and_stale",
-    "stale_ms": "test_alone_and_stale",
+    "stale_ms": "test_alone_and_stale", "paired": "test_alone_and_stale",
     "peer.connected": "test_a_silent_peer", "peer.silent_ms": "test_a_silent_peer",
     "peer.timeout_ms": "test_who_it_is",
     "unsafe_queue.records": "test_queues_and_positions", "unsafe_queue.bytes": "test_queues_and_positions",
@@ -96,9 +96,11 @@ def test_roles_and_epochs(lab):
 def test_alone_and_stale(lab):
     status = lab.status("secondary")
     assert status["granted"] and status["stale_ms"] is None and not status["alone"]
+    for host in PEER:
+        lab.wait_for(host, "paired", paired=True)
     why = lab.status("primary")["why"]
     lab.cut("channel")
-    lab.wait_for("primary", "alone, and to say why", alone=True, why=lambda now: now != why)
+    lab.wait_for("primary", "alone, and to say why", alone=True, paired=False, why=lambda now: now != why)
     stale = lab.wait_for("secondary", "stale", granted=False, stale_ms=lambda ms: ms is not None)
     lab.wait_for("secondary", "stale for longer", stale_ms=lambda ms: ms is not None and ms > stale["stale_ms"])
     lab.heal()

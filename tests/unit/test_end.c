@@ -1039,6 +1039,32 @@ static void nothing_is_answered_alone_before_it_is_durable(void **state)
     assert_int_not_equal(w->host[0].gate, GATE_ALONE);
 }
 
+// On the way to that it is neither alone nor paired, though it hears the peer all the time; and the
+// peer knows.
+static void going_alone_is_not_paired(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    assert_true(view(w, 0).paired && view(w, 1).paired);
+    w->host[0].hold_saves = true;
+    command(w, 0, COMMAND_PAUSE, 0);
+    run(w, 3 * NS_PER_S);
+    assert_true(view(w, 0).connected && view(w, 1).connected);
+    assert_false(view(w, 0).alone);
+    assert_false(view(w, 0).paired || view(w, 1).paired);
+    w->host[0].hold_saves = false;
+    step(&w->host[0],
+         &(struct end_event){.type = EV_SAVED, .saved = {.ticket = w->host[0].ticket}});
+    run(w, 1 * NS_PER_S);
+    assert_true(view(w, 0).alone);
+    command(w, 0, COMMAND_RESUME, 0);
+    run(w, 3 * NS_PER_S);
+    assert_true(view(w, 0).paired && view(w, 1).paired);
+    crash(w, 1);
+    run(w, 3 * NS_PER_S);
+    assert_false(view(w, 0).paired);
+}
+
 static void stop_ends_protection_in_order(void **state)
 {
     struct world *w = *state;
@@ -2550,6 +2576,7 @@ int main(void)
         T(split_end_follows_when_it_holds_nothing_of_its_own),
         T(goodbye_lets_the_active_go_alone_at_once),
         T(nothing_is_answered_alone_before_it_is_durable),
+        T(going_alone_is_not_paired),
         T(stop_ends_protection_in_order),
         T(active_that_hears_of_a_takeover_steps_down),
         T(restart_without_a_waypoint_keeps_the_lease),

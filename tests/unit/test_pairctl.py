@@ -72,7 +72,8 @@ class Daemon:
 def end(pair="web", identity="primary", role="active", **more):
     status = {
         "pair": pair, "identity": identity, "role": role, "state": "serving", "why": "all is well", "epoch": 3,
-        "mode": "sync", "synchronized": True, "granted": True, "alone": False, "stale_ms": None,
+        "mode": "sync", "synchronized": True, "granted": True, "alone": False, "paired": True,
+        "stale_ms": None,
         "peer": {"connected": True, "silent_ms": 12, "timeout_ms": 2000},
         "safe_queue": {"records": 3, "bytes": 3 << 20, "oldest_ms": 1500, "limit_bytes": 4 << 20},
         "forecast": {"loss_bytes": 4096, "loss_ms": 12, "takeover_ms": 800},
@@ -326,7 +327,7 @@ class Wait(Pairctl):
         rows = [
             ("active", {}, {"role": "passive"}), ("passive", {"role": "passive"}, {}),
             ("synchronized", {}, {"synchronized": False}), ("promotable", {}, {"granted": False}),
-            ("alone", {"alone": True}, {}), ("paired", {}, {"alone": True}),
+            ("alone", {"alone": True}, {}), ("paired", {}, {"paired": False}),
             ("connected", {}, {"peer": {"connected": False}}), ("disconnected", {"peer": {"connected": False}}, {}),
             ("stale", {"stale_ms": 0}, {}), ("split", {"split": True}, {}), ("paused", {"paused": True}, {}),
             ("serving", {}, {"volumes": [{"name": "disk", "serving": False}]}),

@@ -26,6 +26,7 @@ static void fill(struct pair_status *s)
         .mode = "sync",
         .takeover = "auto",
         .synchronized = true,
+        .paired = true,
         .granted = true,
         .stale_ms = -1,
         .grant_left_ms = 3900,
@@ -75,7 +76,7 @@ static const char golden[] =
     "\"why\":\"the Primary serves, and everything it wrote is here\",\"epoch\":3,"
     "\"epoch_id\":\"fedcba9876543210\",\"mode\":\"sync\",\"takeover\":\"auto\",\"synchronized\":"
     "true,"
-    "\"alone\":false,\"granted\":true,\"paused\":false,\"split\":false,\"stale_ms\":null,"
+    "\"alone\":false,\"paired\":true,\"granted\":true,\"paused\":false,\"split\":false,\"stale_ms\":null,"
     "\"grant_left_ms\":3900,\"session\":12,\"run\":\"0000000000000001\",\"uptime_ms\":1000,"
     "\"host\":\"beta\",\"peer_host\":\"alpha\",\"peer\":{\"connected\":true,\"silent_ms\":40,"
     "\"timeout_ms\":2000,\"role\":\"active\",\"refused\":\"\"},\"unsafe_queue\":{\"records\":0,"
