@@ -21,6 +21,9 @@ bool end_ready_to_meet(const struct end *e)
             return false; // what it holds is not known yet
         if (e->replica != REPLICA_DEAD && e->data.replica_durable < e->start.replica_durable)
             return false; // it would tell a position below what it has confirmed
+        if (e->replica != REPLICA_DEAD && e->st.inconsistent && !e->replay_stopped &&
+            e->data.applied < e->start.replica_durable)
+            return false; // the beginning of a resync was replayed again; its end may follow
         return e->replica != REPLICA_FINISHING && e->exports == EXPORTS_CLOSED;
     case END_ACTIVE:
         return e->paused ? false : e->relation == REL_PAIRED || e->relation == REL_ALONE ||
