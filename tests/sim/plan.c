@@ -66,7 +66,7 @@ unsigned host_steps(const struct host *h)
         steps |= 1U << STEP_TAKEOVER;
     if (v->state == END_HANDING_OVER || v->state == END_HANDED_OVER)
         steps |= 1U << STEP_HANDOVER;
-    if (v->state == END_ACTIVE && !h->durable_alone && !v->granted && (v->alone || !v->connected))
+    if (v->state == END_ACTIVE && !h->durable_alone && (v->alone || !v->connected))
         steps |= 1U << STEP_GOING_ALONE;
     if ((v->state == END_ACTIVE && v->pending && v->session) ||
         (v->state == END_PASSIVE && v->inconsistent))
