@@ -211,7 +211,10 @@ static void wipe(struct host *h)
 {
     struct sim *s = h->sim;
     // Not both, and not what alone has everything.
-    bool other_has = other(h)->was_saved && !other(h)->view.inconsistent && other(h)->view.epoch.number;
+    const struct host *o = other(h);
+    bool other_has = o->running && !o->view.inconsistent && o->view.epoch.number &&
+                     o->view.epoch.id == h->view.epoch.id &&
+                     (o->view.state == END_ACTIVE || o->view.granted);
     if (s->wiped || !other_has)
         return;
     s->wiped = true;
@@ -237,7 +240,7 @@ void operator_command(struct host *h, enum end_command command, unsigned flags)
           : flags & COMMAND_KEEP_PRIMARY   ? " --keep primary"
           : flags & COMMAND_KEEP_SECONDARY ? " --keep secondary"
                                            : "");
-    h->force_asked = flags & (COMMAND_FORCE | COMMAND_INCONSISTENT);
+    h->force_asked |= flags & (COMMAND_FORCE | COMMAND_INCONSISTENT);
     h->sim->forced |= command == COMMAND_RESOLVE && h->view.met == MEET_SPLIT;
     report_event(h, &ev);
 }
