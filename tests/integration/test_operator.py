@@ -131,7 +131,7 @@ def test_takeover_by_force_leads_to_a_split_that_is_said(lab_of_its_own):
 def test_takeover_by_hand_needs_no_force(make_lab, tmp_path):
     """With the policy `manual` nobody takes over by himself, and a synchronized passive end does at a word."""
     lab = make_lab(config=write_pair(tmp_path / "lab.json", takeover="manual"))
-    lab.wait_for("primary", "paired", synchronized=True, alone=False)
+    lab.wait_for("primary", "paired", synchronized=True, paired=True)
     lab.wait_for("secondary", "told so", why=lambda why: "at an operator's word" in why)
     write(lab, "primary", 0x43)
     lab.crash("primary")
