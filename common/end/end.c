@@ -232,6 +232,13 @@ static void await_consent(struct end *e, uint64_t seq)
     e->consent[e->consent_count++].ticket = end_save(e);
 }
 
+// What is replayed of a queue that a new stream replaces says nothing about that stream: neither which
+// epochs this end was in, nor that a volume is consistent. It is only let pass, so that it comes to its end.
+static bool of_former_stream(const struct end *e)
+{
+    return e->session.restart && e->replica == REPLICA_PREPARING;
+}
+
 static void take_replica(struct end *e, const struct end_event *ev)
 {
     switch (ev->replica.what) {
@@ -242,7 +249,8 @@ static void take_replica(struct end *e, const struct end_event *ev)
     case FOLLOW_EPOCH: {
         // E6: the history is durable before the replica's position passes the opening.
         const char *broken = NULL;
-        if (ev->replica.seq > e->st.position && !history_contains(&e->st.history, ev->replica.epoch->id))
+        if (!of_former_stream(e) && ev->replica.seq > e->st.position &&
+            !history_contains(&e->st.history, ev->replica.epoch->id))
             broken = history_append(&e->st.history, ev->replica.epoch);
         if (broken) {
             end_note(e, "the stream opens an epoch that does not fit: %s", broken);
@@ -257,8 +265,7 @@ static void take_replica(struct end *e, const struct end_event *ev)
     case FOLLOW_BEGIN:
     case FOLLOW_END: {
         uint64_t bit = UINT64_C(1) << ev->replica.object;
-        // What is replayed of a queue that a new stream replaces says nothing about that stream.
-        bool counts = ev->replica.seq > e->st.position;
+        bool counts = !of_former_stream(e) && ev->replica.seq > e->st.position;
         if (counts && ev->replica.what == FOLLOW_BEGIN)
             e->st.inconsistent |= bit;
         if (counts && ev->replica.what == FOLLOW_END) {

@@ -38,7 +38,7 @@ struct host {
     bool hold_saves;
     bool hold_opens, fail_opens, hold_handover;
     unsigned opens, follow_asked, resyncs;
-    bool fail_follows, resync_silent, hold_apps, short_finish, hold_probes, hold_gates;
+    bool fail_follows, hold_follows, resync_silent, hold_apps, short_finish, hold_probes, hold_gates;
     bool overflow_when_met; // the peer's queue lets go of this end just before it hears this one's agreement
     uint64_t streams, follows; // session
     uint64_t ticket;           // of the newest save
@@ -207,6 +207,8 @@ static void act(struct host *h, const struct end_action *a)
         h->data.replica_durable = h->data.applied = a->seq - 1;
         ev.type = EV_REPLICA;
         ev.replica.what = FOLLOW_READY;
+        if (h->hold_follows)
+            return;
         break;
     case ACT_FINISH:
         ev.type = EV_REPLICA;
@@ -1955,6 +1957,36 @@ static void mark_of_the_old_stream_does_not_make_a_replica_consistent(void **sta
     assert_int_equal(view(w, 1).inconsistent, 3);
 }
 
+// The same while the replica is made ready for the new stream, where the old one went further: its marks would make
+// a volume consistent that is about to be mirrored, and an epoch of a line that was given up would stop it for good.
+static void queue_that_a_new_stream_replaces_is_let_pass(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    struct host *s = &w->host[1];
+    w->host[0].data.numbered += 5;
+    w->host[0].data.held_from = 0;
+    s->hold_follows = true;
+    step(&w->host[0], &(struct end_event){.type = EV_OVERFLOW, .failed.text = "overflow"});
+    run(w, 3 * NS_PER_S);
+    assert_int_equal(view(w, 1).inconsistent, 3);
+    uint64_t far = w->host[0].data.numbered + 1000;
+    struct epoch foreign = {.number = 9, .id = 991, .first_seq = far, .opened_by = EPOCH_BY_SECONDARY,
+                            .reason = EPOCH_ALONE, .parents = 1, .parent[0] = {.id = 990, .seq = far - 1}};
+    unsigned consents = s->consents;
+    step(s, &(struct end_event){.type = EV_REPLICA,
+                                .replica = {.what = FOLLOW_EPOCH, .epoch = &foreign, .seq = far}});
+    step(s, &(struct end_event){.type = EV_REPLICA, .replica = {.what = FOLLOW_END, .object = 0, .seq = far + 1}});
+    assert_int_equal(view(w, 1).inconsistent, 3);
+    run(w, 100 * NS_PER_MS);
+    assert_int_equal(s->consents, consents + 2); // so that its end is reached
+    s->hold_follows = false;
+    step(s, &(struct end_event){.type = EV_REPLICA, .replica = {.what = FOLLOW_READY}});
+    run(w, 6 * NS_PER_S);
+    assert_int_equal(view(w, 1).inconsistent, 0);
+    assert_true(view(w, 1).promotable);
+}
+
 static void report_of_an_old_resync_does_not_count(void **state)
 {
     struct world *w = *state;
@@ -2606,6 +2638,7 @@ int main(void)
         T(failed_replica_is_tried_anew_and_resynced),
         T(full_queue_is_streamed_to_its_end_before_the_resync),
         T(mark_of_the_old_stream_does_not_make_a_replica_consistent),
+        T(queue_that_a_new_stream_replaces_is_let_pass),
         T(report_of_an_old_resync_does_not_count),
         T(equality_is_remembered),
         T(difference_waits_for_its_repair),
