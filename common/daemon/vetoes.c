@@ -10,6 +10,8 @@
 #include "common/base/clock.h"
 
 #define LOOK_NS (5 * NS_PER_MS)
+// The first ask that counts is sent within it. A lease that such asks keep ends 150 ms later: within PROBE_SPAN_NS.
+#define FIRST_ASK_NS (PROBE_SPAN_NS - WAYPOINT_CLOSE_NS - WAYPOINT_GAP_NS)
 
 struct vetoes {
     struct vetoes_config config;
@@ -18,6 +20,8 @@ struct vetoes {
     struct error error;
     bool impossible;
     int64_t began_ns;
+    int64_t asked_ns;  // the newest ask since then that a waypoint has answered; 0: none
+    bool cut_off;      // ... and between two of them was a gap, or before the first
 };
 
 struct vetoes *vetoes_start(const struct vetoes_config *config)
@@ -42,13 +46,25 @@ int64_t vetoes_deadline_ns(const struct vetoes *v)
     return clock_boot_ns() + LOOK_NS;
 }
 
-// Whether a waypoint has answered an ask that was sent since the asking began.
+// A waypoint has to answer all the while, from the first ask for the address on: whoever was cut off when he asked for the
+// address, and is not when he asks the waypoint, has seen neither of the two. Who did not answer while a waypoint did
+// has been without the public network since then, and is off before the asking is over.
+static void watch_waypoints(struct vetoes *v)
+{
+    if (!v->config.waypoints || waypoint_count(v->config.waypoints) == 0)
+        return;
+    int64_t sent = waypoint_sent_ns(v->config.waypoints);
+    if (sent == WAYPOINT_NEVER || sent < v->began_ns || sent == v->asked_ns)
+        return;
+    v->cut_off |= v->asked_ns ? sent - v->asked_ns > WAYPOINT_GAP_NS : sent - v->began_ns > FIRST_ASK_NS;
+    v->asked_ns = sent;
+}
+
 static bool waypoint_answers(const struct vetoes *v)
 {
     if (!v->config.waypoints || waypoint_count(v->config.waypoints) == 0)
         return true;
-    int64_t sent = waypoint_sent_ns(v->config.waypoints);
-    return sent != WAYPOINT_NEVER && sent >= v->began_ns;
+    return v->asked_ns && !v->cut_off;
 }
 
 bool vetoes_work(struct vetoes *v, uint32_t *ret_vetoes, char *text, size_t size)
@@ -57,6 +73,7 @@ bool vetoes_work(struct vetoes *v, uint32_t *ret_vetoes, char *text, size_t size
     enum probe_state state = PROBE_SILENT;
     enum inquiry_result said = INQUIRY_SILENT;
     uint32_t found = 0;
+    watch_waypoints(v);
     if (v->probe) {
         address_probe_work(v->probe);
         state = address_probe_state(v->probe, &answer);

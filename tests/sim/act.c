@@ -92,6 +92,8 @@ static void act_address(struct host *h, bool on)
 struct probe {
     uint64_t ticket;
     int64_t began_ns;
+    int64_t asked_ns; // the newest answered ask since then
+    bool cut_off;     // a waypoint did not answer all the while
     int looks;
     bool seen;
 };
@@ -108,6 +110,16 @@ static bool peer_seen(struct host *h)
     return reached && (peer->address || peer->said_active);
 }
 
+// As common/daemon/vetoes.c does.
+static void watch_waypoint(struct host *h, struct probe *p)
+{
+    waypoint_advance(h);
+    if (h->ask_ns < p->began_ns || h->ask_ns == p->asked_ns)
+        return;
+    p->cut_off |= p->asked_ns ? h->ask_ns - p->asked_ns > END_GAP_NS : h->ask_ns - p->began_ns > END_ASK_NS;
+    p->asked_ns = h->ask_ns;
+}
+
 static void probe_look(struct host *h, void *arg, uint64_t n)
 {
     struct probe *p = arg;
@@ -116,6 +128,7 @@ static void probe_look(struct host *h, void *arg, uint64_t n)
     if (h->probe_ticket != p->ticket)
         return; // a newer one has replaced it
     p->seen |= peer_seen(h);
+    watch_waypoint(h, p);
     if (!p->seen && ++p->looks < PROBE_LOOKS) {
         struct probe *next = malloc(sizeof(*next));
         ENSURE(next);
@@ -123,10 +136,9 @@ static void probe_look(struct host *h, void *arg, uint64_t n)
         plan_daemon(h, h->sim->now + PROBE_STEP_NS, probe_look, next, 0);
         return;
     }
-    waypoint_advance(h);
     ev.probed.ticket = p->ticket;
     ev.probed.vetoes = p->seen                   ? END_VETO_ADDRESS
-                       : h->ask_ns < p->began_ns ? END_VETO_WAYPOINT
+                       : p->cut_off || !p->asked_ns ? END_VETO_WAYPOINT
                                                  : 0;
     ev.probed.text = p->seen ? "the address answers" : "no waypoint answers";
     feed(h, &ev);
