@@ -93,7 +93,7 @@ static int stage(struct spill_job *job, struct staging *ret_staging)
         s.message[s.count].first = seq;
         s.message[s.count].last = message_end(job, seq, &s.message[s.count].size);
         s.message[s.count].time_ns = (int64_t)le64_get(unsafe_record(u, seq)->time);
-        total += s.message[s.count].size;
+        total += (s.message[s.count].size + 7) & ~(size_t)7; // records lie at addresses that fit them
         seq = s.message[s.count].last + 1;
     }
     s.bytes = malloc(total);

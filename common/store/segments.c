@@ -55,6 +55,8 @@ struct segments {
     int64_t took_ns; // the last sync, whoever did it
 
     // The owner's only.
+    unsigned files; // open ones: they outlive segments_free(), and this with them
+    bool freed;
     struct sync_list unkicked;
     uint64_t written; // bytes since the last sync was started
     struct disk_file *latest; // that was to be synced
@@ -159,6 +161,7 @@ static int file_new(struct segments *s, int fd, uint64_t size, uint64_t filled, 
         return -ENOMEM;
     }
     *file = (struct disk_file){.segments = s, .fd = fd, .size = size, .filled = filled};
+    s->files++;
     *ret_file = file;
     return 0;
 }
@@ -384,7 +387,7 @@ void segments_kick(struct segments *s, bool idle)
     }
     struct disk_file *file = s->latest;
     deliver(&todo);
-    if (s->latest == file)
+    if (file && s->latest == file)
         fill_ahead(file);
     if (s->unkicked.first) // started by a completion: not in turns without end
         hand_over(s, &s->unkicked);
@@ -394,8 +397,11 @@ static void segments_close(struct disk_file *file)
 {
     if (!file)
         return;
-    if (file->segments->latest == file)
-        file->segments->latest = NULL;
+    struct segments *s = file->segments;
+    if (s->latest == file)
+        s->latest = NULL;
+    if (--s->files == 0 && s->freed)
+        free(s);
     (void)close(file->fd);
     free(file);
 }
@@ -470,7 +476,9 @@ struct segments *segments_free(struct segments *s)
         (void)close(s->dir_fd);
     (void)pthread_cond_destroy(&s->wake);
     (void)pthread_mutex_destroy(&s->lock);
-    free(s);
+    s->freed = true;
+    if (s->files == 0)
+        free(s);
     return NULL;
 }
 

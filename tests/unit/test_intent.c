@@ -197,6 +197,7 @@ static void sequential_writer_finds_it_hot(void **state)
     assert_true(waits <= 3);
     assert_true(pages <= 40);
     intent_free(m);
+    file_free(&f);
     m = make(&config, &f);
     for (unsigned i = 0; i < 50; i++)
         (void)intent_set(m, (i * 397 % 512) * 2 * MIB, 4096);
