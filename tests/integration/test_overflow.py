@@ -75,8 +75,12 @@ def test_disk_full_no_room_for_the_spill(lab):
     lab.same_content()
     more_room(lab, "primary", "spill", "1G")
     lab("slow", "20mbit")
-    write(lab, "primary", 120, 0x44)
-    lab.wait_for("primary", "spilling again", unsafe_queue=spilled)
+
+    def spills_again():  # the disk is tried anew some seconds after it refused: how much is written until then is open
+        write(lab, "primary", 80, 0x44)
+        return spilled(lab.status("primary")["unsafe_queue"])
+
+    lab.wait_until(spills_again, "the spill to be used again")
     lab("heal")
     lab.wait_settled("primary", 300)
     lab.same_content()
