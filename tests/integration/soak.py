@@ -141,7 +141,8 @@ class Soak:
 
     def judge_round(self, fault, writing, before, active):
         """`active` serves now. The writer lives if its host does, and may go on if its end still serves."""
-        own_disk = active == self.active and fault == "power-both" and self.mode != "strict"
+        # Its own disk, without the queue of its former run: a write that was killed in its middle is there in part.
+        own_disk = active == self.active and fault in ("power-both", "crash-both") and self.mode != "strict"
         if fault.startswith("kill") or fault in ("crash-passive", "power-passive"):
             if active == self.active:
                 ledger = writing.stop()
