@@ -85,7 +85,8 @@ static void open_server(void)
                                 .mode = 0600};
     fuzz_path(path, "nbd");
     (void)signal(SIGPIPE, SIG_IGN);
-    (void)snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+    int length = snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+    ENSURE(length > 0 && (size_t)length < sizeof(address.sun_path));
     (void)atexit(remove_socket);
     fake_init(&block, volume, VOLUME_BYTES, 512);
     block.immediate = true;

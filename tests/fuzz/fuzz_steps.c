@@ -29,8 +29,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         ENSURE(text);
     }
     (void)history_newest(h);
-    history_add(h)->real_ms = 4711;
-    history_write(h);
+    struct status_event *event = history_add(h);
+    event->real_ms = 4711;
+    history_write(h, event);
     ENSURE(history_list(h, events, 1) == 1 && events[0].real_ms == 4711);
     history_free(h);
     h = history_open(path);
