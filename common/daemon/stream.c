@@ -240,6 +240,7 @@ static void try_open(struct stream *s)
     publish(s); // the report's reader looks at both
     struct stream_report *report = report_new(STREAM_OPENED);
     report->ok = r == 0;
+    report->damaged = r == -EUCLEAN;
     report->seq = seq;
     if (r < 0)
         (void)snprintf(report->text, sizeof(report->text), "%.390s", err.text);

@@ -59,6 +59,7 @@ struct stream_report {
     struct end_event event;
     struct epoch epoch; // event.replica.epoch points here
     bool ok;
+    bool damaged; // OPENED: the safe queue is
     uint64_t seq;
     char text[400]; // event.replica.text points here
 };

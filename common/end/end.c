@@ -245,6 +245,7 @@ static void take_replica(struct end *e, const struct end_event *ev)
     case FOLLOW_READY:
         if (e->replica == REPLICA_PREPARING)
             e->replica = REPLICA_FOLLOWING;
+        e->replica_damaged = false;
         break;
     case FOLLOW_EPOCH: {
         // E6: the history is durable before the replica's position passes the opening.
@@ -265,7 +266,7 @@ static void take_replica(struct end *e, const struct end_event *ev)
     case FOLLOW_BEGIN:
     case FOLLOW_END: {
         uint64_t bit = UINT64_C(1) << ev->replica.object;
-        bool counts = !of_former_stream(e) && ev->replica.seq > e->st.position;
+        bool counts = !of_former_stream(e) && !e->replica_damaged && ev->replica.seq > e->st.position;
         if (counts && ev->replica.what == FOLLOW_BEGIN)
             e->st.inconsistent |= bit;
         if (counts && ev->replica.what == FOLLOW_END) {
@@ -347,6 +348,9 @@ static void take_event(struct end *e, const struct end_event *ev)
         e->start.replica_durable = ev->opened.replica_durable;
         if (ev->opened.replica_failed)
             e->replica = REPLICA_DEAD;
+        e->replica_damaged = ev->opened.damaged;
+        if (e->replica_damaged)
+            map_lost(e); // its replay may take back what had been settled
         break;
     case EV_FRAME:
         if (ev->frame.frame->type == FRAME_BEAT)

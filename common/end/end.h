@@ -205,6 +205,7 @@ struct end_event {
         struct {
             uint64_t replica_durable; // as in end_start
             bool replica_failed;
+            bool damaged; // what it holds ends before what may have been applied
         } opened;
         struct {
             unsigned path;

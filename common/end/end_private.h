@@ -112,6 +112,7 @@ struct session {
     struct frame_meet own;  // the facts that I gave at the meeting
     struct frame_meet peer; // its facts
     bool resync_asked;
+    bool went_back; // the peer has less than it had confirmed: its queue has lost what was in it
     // The union of the maps (map.c).
     unsigned unite_object;
     uint64_t unite_from, unite_ticket;
@@ -247,6 +248,7 @@ struct end {
     char replica_why[WHY_SIZE];
     int64_t replica_pause_ns, replica_retry_ns; // of a dead one: when it is tried anew
     uint64_t replica_seq;
+    bool replica_damaged;       // its queue was found damaged: what is replayed of it says nothing
     uint64_t replica_discarded; // records behind the prefix, at the last replay to its end
     int replica_short; // -1 failed, 0 whole, 1 short of what was confirmed
     bool replay_stopped;
@@ -411,6 +413,7 @@ void veto_late(struct end *e, uint32_t veto);
 
 // map.c
 void map_start(struct end *e);
+void map_lost(struct end *e);   // what had been flushed to a store may be gone
 void map_refill(struct end *e); // everything counts as set, as soon as that is durable
 void map_fill(struct end *e, uint64_t objects); // st.map_void is durable with them
 void map_unite(struct end *e);

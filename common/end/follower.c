@@ -93,6 +93,7 @@ static void hook_event(void *arg, const struct replica_event *ev)
         f->ops.report(f->user, &out);
         break;
     case REPLICA_RESTARTED:
+        f->damage_told = false;
         report(f, FOLLOW_READY, ev->seq);
         break;
     case REPLICA_FULL:
@@ -189,9 +190,10 @@ int follower_open(struct follower *f, int64_t now, uint64_t *ret_seq, struct err
         return r;
     replica_stats(f->replica, &stats);
     *ret_seq = stats.received;
-    if (rec.verdict == SAFE_DAMAGED)
-        return error_set(err, -EUCLEAN, "the safe queue is damaged: %s", rec.reason);
-    return 0;
+    if (rec.verdict != SAFE_DAMAGED)
+        return 0;
+    f->damage_told = true;
+    return error_set(err, -EUCLEAN, "the safe queue is damaged: %s", rec.reason);
 }
 
 static int forget_queue(struct follower *f, uint64_t epoch, uint64_t next_seq, struct error *err)
@@ -252,10 +254,14 @@ static void try_follow(struct follower *f, int64_t now)
         return;
     }
     f->waiting = false;
-    if (r < 0)
+    if (r < 0) {
         failed(f, err.text);
-    else
+    } else if (rec.verdict == SAFE_DAMAGED && !f->damage_told) {
+        f->damage_told = true;
+        follower_fail(f, "the safe queue is damaged");
+    } else {
         follow(f, now);
+    }
 }
 
 void follower_follow(struct follower *f, uint64_t session, bool restart, uint64_t seq,

@@ -12,6 +12,7 @@ struct follower {
     struct replica *replica; // NULL: closed
     // A session to follow as soon as the stores open.
     bool waiting, restart;
+    bool damage_told; // the end knows that the queue is damaged
     uint64_t session, seq;
     struct epoch epoch;
     int64_t retry_ns, give_up_ns;

@@ -233,6 +233,20 @@ static void take_read(struct end *e, const struct end_event *ev)
     frame_send(e, &f);
 }
 
+// ---- what had been flushed may be gone: nothing that was cleared can be relied upon ----
+
+void map_lost(struct end *e)
+{
+    end_note(e, "what had been flushed to a store may be lost: everything of it counts as different");
+    if (e->st.role == ROLE_ACTIVE) {
+        e->st.pending = end_all_volumes(e);
+        map_refill(e);
+    } else {
+        e->st.lost = e->st.inconsistent = end_all_volumes(e);
+        end_save(e);
+    }
+}
+
 // ---- ----
 
 void map_take(struct end *e, const struct end_event *ev)
@@ -255,15 +269,7 @@ void map_take(struct end *e, const struct end_event *ev)
         take_read(e, ev);
         break;
     case MAP_EV_LOST:
-        // What had been flushed may be gone: nothing that was cleared can be relied upon.
-        end_note(e, "what had been flushed to a store may be lost: everything of it counts as different");
-        if (e->st.role == ROLE_ACTIVE) {
-            e->st.pending = end_all_volumes(e);
-            map_refill(e);
-        } else {
-            e->st.lost = e->st.inconsistent = end_all_volumes(e);
-            end_save(e);
-        }
+        map_lost(e);
         break;
     }
 }

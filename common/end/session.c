@@ -225,6 +225,12 @@ static void decide(struct end *e)
         break;
     }
     s->lead = s->meeting.primary_leads == e->config.primary;
+    // Its replay has written over what was settled, perhaps, and the map does not know of that.
+    s->went_back = s->lead && e->state == END_ACTIVE && s->meeting.row == MEET_BY_MAP &&
+                   s->peer.position < e->data.durable;
+    if (s->went_back)
+        end_note(e, "the peer had confirmed %llu: what it holds was damaged, everything counts as different",
+                 (unsigned long long)e->data.durable);
     if (s->lead)
         lead(e);
     else
@@ -424,7 +430,7 @@ bool session_streaming(const struct end *e)
 static uint64_t whole_volumes(const struct end *e)
 {
     const struct session *s = &e->session;
-    bool mirror = s->meeting.row == MEET_FIRST || s->meeting.row == MEET_ONE_EMPTY;
+    bool mirror = s->meeting.row == MEET_FIRST || s->meeting.row == MEET_ONE_EMPTY || s->went_back;
     return mirror ? end_all_volumes(e) : s->peer.map_void & end_all_volumes(e);
 }
 

@@ -2,6 +2,7 @@
 // A machine: its boots, the runs of its daemon, its guard, and how events reach the end.
 #include "tests/sim/sim.h"
 
+#include <errno.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -68,6 +69,7 @@ void host_boot(struct host *h)
     h->boot_token = rnd(h->sim, 0) | 1;
     h->boot_at = h->sim->now - NS_PER_S - (int64_t)rnd(h->sim, 1000) * NS_PER_S;
     h->ran = h->said_active = h->address = h->apps = h->frozen = h->flag = h->watch = false;
+    h->salvage_drop = false; // whoever was about to make room on it begins anew
     h->echo_ns = h->ask_ns = h->ask_next_ns = 0;
     h->paused_until = 0;
     h->guard_ns = INT64_MAX;
@@ -126,7 +128,9 @@ static void opened(struct host *h, void *arg, uint64_t n)
     struct end_event ev = {.type = EV_OPENED};
     char why[200] = "";
     (void)arg, (void)n;
-    ev.opened.replica_failed = !stream_open(h, &ev.opened.replica_durable, why, sizeof(why));
+    int r = stream_open(h, &ev.opened.replica_durable, why, sizeof(why));
+    ev.opened.replica_failed = r < 0;
+    ev.opened.damaged = r == -EUCLEAN;
     if (ev.opened.replica_failed)
         trace(h->sim, h, "its replica does not open: %s", why);
     feed(h, &ev);

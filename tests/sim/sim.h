@@ -381,7 +381,7 @@ int memory_copy(int fd);
 // stream.c
 void stream_init(struct host *h);
 void stream_stop(struct host *h, bool in_order); // the daemon is gone
-bool stream_open(struct host *h, uint64_t *ret_seq, char *why, size_t size);
+int stream_open(struct host *h, uint64_t *ret_seq, char *why, size_t size);
 bool stream_stats(const struct host *h,
                   struct replica_stats *ret_stats); // false: no replica is open
 void stream_letter(struct host *h, const struct end_action *a);

@@ -262,7 +262,7 @@ void stream_stop(struct host *h, bool in_order)
     h->salvage_open = false;
 }
 
-bool stream_open(struct host *h, uint64_t *ret_seq, char *why, size_t size)
+int stream_open(struct host *h, uint64_t *ret_seq, char *why, size_t size)
 {
     struct error err = {0};
     struct replica_stats stats;
@@ -272,12 +272,12 @@ bool stream_open(struct host *h, uint64_t *ret_seq, char *why, size_t size)
     if (r < 0)
         (void)snprintf(why, size, "%s", err.text);
     if (!stream_stats(h, &stats))
-        return false;
+        return r;
     h->figures.replica_durable = stats.durable;
     trace(h->sim, h, "safe queue opened: applied %llu, durable %llu",
           (unsigned long long)stats.applied, (unsigned long long)stats.durable);
     stream_turn(h);
-    return r == 0;
+    return r;
 }
 
 bool stream_stats(const struct host *h, struct replica_stats *ret_stats)

@@ -1620,6 +1620,57 @@ static void lost_replica_is_compared_as_a_whole(void **state)
     assert_true(view(w, 1).promotable);
 }
 
+// What an opening replays in front of damage takes back what had been settled, of which the map knows nothing any more:
+// everything is compared, whatever the marks say that are replayed.
+static void damaged_queue_is_compared_as_a_whole(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    run(w, NS_PER_S);
+    unsigned fills = w->host[0].fills;
+    uint64_t seq = w->host[1].data.replica_durable - 1;
+    crash(w, 1);
+    w->host[1].data.replica_durable = 0;
+    boot(w, 1, (struct end_start){.replica_durable = END_OPENING});
+    struct end_event opened = {.type = EV_OPENED};
+    opened.opened.replica_durable = seq;
+    opened.opened.replica_failed = opened.opened.damaged = true;
+    step(&w->host[1], &opened);
+    step(&w->host[1], &(struct end_event){.type = EV_REPLICA,
+                                          .replica = {.what = FOLLOW_END, .object = 0, .seq = UINT64_MAX / 2}});
+    run(w, 100 * NS_PER_MS);
+    assert_int_equal(w->host[1].disk.lost, 3);
+    assert_int_equal(w->host[1].disk.inconsistent, 3);
+    run(w, 5 * NS_PER_S);
+    assert_true(w->host[0].fills > fills);
+    assert_int_equal(w->host[1].disk.lost, 0);
+    assert_true(view(w, 1).promotable);
+}
+
+// The same where the end itself cannot know, because nothing behind the damage proves it: the active end does.
+static void follower_that_went_back_is_compared_as_a_whole(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    w->host[0].data.numbered += 10;
+    run(w, NS_PER_S);
+    unsigned fills = w->host[0].fills;
+    crash(w, 1);
+    uint64_t held = w->host[1].data.replica_durable;
+    run(w, 6 * NS_PER_S);
+    boot(w, 1, (struct end_start){.replica_durable = held});
+    run(w, 5 * NS_PER_S);
+    assert_int_equal(view(w, 1).met, MEET_RESUME);
+    assert_int_equal(w->host[0].fills, fills);
+    crash(w, 1);
+    run(w, 6 * NS_PER_S);
+    w->host[1].data.replica_durable = held - 3;
+    boot(w, 1, (struct end_start){.replica_durable = held - 3});
+    run(w, 5 * NS_PER_S);
+    assert_true(w->host[0].fills > fills);
+    assert_true(view(w, 1).promotable);
+}
+
 // The guard acts by itself when the daemon was not scheduled in time: no answer leaves afterwards.
 static void guard_that_acts_by_itself_holds_the_answers(void **state)
 {
@@ -2621,6 +2672,8 @@ int main(void)
         T(map_that_cannot_be_written_is_recorded_first),
         T(recorded_map_counts_as_wholly_set_at_the_start),
         T(lost_replica_is_compared_as_a_whole),
+        T(damaged_queue_is_compared_as_a_whole),
+        T(follower_that_went_back_is_compared_as_a_whole),
         T(first_start_is_not_synchronized_on_the_way),
         T(full_safe_queue_ends_the_grant),
         T(guard_that_acts_by_itself_holds_the_answers),
