@@ -4,6 +4,10 @@
 
 #include <stdio.h>
 
+#define SALVAGE_IS_FULL                                                                                              \
+    "the salvage of this end is full, so that nothing is applied: raise queues.salvage, or export and drop what "     \
+    "pairctl salvage lists"
+
 static const char *active_why(const struct end *e, char *buffer, size_t size)
 {
     switch (e->relation) {
@@ -53,8 +57,7 @@ static const char *passive_why(const struct end *e, char *buffer, size_t size)
         return buffer;
     }
     if (e->data.salvage_full)
-        return "the salvage of this end is full, so that nothing is applied: raise queues.salvage, or export and drop "
-               "what pairctl salvage lists";
+        return SALVAGE_IS_FULL;
     if (e->st.inconsistent)
         return "being mirrored: not promotable until that is done";
     if (e->replay_stopped)
@@ -86,6 +89,8 @@ static const char *waiting_why(const struct end *e, char *buffer, size_t size)
         return "the other end was stopped by the operator: waits until it is resumed";
     if (peer_heard(e) && e->session.number)
         return meet_row_text(e->session.meeting.row);
+    if (e->data.salvage_full) // what it holds has to be replayed before it can tell what it is
+        return SALVAGE_IS_FULL;
     if (peer_heard(e))
         return "the peer is heard; waits until it is ready to meet";
     if (e->st.role == ROLE_ACTIVE && e->st.alone && e->probe.text[0]) {

@@ -132,7 +132,6 @@ def test_one_side_is_kept_and_the_other_one_salvaged(make_lab, tmp_path, kept, t
     verify(lab, loser, of[kept])
 
 
-@pytest.mark.skip(reason="fails on a machine at rest; the cause is not known yet")
 def test_a_full_salvage_stops_the_resync_until_there_is_room(make_lab, tmp_path):
     lab = make_lab(config=write_pair(tmp_path / "lab.json", queues={"salvage": "2MiB"}))
     # Six MiB that only the Secondary has; different ones on the Primary.

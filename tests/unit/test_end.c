@@ -1005,6 +1005,36 @@ static void full_salvage_stops_the_stream(void **state)
     assert_false(view(w, 1).alone);
 }
 
+// It is restarted then: what it holds of the resync is replayed only when there is room, and before that it cannot meet.
+// Both say what they wait for.
+static void full_salvage_is_said_behind_a_restart(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    crash(w, 0);
+    run(w, 5 * NS_PER_S);
+    struct host *h = &w->host[0];
+    uint64_t held = h->data.replica_durable;
+    h->disk.role = ROLE_PASSIVE;
+    h->disk.alone = false;
+    h->disk.inconsistent = h->disk.salvage = 3;
+    h->disk.salvage_cause = SALVAGE_YIELDED;
+    h->disk.salvaged = *history_current(&h->disk.history);
+    h->data.salvage_full = true;
+    h->data.replica_durable = held + 40;
+    boot(w, 0, (struct end_start){.replica_durable = held + 40});
+    run(w, 4 * NS_PER_S);
+    assert_int_equal(view(w, 0).session, 0);
+    assert_non_null(strstr(view(w, 0).why, "queues.salvage"));
+    assert_non_null(strstr(view(w, 1).why, "salvage"));
+    assert_true(view(w, 1).alone);
+    h->data.salvage_full = false;
+    h->data.applied = held + 40;
+    run(w, 3 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_PASSIVE);
+    assert_false(view(w, 1).alone);
+}
+
 // An end whose state is lost makes both wait; what the operator then makes active is followed.
 static void split_end_follows_when_it_holds_nothing_of_its_own(void **state)
 {
@@ -2656,6 +2686,7 @@ int main(void)
         T(resolve_after_damage),
         T(only_who_held_something_alone_salvages),
         T(full_salvage_stops_the_stream),
+        T(full_salvage_is_said_behind_a_restart),
         T(split_end_follows_when_it_holds_nothing_of_its_own),
         T(goodbye_lets_the_active_go_alone_at_once),
         T(nothing_is_answered_alone_before_it_is_durable),
