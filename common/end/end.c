@@ -102,8 +102,12 @@ void end_go(struct end *e, enum end_role_state to, const char *why, ...)
     beat_soon(e);
 }
 
+// What cannot be read stays so on the disk until somebody has decided what this end is: a save in between would be read
+// by the next run as the state of an end that never was anything, and that is mirrored over.
 uint64_t end_save(struct end *e)
 {
+    if (e->unreadable)
+        return e->ticket_last; // the next run starts unreadable, too
     struct end_action *a = end_act(e, ACT_SAVE);
     e->st.session = MAX(e->st.session, MAX(e->session.number, e->peer.last_session));
     a->state = e->st;

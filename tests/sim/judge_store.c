@@ -67,7 +67,8 @@ void judge_verified(struct host *h, const struct verify_result *result)
     if (s->rot == ROT_NONE && result->differing && !s->store_failed)
         fail(s, "%c: a verify found a difference where there is none: volume %u, %llu bytes at %llu", h->letter,
              range->object, (unsigned long long)range->length, (unsigned long long)range->offset);
-    if (s->rot != ROT_ASKED || result->compared < result->total)
+    bool before = result->began_ns < s->rot_ns[h->index]; // it was asked for by somebody else
+    if (s->rot != ROT_ASKED || before || result->compared < result->total)
         return;
     uint64_t block = s->rot_at / CHECK_BLOCK_SIZE * CHECK_BLOCK_SIZE;
     if (result->range_count != 1 || range->object != s->rot_volume || range->offset != block ||

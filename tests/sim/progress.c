@@ -172,6 +172,8 @@ static void rot_begin(struct sim *s, bool repair)
     s->rot = ROT_ASKED;
     s->rot_volume = (unsigned)rnd(s, s->volumes);
     s->rot_at = rnd(s, s->size);
+    for (int i = 0; i < 2; i++)
+        s->rot_ns[i] = local_now(&s->host[i]);
     fake_volume_bytes(passive->volume[s->rot_volume])[s->rot_at] ^= (uint8_t)(1U << rnd(s, 8));
     trace(s, passive, "ROT: volume %u, byte %llu", s->rot_volume, (unsigned long long)s->rot_at);
     cover_count(repair ? "rot, found and repaired" : "rot, found, and repaired when told to");
@@ -211,6 +213,8 @@ static bool awake(const struct sim *s)
 static bool rot_goes_on(struct sim *s)
 {
     if (s->rot == ROT_NONE && s->seed % 3 == 0 && !awake(s))
+        return true;
+    if (s->rot == ROT_NONE && s->seed % 3 == 0 && (s->host[0].view.verifying || s->host[1].view.verifying))
         return true;
     if (s->rot == ROT_NONE && s->seed % 3 == 0) {
         rot_begin(s, s->seed % 2);

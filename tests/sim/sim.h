@@ -291,6 +291,7 @@ struct sim {
     enum { ROT_NONE, ROT_ASKED, ROT_FOUND, ROT_REPAIRED } rot;
     bool store_failed; // some store has failed: what is undefined there may differ
     unsigned rot_volume;
+    int64_t rot_ns[2]; // when, by the hosts' clocks
     uint64_t rot_at;
     // Result.
     bool failed, over;

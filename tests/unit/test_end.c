@@ -962,6 +962,27 @@ static void resolve_after_damage(void **state)
     }
 }
 
+// Until the operator has decided, a damaged state stays what it is: what the end does meanwhile must not make it one that
+// the next run reads as empty.
+static void damaged_state_stays_so_until_it_is_decided(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    crash(w, 1);
+    run(w, 5 * NS_PER_S);
+    uint64_t ticket = w->host[1].ticket;
+    boot(w, 1, (struct end_start){.state_unreadable = true});
+    run(w, 3 * NS_PER_S);
+    assert_int_equal(view(w, 1).state, END_SPLIT);
+    step(&w->host[1], &(struct end_event){.type = EV_MAP, .map = {.what = MAP_EV_FAILED, .status = -EIO}});
+    run(w, 3 * NS_PER_S);
+    assert_int_equal(w->host[1].ticket, ticket);
+    command(w, 0, COMMAND_RESOLVE, COMMAND_KEEP_PRIMARY);
+    run(w, 8 * NS_PER_S);
+    assert_int_equal(view(w, 1).state, END_PASSIVE);
+    assert_true(w->host[1].ticket > ticket);
+}
+
 // An old active end that yields salvages; one that has handed over in order does not.
 static void only_who_held_something_alone_salvages(void **state)
 {
@@ -2684,6 +2705,7 @@ int main(void)
         T(resolve_that_was_cut_off_changes_nothing),
         T(resolve_goes_on_after_a_crash_of_both),
         T(resolve_after_damage),
+        T(damaged_state_stays_so_until_it_is_decided),
         T(only_who_held_something_alone_salvages),
         T(full_salvage_stops_the_stream),
         T(full_salvage_is_said_behind_a_restart),
