@@ -63,5 +63,6 @@ int error_prefix(struct error *err, const char *format, ...)
 void error_abort(const char *file, int line, const char *what)
 {
     log_error("%s:%d: broken invariant: %s", file, line, what);
+    log_drain();
     abort();
 }

@@ -22,6 +22,16 @@ void log_at_v(enum log_level level, const char *format, va_list args)
 #define log_info(...)    log_at(LOG_LEVEL_INFO, __VA_ARGS__)
 #define log_debug(...)   log_at(LOG_LEVEL_DEBUG, __VA_ARGS__)
 
+// From here on a thread of its own writes the lines: whoever logs is not held up by a slow disk or a full pipe behind
+// stderr. What finds no room in memory meanwhile is counted, and the count is written in its place. Lines that are not
+// written yet are lost with the process, but for one that ends by log_stop() or by ENSURE().
+#define LOG_MEMORY (256 * 1024)
+int log_start(void); // 0 or -errno: lines are written at once, as before
+// Writes what is left, for at most LOG_STOP_SECONDS; then lines are written at once again. No thread may log meanwhile.
+#define LOG_STOP_SECONDS 2
+void log_stop(void);
+void log_drain(void); // waits so long until all is written; from any thread
+
 // For what may happen a thousand times a second: the first line is printed at once; repetitions within
 // LOG_LIMIT_SECONDS are counted, and the count is printed with the next line that is let through.
 #define LOG_LIMIT_SECONDS 10

@@ -615,9 +615,12 @@ int daemon_main(enum pair_end kind, int argc, char **argv)
     if (status >= 0)
         return status;
     log_setup(d.options.program, d.options.level);
+    if (log_start() < 0)
+        log_warning("no thread for the log: a slow disk behind it holds heartbeats up");
     int r = run(&d, &err);
     if (r < 0)
         log_error("%s", err.text);
     stop(&d);
+    log_stop();
     return r < 0 ? 1 : 0;
 }
