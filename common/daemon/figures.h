@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "common/base/awake.h"
 #include "queues/record.h"
 
 struct figures {
@@ -20,7 +21,7 @@ struct figures {
     _Atomic int64_t queue_oldest_real_ns; // CLOCK_REALTIME of the oldest record; 0: none
     _Atomic uint64_t waiting_for;         // lowest seq that an answer waits for; 0: none
     _Atomic int64_t waiting_ns;           // since when (CLOCK_BOOTTIME); 0: none waits
-    _Atomic int64_t front_awake_ns; // since when the front thread has been at work; 0: it sleeps
+    awake_t front_awake_ns; // the front thread's
     _Atomic bool front_busy;        // it is inside, or waits for, an I/O
     _Atomic uint64_t resync_done, resync_total, resync_sent;
     _Atomic uint64_t out_of_sync[RECORD_OBJECTS_MAX]; // bytes, by volume

@@ -57,7 +57,7 @@ static int open_stores(void *user, struct block *ret_blocks[RECORD_OBJECTS_MAX],
     struct front *f = user;
     const struct pair_config *pair = f->config.pair;
     atomic_store(&f->config.figures->front_busy, true); // opening may take its time
-    int r = stores_open(&f->stores, pair, f->config.side, true, err);
+    int r = stores_open(&f->stores, pair, f->config.side, true, &f->config.figures->front_awake_ns, err);
     if (r < 0)
         return r;
     stores_poll(&f->stores, f->epoll);
@@ -359,6 +359,8 @@ int front_new(const struct front_config *config, struct front **ret_front, struc
     int r = f->epoll < 0 || !f->box ? error_sys(err, -ENOMEM, "front thread") : 0;
     if (r == 0)
         r = segments_open(config->map_path, 0, &f->maps, err);
+    if (r == 0)
+        segments_watched(f->maps, &config->figures->front_awake_ns);
     if (r == 0)
         r = spiller_new(config->spill_path, f->box, front_spilled_kind(), &f->spiller, err);
     if (r == 0)

@@ -23,7 +23,7 @@ static int read_secret(const char *path, char **ret_secret, struct error *err)
 }
 
 static int open_one(const struct pair_volume_config *volume, enum pair_end side,
-                    bool sync_when_told, struct store **ret_store, struct error *err)
+                    bool sync_when_told, awake_t *awake, struct store **ret_store, struct error *err)
 {
     const struct pair_store_config *s = pair_volume_store(volume, side);
     CLEANUP_FREE char *secret = NULL;
@@ -38,17 +38,18 @@ static int open_one(const struct pair_volume_config *volume, enum pair_end side,
         .password = secret,
         .initiator = s->initiator,
         .sync_when_told = sync_when_told,
+        .awake = awake,
     };
     return store_open(&config, ret_store, err);
 }
 
 int stores_open(struct stores *stores, const struct pair_config *pair, enum pair_end side,
-                bool sync_when_told, struct error *err)
+                bool sync_when_told, awake_t *awake, struct error *err)
 {
     if (stores->count)
         return 0;
     for (size_t i = 0; i < pair->volume_count; i++) {
-        int r = open_one(&pair->volumes[i], side, sync_when_told, &stores->items[i], err);
+        int r = open_one(&pair->volumes[i], side, sync_when_told, awake, &stores->items[i], err);
         if (r < 0) {
             (void)error_prefix(err, "volume %s", pair->volumes[i].name);
             while (i > 0) {

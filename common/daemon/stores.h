@@ -13,9 +13,9 @@ struct stores {
 };
 
 // All or none; does nothing when they are open. -EAGAIN: a predecessor's I/O has not ended yet.
-// `sync_when_told`: flushes wait for stores_sync().
+// `sync_when_told`: flushes wait for stores_sync(). `awake`: as in struct store_config.
 int stores_open(struct stores *stores, const struct pair_config *pair, enum pair_end side,
-                bool sync_when_told, struct error *err);
+                bool sync_when_told, awake_t *awake, struct error *err);
 void stores_poll(const struct stores *stores, int epoll); // adds their descriptors
 // Waits for what is under way.
 void stores_close(struct stores *stores, int epoll);

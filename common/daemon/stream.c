@@ -64,7 +64,7 @@ static int open_stores(void *user, struct block *ret_blocks[RECORD_OBJECTS_MAX],
 {
     struct stream *s = user;
     const struct pair_config *pair = s->config.pair;
-    int r = stores_open(&s->stores, pair, s->config.side, false, err);
+    int r = stores_open(&s->stores, pair, s->config.side, false, NULL, err);
     if (r < 0)
         return r;
     stores_poll(&s->stores, s->epoll);

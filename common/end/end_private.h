@@ -80,6 +80,7 @@ struct held_grant {
     int64_t until_ns;         // 0: none
     uint64_t honoured;        // newest "no"
     int64_t ended_ns;         // when it ran out or was taken back; 0 while held, or when never held
+    bool ran_out;             // ... it was the former
 };
 
 // The grant as the active end has given it.

@@ -99,6 +99,8 @@ void grant_drop(struct end *e)
 {
     if (e->held.until_ns && !e->held.ended_ns)
         e->held.ended_ns = MIN(e->now, e->held.until_ns);
+    if (e->held.until_ns)
+        e->held.ran_out = e->now >= e->held.until_ns;
     e->held.until_ns = 0;
 }
 

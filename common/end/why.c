@@ -67,8 +67,10 @@ static const char *passive_why(const struct end *e, char *buffer, size_t size)
     if (e->held.ended_ns) {
         (void)snprintf(buffer, size, "stale for %lld s: %s",
                        (long long)((e->now - e->held.ended_ns) / NS_PER_S),
-                       e->probe.text[0] ? e->probe.text
-                                        : "the active end has taken its permission back");
+                       e->probe.text[0]  ? e->probe.text
+                       : e->held.ran_out ? "the grant has run out; the active end may be alone by now: waits for it, or for "
+                                           "pairctl takeover"
+                                         : "the active end has taken its permission back");
         return buffer;
     }
     bool by_hand = !e->config.automatic && end_promotable(e) && (e->peer.flags & FRAME_PAIRED);
@@ -102,6 +104,24 @@ static const char *waiting_why(const struct end *e, char *buffer, size_t size)
     return "waits for its peer";
 }
 
+static const char *take_why(const struct end *e, char *buffer, size_t size)
+{
+    static const char *const steps[] = {
+        [TAKE_INTENT] = "its state is durable on this end's disk",
+        [TAKE_REPLAY] = "the safe queue is replayed",
+        [TAKE_EPOCH] = "the new epoch is durable on this end's disk",
+        [TAKE_ADDRESS] = "the public address is on",
+        [TAKE_OPEN] = "the exports are open",
+        [TAKE_GATE] = "writes are answered",
+        [TAKE_DONE] = "everything is done",
+    };
+    long long s = (e->now - e->take.step_ns) / NS_PER_S;
+    int n = snprintf(buffer, size, "taking over: waits until %s", steps[e->take.stage]);
+    if (s > 0 && n > 0 && (size_t)n < size)
+        (void)snprintf(buffer + n, size - (size_t)n, ", for %lld s now", s);
+    return buffer;
+}
+
 const char *why_text(const struct end *e, char *buffer, size_t size)
 {
     switch (e->state) {
@@ -112,8 +132,7 @@ const char *why_text(const struct end *e, char *buffer, size_t size)
     case END_PROBING:
         return "the active end is silent: asks whether it lives";
     case END_TAKING_OVER:
-        return e->replica == REPLICA_FINISHING ? "taking over: replays the safe queue"
-                                               : "taking over";
+        return take_why(e, buffer, size);
     case END_ACTIVE:
         return active_why(e, buffer, size);
     case END_SUSPENDED:

@@ -34,6 +34,7 @@ struct store {
     int failed_flush;         // final: 0, or the error with which a flush ended
     atomic_uint with_storage; // written by the owner, read by the watchdog
     atomic_bool inside;       // likewise: in a system call that may block
+    awake_t *awake;           // of the owner; may be NULL
     atomic_uint_fast64_t resets;
 };
 
@@ -49,9 +50,17 @@ static inline void store_count(struct store *store, int change)
     atomic_store_explicit(&store->with_storage, n + (unsigned)change, memory_order_relaxed);
 }
 
-static inline void store_set_inside(struct store *store, bool inside)
+// Around a system call that may block.
+static inline int64_t store_enter(struct store *store)
 {
-    atomic_store_explicit(&store->inside, inside, memory_order_relaxed);
+    atomic_store_explicit(&store->inside, true, memory_order_relaxed);
+    return awake_pause(store->awake);
+}
+
+static inline void store_leave(struct store *store, int64_t since)
+{
+    atomic_store_explicit(&store->inside, false, memory_order_relaxed);
+    awake_again(store->awake, since);
 }
 
 // Why a request must not be started at all: 0 or -errno.

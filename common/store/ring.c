@@ -189,7 +189,9 @@ static void submit_all(struct ring *ring)
 {
     int r = 0;
     while (io_uring_sq_ready(&ring->io) > 0 && r >= 0) {
+        int64_t since = awake_pause(ring->store.awake); // hardly ever: the kernel hands on what would wait
         r = io_uring_submit(&ring->io);
+        awake_again(ring->store.awake, since);
         if (r == -EINTR)
             r = 0;
     }
@@ -294,9 +296,9 @@ static enum op_kind zero_kind(const struct ring *ring, const struct block_reques
 
 static int write_inline(struct ring *ring, const void *data, size_t length, uint64_t offset)
 {
-    store_set_inside(&ring->store, true);
+    int64_t since = store_enter(&ring->store);
     int r = file_pwrite(ring->disk.fd, data, length, offset);
-    store_set_inside(&ring->store, false);
+    store_leave(&ring->store, since);
     return r;
 }
 
@@ -339,7 +341,9 @@ static bool reads_hole(const struct ring *ring, const struct block_request *requ
     uint64_t length = 0;
     if (request->length < LARGE_READ)
         return false;
+    int64_t since = awake_pause(ring->store.awake);
     disk_extent(&ring->disk, request->offset, request->length, &flags, &length);
+    awake_again(ring->store.awake, since);
     return (flags & STORE_EXTENT_ZERO) && length == request->length;
 }
 
@@ -599,9 +603,9 @@ static bool ring_sync(struct store *store, bool idle)
     if (!take_flushes(ring))
         return false;
     ring->unsynced = 0;
-    store_set_inside(store, true);
+    int64_t since = store_enter(store);
     ring->synced_status = fdatasync(ring->disk.fd) < 0 ? -errno : 0;
-    store_set_inside(store, false);
+    store_leave(store, since);
     ring->synced_here = true;
     ring->sync_ns = clock_boot_ns() - ring->sync_began_ns;
     return true;
@@ -630,7 +634,9 @@ static bool ring_is_up(const struct store *store)
 static void ring_extent(struct store *store, uint64_t offset, uint64_t length, unsigned *ret_flags,
                         uint64_t *ret_length)
 {
+    int64_t since = awake_pause(store->awake);
     disk_extent(&ring_of(store)->disk, offset, length, ret_flags, ret_length);
+    awake_again(store->awake, since);
 }
 
 static void release(struct ring *ring)
@@ -734,6 +740,7 @@ int ring_open(const struct store_config *config, struct store **ret_store, struc
         .type = &ring_type,
         .kind = ring->disk.device ? STORE_DEVICE : STORE_FILE,
         .read_only = config->read_only,
+        .awake = config->awake,
     };
     ring->retry_ns = INT64_MAX;
     ring->sync_when_told = config->sync_when_told;

@@ -57,6 +57,7 @@ struct segments {
     // The owner's only.
     unsigned files; // open ones: they outlive segments_free(), and this with them
     bool freed;
+    awake_t *awake; // the owner's; NULL: nobody watches
     struct sync_list unkicked;
     uint64_t written; // bytes since the last sync was started
     struct disk_file *latest; // that was to be synced
@@ -400,9 +401,12 @@ static void segments_close(struct disk_file *file)
     struct segments *s = file->segments;
     if (s->latest == file)
         s->latest = NULL;
+    awake_t *awake = s->awake;
     if (--s->files == 0 && s->freed)
         free(s);
+    int64_t since = awake_pause(awake);
     (void)close(file->fd);
+    awake_again(awake, since);
     free(file);
 }
 
@@ -420,18 +424,84 @@ static int start_thread(struct segments *s)
     return rc;
 }
 
+// ---- as the queue calls them: the owner counts as waiting meanwhile ----
+
+static int disk_list(struct disk *disk, void (*found)(void *arg, uint32_t slot), void *arg)
+{
+    int64_t since = awake_pause(of(disk)->awake);
+    int r = segments_list(disk, found, arg);
+    awake_again(of(disk)->awake, since);
+    return r;
+}
+
+static int disk_create(struct disk *disk, uint32_t slot, uint64_t size, struct disk_file **ret_file)
+{
+    int64_t since = awake_pause(of(disk)->awake);
+    int r = segments_create(disk, slot, size, ret_file);
+    awake_again(of(disk)->awake, since);
+    return r;
+}
+
+static int disk_open_file(struct disk *disk, uint32_t slot, struct disk_file **ret_file, uint64_t *ret_size)
+{
+    int64_t since = awake_pause(of(disk)->awake);
+    int r = segments_open_file(disk, slot, ret_file, ret_size);
+    awake_again(of(disk)->awake, since);
+    return r;
+}
+
+static int disk_remove(struct disk *disk, uint32_t slot)
+{
+    int64_t since = awake_pause(of(disk)->awake);
+    int r = segments_remove(disk, slot);
+    awake_again(of(disk)->awake, since);
+    return r;
+}
+
+static int disk_dir_sync(struct disk *disk)
+{
+    int64_t since = awake_pause(of(disk)->awake);
+    int r = segments_dir_sync(disk);
+    awake_again(of(disk)->awake, since);
+    return r;
+}
+
+static int disk_write(struct disk_file *file, uint64_t offset, const struct iovec *from, int count)
+{
+    int64_t since = awake_pause(file->segments->awake);
+    int r = segments_write(file, offset, from, count);
+    awake_again(file->segments->awake, since);
+    return r;
+}
+
+static int disk_read(struct disk_file *file, uint64_t offset, void *data, size_t size)
+{
+    int64_t since = awake_pause(file->segments->awake);
+    int r = segments_read(file, offset, data, size);
+    awake_again(file->segments->awake, since);
+    return r;
+}
+
+static int disk_sync_now(struct disk_file *file)
+{
+    int64_t since = awake_pause(file->segments->awake);
+    int r = segments_sync(file);
+    awake_again(file->segments->awake, since);
+    return r;
+}
+
 int segments_open(const char *path, unsigned flags, struct segments **ret_segments,
                   struct error *err)
 {
     static const struct disk_ops ops = {
-        .list = segments_list,
-        .create = segments_create,
-        .open = segments_open_file,
-        .remove = segments_remove,
-        .dir_sync = segments_dir_sync,
-        .write = segments_write,
-        .read = segments_read,
-        .sync = segments_sync,
+        .list = disk_list,
+        .create = disk_create,
+        .open = disk_open_file,
+        .remove = disk_remove,
+        .dir_sync = disk_dir_sync,
+        .write = disk_write,
+        .read = disk_read,
+        .sync = disk_sync_now,
         .sync_start = segments_sync_start,
         .close = segments_close,
     };
@@ -480,6 +550,11 @@ struct segments *segments_free(struct segments *s)
     if (s->files == 0)
         free(s);
     return NULL;
+}
+
+void segments_watched(struct segments *s, awake_t *awake)
+{
+    s->awake = awake;
 }
 
 struct disk *segments_disk(struct segments *s)

@@ -12,6 +12,7 @@
 
 #include <stdbool.h>
 
+#include "common/base/awake.h"
 #include "common/base/error.h"
 #include "queues/disk.h"
 
@@ -31,6 +32,9 @@ int segments_open(const char *path, unsigned flags, struct segments **ret_segmen
 // NULL-safe; waits for the sync that runs, if any; completions that were not delivered are not any
 // more.
 struct segments *segments_free(struct segments *segments);
+
+// The owner's thread is watched: `awake` is paused in what may wait for the disk.
+void segments_watched(struct segments *segments, awake_t *awake);
 
 struct disk *segments_disk(struct segments *segments);
 int segments_fd(const struct segments *segments); // poll for reading, then segments_work()

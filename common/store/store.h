@@ -34,6 +34,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "common/base/awake.h"
 #include "common/base/error.h"
 #include "queues/block.h"
 
@@ -57,6 +58,7 @@ struct store_config {
         *initiator; // iSCSI name of this end; must be its own. NULL: made from the host's name
     int timeout_ms; // how long open may wait for a LUN; 0 means 10 s
     bool sync_when_told; // files and devices: the syncs that flushes wait for are started by store_sync()
+    awake_t *awake; // of the thread that owns it: paused in what may wait for the disk. May be NULL
 };
 
 struct store;

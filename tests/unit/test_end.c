@@ -487,6 +487,13 @@ static int teardown(void **state)
     return 0;
 }
 
+static void command(struct world *w, int i, enum end_command c, unsigned flags)
+{
+    w->host[i].reply_status = 1;
+    step(&w->host[i], &(struct end_event){.type = EV_COMMAND,
+                                          .command = {.command = c, .flags = flags, .id = 1}});
+}
+
 static void start_pair(struct world *w)
 {
     boot(w, 0, (struct end_start){0});
@@ -563,6 +570,59 @@ static void veto_keeps_the_passive_end_passive(void **state)
     assert_int_equal(view(w, 0).epoch.reason, EPOCH_ALONE);
 }
 
+// The passive end was held up until its grant was over (a machine that did nothing for seconds). What the active end has
+// done since it does not know: it may be alone, and acknowledge. So it does not take over, however long the silence lasts,
+// and says why; an operator may, and the active end, once it is back, grants again.
+static void grant_that_ran_out_unasked_is_no_takeover(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    w->host[1].hold_probes = true;
+    crash(w, 0);
+    run(w, 10 * NS_PER_S);
+    w->host[1].hold_probes = false;
+    run(w, 100 * NS_PER_S);
+    struct end_view s = view(w, 1);
+    assert_int_equal(s.state, END_PASSIVE);
+    assert_true(s.stale_since_ns > 0 && !s.granted);
+    assert_non_null(strstr(s.why, "the grant has run out"));
+    assert_non_null(strstr(s.why, "pairctl takeover"));
+    // The active end comes back: as before.
+    boot(w, 0, (struct end_start){0});
+    run(w, 6 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+    assert_true(view(w, 1).granted && view(w, 1).promotable);
+    assert_int_equal(view(w, 1).stale_since_ns, 0);
+    // And the operator's way.
+    w->host[1].hold_probes = true;
+    crash(w, 0);
+    run(w, 10 * NS_PER_S);
+    w->host[1].hold_probes = false;
+    command(w, 1, COMMAND_TAKEOVER, COMMAND_FORCE);
+    run(w, 2 * NS_PER_S);
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+}
+
+// A disk that hangs holds the takeover up, for longer than the grant, too; it says what it waits for, is heard meanwhile,
+// and goes on when the disk does.
+static void takeover_says_what_it_waits_for(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    w->host[1].hold_saves = true;
+    crash(w, 0);
+    run(w, 20 * NS_PER_S);
+    struct end_view s = view(w, 1);
+    assert_int_equal(s.state, END_TAKING_OVER);
+    assert_false(w->host[1].address);
+    assert_non_null(strstr(s.why, "waits until its state is durable on this end's disk, for "));
+    w->host[1].hold_saves = false;
+    push(&w->host[1], &(struct end_event){.type = EV_SAVED, .saved.ticket = w->host[1].ticket});
+    run(w, 2 * NS_PER_S);
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+    assert_true(w->host[1].address);
+}
+
 static void cut_off_active_steps_down_before_the_takeover(void **state)
 {
     struct world *w = *state;
@@ -599,13 +659,6 @@ static void blink_of_everything_suspends_and_goes_on(void **state)
     assert_false(w->host[0].frozen);
     assert_true(w->host[0].apps && w->host[0].address);
     assert_true(view(w, 1).promotable);
-}
-
-static void command(struct world *w, int i, enum end_command c, unsigned flags)
-{
-    w->host[i].reply_status = 1;
-    step(&w->host[i], &(struct end_event){.type = EV_COMMAND,
-                                          .command = {.command = c, .flags = flags, .id = 1}});
 }
 
 static void switch_goes_there_and_back(void **state)
@@ -737,6 +790,56 @@ static void strict_hands_the_role_to_the_passive_end(void **state)
     run(w, 6 * NS_PER_S);
     assert_int_equal(view(w, 1).state, END_ACTIVE);
     assert_int_equal(view(w, 0).state, END_PASSIVE);
+}
+
+// Both have lost power. The passive end replays its safe queue from what was settled: the mark that began its mirror makes
+// it inconsistent once more, until the one that ended it is replayed too. Were it met in between, the active end could not
+// hand its role over, and would go on from a disk that has lost what the passive one has confirmed.
+static void strict_waits_for_the_replay_of_a_mirrors_marks(void **state)
+{
+    struct world *w = *state;
+    w->config.mode = END_STRICT;
+    start_pair(w);
+    struct host *s = &w->host[1];
+    uint64_t durable = s->data.replica_durable;
+    uint64_t settled = s->disk.position;
+    assert_true(durable > settled + 1);
+    crash(w, 0);
+    crash(w, 1);
+    s->data.applied = settled;
+    boot(w, 1, (struct end_start){.replica_durable = durable});
+    step(s, &(struct end_event){.type = EV_REPLICA, .replica = {.what = FOLLOW_BEGIN, .object = 0, .seq = settled + 1}});
+    assert_int_equal(view(w, 1).inconsistent, 1);
+    boot(w, 0, (struct end_start){0});
+    run(w, 10 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_WAITING);
+    assert_int_equal(view(w, 1).state, END_WAITING);
+    step(s, &(struct end_event){.type = EV_REPLICA, .replica = {.what = FOLLOW_END, .object = 0, .seq = durable}});
+    s->data.applied = durable;
+    run(w, 6 * NS_PER_S);
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+    assert_int_equal(view(w, 0).state, END_PASSIVE);
+}
+
+// In the other modes, too, nobody is met with facts that are about to change.
+static void replica_in_the_midst_of_its_marks_is_not_met(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    struct host *s = &w->host[1];
+    uint64_t durable = s->data.replica_durable, settled = s->disk.position, session = view(w, 0).session;
+    crash(w, 1);
+    s->data.applied = settled;
+    boot(w, 1, (struct end_start){.replica_durable = durable});
+    step(s, &(struct end_event){.type = EV_REPLICA, .replica = {.what = FOLLOW_BEGIN, .object = 1, .seq = settled + 1}});
+    run(w, 10 * NS_PER_S);
+    assert_int_equal(view(w, 1).session, 0);
+    assert_int_equal(view(w, 1).state, END_WAITING);
+    step(s, &(struct end_event){.type = EV_REPLICA, .replica = {.what = FOLLOW_END, .object = 1, .seq = durable}});
+    s->data.applied = durable;
+    run(w, 6 * NS_PER_S);
+    assert_true(view(w, 1).session > session);
+    assert_true(view(w, 1).promotable);
 }
 
 static void both_alone_is_a_split(void **state)
@@ -2696,6 +2799,10 @@ int main(void)
         T(alone_and_restarted_serves_again_by_itself),
         T(paired_and_restarted_does_not_serve_by_itself),
         T(strict_hands_the_role_to_the_passive_end),
+        T(strict_waits_for_the_replay_of_a_mirrors_marks),
+        T(replica_in_the_midst_of_its_marks_is_not_met),
+        T(grant_that_ran_out_unasked_is_no_takeover),
+        T(takeover_says_what_it_waits_for),
         T(both_alone_is_a_split),
         T(resolve_keeps_the_end_that_serves),
         T(resolve_keeps_the_end_that_had_stopped),
