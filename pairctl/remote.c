@@ -115,7 +115,7 @@ static int watch_once(struct watch *w)
     }
     w->seen_ns = clock_boot_ns();
     const struct status_operation *now = &status->operation;
-    if (now->id != w->id) {
+    if (now->id != w->id || status->run != w->end->status.run) {
         complain("%s: the daemon has been restarted, or does something else now; pairctl history "
                  "tells how it ended",
                  w->end->status.pair);

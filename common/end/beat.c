@@ -98,6 +98,7 @@ void beat_tick(struct end *e)
     session_tick(e);
     resolve_tick(e);
     hand_tick(e);
+    command_tick(e);
     e->next_beat_ns = e->now + e->config.beat_ns;
 }
 

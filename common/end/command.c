@@ -104,8 +104,23 @@ static void takeover_decide(struct end *e, uint32_t vetoes, uint32_t accepted, c
         take_begin(e, EPOCH_TAKEOVER, true);
 }
 
+static bool passed_rule(struct end *e);
+
+// Handed over, and the other end fell silent: what becomes of that shows when it is back.
+static bool handed_over_rule(struct end *e)
+{
+    bool waits = e->state == END_HANDED_OVER && e->operation.name && e->operation.result == STEP_PENDING;
+    if (!waits || peer_heard(e) || e->now - e->state_since_ns < e->config.timeout_ns)
+        return false;
+    end_operation(e, e->operation.name, STEP_FAILED,
+                  "the role is handed over, and the other end is silent: it serves when it is back, or refuses");
+    return true;
+}
+
 bool command_rules(struct end *e)
 {
+    if (passed_rule(e) || handed_over_rule(e))
+        return true;
     if (!e->ask.pending)
         return false;
     const char *never = never_takes_over(e);
@@ -333,42 +348,110 @@ void command_take(struct end *e, const struct end_event *ev)
         f.word.command = ev->command.command;
         f.word.flags = ev->command.flags;
         frame_send(e, &f);
-        e->passed_on = f.word.id;
+        e->passed.command = f;
+        e->passed.run = e->peer.run;
+        e->passed.since_ns = e->now;
+        e->passed.waiting = true;
+        e->passed.accepted = false;
         e->resolve.since_ns = e->now; // of a resolve
         end_operation(e, command_name(ev->command.command), STEP_PENDING, "passed on to the active end");
         reply(e, ev->command.id, 0, "passed on to the other end");
         return; // its FRAME_REPLY says how it goes
     }
+    e->passed.waiting = false; // the operator has thought of something else
     struct answer a = execute(e, ev->command.command, ev->command.flags, ev->command.overrides);
     reply(e, ev->command.id, a.status, a.text);
+}
+
+// Said again with each heartbeat: a peer that does not know this run yet, or a broken connection, has lost it.
+void command_tick(struct end *e)
+{
+    if (!e->passed.waiting)
+        return;
+    e->passed.command.to_run = e->peer.run;
+    e->passed.command.session = e->session.number;
+    frame_send(e, &e->passed.command);
+}
+
+static void passed_end(struct end *e, enum end_step_result result, const char *text)
+{
+    e->passed.waiting = false;
+    if (e->operation.result == STEP_PENDING)
+        end_operation(e, command_name(e->passed.command.word.command), result, "%s", text);
+}
+
+// No command waits for an end that cannot answer any more.
+static bool passed_rule(struct end *e)
+{
+    const char *why = NULL;
+    if (!e->passed.waiting)
+        return false;
+    if (e->passed.accepted && (e->state == END_TAKING_OVER || e->state == END_ACTIVE)) {
+        e->passed.waiting = false; // a switchover has come here: its own steps end it
+        return true;
+    }
+    if (e->peer.run != e->passed.run || e->peer.gone)
+        why = "the other end was stopped or restarted";
+    else if (!peer_heard(e))
+        why = "the other end is silent";
+    else if (!e->passed.accepted && e->now - e->passed.since_ns >= 2 * e->config.timeout_ns)
+        why = "the other end does not answer";
+    if (!why)
+        return false;
+    char text[FRAME_TEXT];
+    (void)snprintf(text, sizeof(text), "%s: whether it has done it is not known (pairctl status, history)", why);
+    passed_end(e, STEP_FAILED, text);
+    return true;
+}
+
+static void take_reply(struct end *e, const struct frame *f)
+{
+    if (f->word.command >= COMMAND_END || !e->passed.waiting || f->word.id != e->passed.command.word.id)
+        return;
+    // A switchover is done when this end is active, a split resolved when it follows; everything else when the other
+    // end has accepted it.
+    if (f->word.status < 0) {
+        passed_end(e, STEP_FAILED, f->word.text);
+        return;
+    }
+    e->passed.accepted = true;
+    if (f->word.command != COMMAND_SWITCH)
+        passed_end(e, f->word.command == COMMAND_RESOLVE ? STEP_PENDING : STEP_DONE, f->word.text);
+    else if (e->operation.result == STEP_PENDING)
+        end_operation(e, command_name(f->word.command), STEP_PENDING, "%s", f->word.text);
+}
+
+void command_failed(struct end *e, const char *why)
+{
+    if (!e->peer.answer_open)
+        return;
+    e->peer.answer_open = false;
+    e->peer.answer.word.status = -EPERM;
+    (void)snprintf(e->peer.answer.word.text, sizeof(e->peer.answer.word.text), "given up: %s", why);
 }
 
 void command_frame(struct end *e, const struct frame *f)
 {
     if (f->type == FRAME_REPLY) {
-        if (f->word.command >= COMMAND_END || f->word.id != e->passed_on)
-            return;
-        e->passed_on = 0;
-        // A switchover is done when this end is active, a split resolved when it follows; everything else when the other
-        // end has accepted it.
-        enum end_step_result result = f->word.status < 0                       ? STEP_FAILED
-                                      : f->word.command == COMMAND_SWITCH ||
-                                            f->word.command == COMMAND_RESOLVE
-                                          ? STEP_PENDING
-                                                                          : STEP_DONE;
-        if (e->operation.result == STEP_PENDING)
-            end_operation(e, command_name(f->word.command), result, "%s", f->word.text);
+        take_reply(e, f);
         return;
     }
-    // It comes over every path.
-    if (f->word.command >= COMMAND_END || f->word.id <= e->peer.command_id)
+    // It comes over every path, and with each heartbeat.
+    if (f->word.command >= COMMAND_END || f->word.id < e->peer.command_id)
         return;
-    e->peer.command_id = f->word.id;
-    struct answer a = execute(e, (enum end_command)f->word.command, f->word.flags, 0);
-    struct frame answer = frame_new(e, FRAME_REPLY);
-    answer.word.id = f->word.id;
-    answer.word.command = f->word.command;
-    answer.word.status = a.status;
-    (void)snprintf(answer.word.text, sizeof(answer.word.text), "%s", a.text);
+    if (f->word.id > e->peer.command_id) {
+        struct answer a = execute(e, (enum end_command)f->word.command, f->word.flags, 0);
+        struct frame *answer = &e->peer.answer;
+        e->peer.command_id = f->word.id;
+        e->peer.answer_open = a.status == 0 && f->word.command == COMMAND_SWITCH;
+        *answer = frame_new(e, FRAME_REPLY);
+        answer->word.id = f->word.id;
+        answer->word.command = f->word.command;
+        answer->word.status = a.status;
+        (void)snprintf(answer->word.text, sizeof(answer->word.text), "%s", a.text);
+    }
+    struct frame answer = e->peer.answer;
+    answer.to_run = e->peer.run;
+    answer.session = e->session.number;
     frame_send(e, &answer);
 }

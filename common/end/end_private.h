@@ -61,6 +61,8 @@ struct peer {
     uint64_t durable, applied;
     uint64_t backlog;
     uint64_t command_id;   // its newest command that was carried out here
+    struct frame answer;   // ... and what was answered to that, or has come of it since
+    bool answer_open;      // it has not ended yet: a switchover
     int64_t frame_ns; // when anything of this run came last
     int64_t heard_ns; // when a frame came last that echoes a heartbeat of mine, younger than T at
                       // that time
@@ -308,7 +310,13 @@ struct end {
     bool watching;
     struct resolve resolve;
     struct operation operation;
-    uint64_t passed_on; // a command whose answer by the peer is awaited; 0 none
+    struct {
+        struct frame command; // passed on to the peer: said with each heartbeat, until it has ended
+        uint64_t run; // of the peer then: another one did not begin it
+        int64_t since_ns;
+        bool waiting;  // for an answer, or (accepted) for what comes of it
+        bool accepted;
+    } passed;
     uint64_t random;
     char why[WHY_SIZE * 2]; // room for end_view()
     // Out.
@@ -398,6 +406,9 @@ void hand_take_back(struct end *e, const char *why);
 void command_take(struct end *e, const struct end_event *event);
 void command_frame(struct end *e, const struct frame *f);
 bool command_rules(struct end *e);
+void command_tick(struct end *e);
+// What a command of the peer has begun has failed.
+void command_failed(struct end *e, const char *why);
 
 // proof.c
 const char *proof_refusal(const struct end *e, unsigned flags); // of the command; NULL: it may begin

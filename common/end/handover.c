@@ -41,6 +41,7 @@ static void hand_abort(struct end *e, const char *why)
     }
     if (e->operation.result == STEP_PENDING)
         end_operation(e, e->operation.name, STEP_FAILED, "given up, serves as before: %s", why);
+    command_failed(e, why);
     e->hand.stage = e->exports == EXPORTS_OPEN ? HAND_BACK_APPS : HAND_BACK_OPEN;
     if (e->hand.stage == HAND_BACK_APPS)
         active_enter(e);
@@ -189,6 +190,7 @@ void hand_take_back(struct end *e, const char *why)
     take_begin(e, EPOCH_SWITCH, false);
     if (e->operation.result == STEP_PENDING)
         end_operation(e, e->operation.name, STEP_FAILED, "serves as before: %s", why);
+    command_failed(e, why);
 }
 
 static void refuse(struct end *e, const char *why)

@@ -66,6 +66,7 @@ struct world {
     bool waypoint[2]; // answers host i
     uint32_t probe; // vetoes
     struct end_config config;
+    uint64_t commands; // asked so far
     bool verbose;
     bool two_serve; // the public network is in halves: the address may be on both
 };
@@ -491,7 +492,7 @@ static void command(struct world *w, int i, enum end_command c, unsigned flags)
 {
     w->host[i].reply_status = 1;
     step(&w->host[i], &(struct end_event){.type = EV_COMMAND,
-                                          .command = {.command = c, .flags = flags, .id = 1}});
+                                          .command = {.command = c, .flags = flags, .id = ++w->commands}});
 }
 
 static void start_pair(struct world *w)
@@ -679,6 +680,112 @@ static void switch_goes_there_and_back(void **state)
     assert_int_equal(w->host[0].reply_status, 0);
     assert_int_equal(view(w, 0).state, END_ACTIVE);
     assert_int_equal(view(w, 1).state, END_PASSIVE);
+}
+
+// A command for the other end is said until it is answered: it may be lost with a connection, or come to an end that does
+// not know this run yet.
+static void command_that_was_lost_is_said_again(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    w->cut[0] = true;
+    command(w, 0, COMMAND_PAUSE, COMMAND_REPLAY);
+    assert_int_equal(w->host[0].reply_status, 0);
+    run(w, 500 * NS_PER_MS);
+    assert_int_equal(view(w, 0).operation_result, STEP_PENDING);
+    w->cut[0] = false;
+    run(w, NS_PER_S);
+    assert_int_equal(view(w, 0).operation_result, STEP_DONE);
+    // The answer is lost: the other end answers again, and does nothing twice.
+    w->cut[1] = true;
+    command(w, 0, COMMAND_RESUME, COMMAND_REPLAY);
+    run(w, 500 * NS_PER_MS);
+    assert_int_equal(view(w, 0).operation_result, STEP_PENDING);
+    w->cut[1] = false;
+    run(w, NS_PER_S);
+    assert_int_equal(view(w, 0).operation_result, STEP_DONE);
+    assert_int_equal(view(w, 0).session, view(w, 1).session);
+}
+
+// The end has just been started again: it is heard, but its own run is not known there yet.
+static void command_right_behind_a_restart_is_answered(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    crash(w, 0);
+    boot(w, 0, (struct end_start){.same_boot = true,
+                                  .queue_found = true,
+                                  .queue_numbered = w->host[0].data.numbered,
+                                  .queue_epoch = w->host[0].epoch.id,
+                                  .echo_sent_ns = w->now});
+    w->host[0].reply_status = 1;
+    for (int i = 0; i < 500 && w->host[0].reply_status != 0; i++) {
+        command(w, 0, COMMAND_PAUSE, COMMAND_REPLAY);
+        run(w, 10 * NS_PER_MS);
+    }
+    assert_int_equal(w->host[0].reply_status, 0);
+    run(w, 5 * NS_PER_S);
+    assert_int_equal(view(w, 0).operation_result, STEP_DONE);
+}
+
+static void command_of_a_lost_session_ends(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    w->probe = END_VETO_ADDRESS;
+    w->cut[0] = w->cut[1] = true;
+    command(w, 1, COMMAND_SWITCH, 0);
+    assert_int_equal(w->host[1].reply_status, 0);
+    run(w, w->config.timeout_ns + NS_PER_S);
+    assert_int_equal(view(w, 1).operation_result, STEP_FAILED);
+    assert_non_null(strstr(view(w, 1).operation_text, "is silent"));
+    w->cut[0] = w->cut[1] = false;
+    run(w, 10 * NS_PER_S);
+    assert_int_equal(view(w, 1).operation_result, STEP_FAILED);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+    // The other end is started anew before it has answered.
+    command(w, 1, COMMAND_RESYNC, 0);
+    assert_int_equal(w->host[1].reply_status, 0);
+    crash(w, 0);
+    boot(w, 0, (struct end_start){0});
+    run(w, 2 * NS_PER_S);
+    assert_int_equal(view(w, 1).operation_result, STEP_FAILED);
+}
+
+// A switchover that was typed at the passive end, and that the active one gives up on the way.
+static void switch_that_is_given_up_fails_where_it_was_typed(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    w->host[0].hold_apps = true;
+    command(w, 1, COMMAND_SWITCH, 0);
+    run(w, NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_HANDING_OVER);
+    assert_int_equal(view(w, 1).operation_result, STEP_PENDING);
+    step(&w->host[0], &(struct end_event){.type = EV_OVERFLOW, .failed.text = "overflow"});
+    w->host[0].hold_apps = false;
+    push(&w->host[0], &(struct end_event){.type = EV_APPS});
+    run(w, 3 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+    assert_int_equal(view(w, 1).operation_result, STEP_FAILED);
+    assert_non_null(strstr(view(w, 1).operation_text, "given up"));
+}
+
+// Behind `handed over` the outcome may take until the other end is back: no operator waits for that.
+static void switch_to_an_end_that_dies_is_answered(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    w->host[0].hold_handover = true;
+    command(w, 0, COMMAND_SWITCH, 0);
+    run(w, NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_HANDED_OVER);
+    assert_int_equal(view(w, 0).operation_result, STEP_PENDING);
+    crash(w, 1);
+    run(w, 5 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_HANDED_OVER);
+    assert_int_equal(view(w, 0).operation_result, STEP_FAILED);
+    assert_non_null(strstr(view(w, 0).operation_text, "silent"));
 }
 
 static void takeover_with_the_active_connected_is_refused(void **state)
@@ -2803,6 +2910,11 @@ int main(void)
         T(replica_in_the_midst_of_its_marks_is_not_met),
         T(grant_that_ran_out_unasked_is_no_takeover),
         T(takeover_says_what_it_waits_for),
+        T(command_that_was_lost_is_said_again),
+        T(command_right_behind_a_restart_is_answered),
+        T(command_of_a_lost_session_ends),
+        T(switch_that_is_given_up_fails_where_it_was_typed),
+        T(switch_to_an_end_that_dies_is_answered),
         T(both_alone_is_a_split),
         T(resolve_keeps_the_end_that_serves),
         T(resolve_keeps_the_end_that_had_stopped),
