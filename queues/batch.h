@@ -95,4 +95,8 @@ const char *batch_invalid(const void *message, size_t size);
 const char *batch_ack_invalid(const void *message, size_t size);
 const char *batch_answer_invalid(const void *message, size_t size);
 
+// The payload of a RECORD_CHECK of `length` bytes that are zeros, without anybody having to sum them: at most
+// CHECK_BLOCKS_MAX struct le64. Returns their bytes.
+uint32_t check_zero_sums(uint32_t length, void *ret_sums);
+
 #endif

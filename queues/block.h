@@ -18,7 +18,8 @@ enum block_op {
     BLOCK_FLUSH,   // everything completed before the submission is durable; offset and length are ignored
 };
 
-#define BLOCK_NO_HOLE 0x1
+#define BLOCK_NO_HOLE    0x1
+#define BLOCK_TELL_ZEROS 0x2 // READ: where the range is known to be zeros, `zeros` may say so instead of `data`
 
 struct block_request {
     enum block_op op;
@@ -26,6 +27,7 @@ struct block_request {
     uint64_t offset; // bytes
     uint64_t length; // bytes; the caller has checked that the range lies inside the volume
     void *data;      // READ, WRITE: `length` bytes in one piece; stays valid and, for WRITE, unchanged until done
+    bool zeros;      // READ with BLOCK_TELL_ZEROS, when done: the range reads as zeros, `data` holds anything
     // Called once, from ops->kick() or from the store's own work function on the owning thread; never from within
     // submit(). status: 0 or -errno. The request may be freed or submitted anew from here.
     void (*done)(struct block_request *request, int status);
@@ -54,6 +56,7 @@ struct block {
 
 static inline void block_submit(struct block *block, struct block_request *request)
 {
+    request->zeros = false;
     block->ops->submit(block, request);
 }
 

@@ -170,7 +170,8 @@ static uint32_t sum_blocks(uint8_t *data, uint32_t length)
     return count * (uint32_t)sizeof(struct le64);
 }
 
-static uint64_t copy_number(struct updates *u, struct update *copy)
+// `zeros`: the data was not read, it is known to be zeros.
+static uint64_t copy_number(struct updates *u, struct update *copy, bool zeros)
 {
     struct unsafe_update record = {
         .object = copy->object, .offset = copy->offset, .length = copy->length};
@@ -178,8 +179,9 @@ static uint64_t copy_number(struct updates *u, struct update *copy)
     uint64_t chunk = copy->chunk;
     if ((int)copy->op == UPDATE_CHECK) {
         record.type = RECORD_CHECK;
-        unsafe_shrink(u->unsafe, chunk, sum_blocks(data, copy->length));
-    } else if (all_zero(data, copy->length)) {
+        uint32_t sums = zeros ? check_zero_sums(copy->length, data) : sum_blocks(data, copy->length);
+        unsafe_shrink(u->unsafe, chunk, sums);
+    } else if (zeros || all_zero(data, copy->length)) {
         record.type = RECORD_RESYNC_ZERO;
         unsafe_drop(u->unsafe, chunk);
         chunk = UNSAFE_NO_CHUNK;
@@ -201,7 +203,7 @@ static void copy_read(struct block_request *request, int status)
         unsafe_drop(u->unsafe, copy->chunk);
         unsafe_unreserve(u->unsafe);
     } else {
-        seq = copy_number(u, copy);
+        seq = copy_number(u, copy, request->zeros);
     }
     copy_leave(u, copy, status, seq);
 }

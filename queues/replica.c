@@ -169,6 +169,7 @@ struct replica *replica_free(struct replica *r)
     if (!r)
         return NULL;
     replica_drop_held(r);
+    replica_drop_spares(r);
     drop_gates(r);
     safe_free(r->safe);
     free(r);

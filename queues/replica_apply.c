@@ -7,12 +7,45 @@
 // not done. Records come from messages in memory, and behind those from the safe queue.
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/base/checksum.h"
 #include "common/base/cleanup.h"
 #include "queues/replica_internal.h"
 
 #define BUFFER_ALIGN 4096U
+
+// ---- Buffers ----
+
+// Of checks, whose buffers are large and whose turn comes again and again, a few are kept.
+static void *take_check_buffer(struct replica *r)
+{
+    void *buffer = r->spare_count > 0 ? r->spares[--r->spare_count] : NULL;
+    if (!buffer && posix_memalign(&buffer, REPLICA_CHECK_ALIGN, (size_t)CHECK_BLOCKS_MAX * CHECK_BLOCK_SIZE))
+        return NULL;
+    r->checks++;
+    return buffer;
+}
+
+static void put_buffer(struct op *op)
+{
+    struct replica *r = op->replica;
+
+    if (op->buffer && op->record->type == RECORD_CHECK) {
+        ENSURE(r->checks > 0);
+        r->checks--;
+        r->spares[r->spare_count++] = op->buffer;
+    } else {
+        free(op->buffer);
+    }
+    op->buffer = NULL;
+}
+
+void replica_drop_spares(struct replica *r)
+{
+    while (r->spare_count > 0)
+        free(r->spares[--r->spare_count]);
+}
 
 // ---- Messages in memory ----
 
@@ -81,7 +114,7 @@ void replica_drop_held(struct replica *r)
     for (; r->op_count > 0; r->op_count--) {
         struct op *op = &r->ops[r->op_head];
         r->op_head = (r->op_head + 1) % REPLICA_FLIGHT_MAX;
-        free(op->buffer);
+        put_buffer(op);
         free(op->piece_data);
         held_put(r, op->held);
     }
@@ -147,10 +180,23 @@ static void send_answer(struct replica *r, const struct op *op, const uint8_t *b
     r->hooks.send(r->hooks.arg, &answer, sizeof(answer.head) + bytes);
 }
 
+// The replica's sums of what a check has read. Of zeros that the store only told of nothing was read.
+static void check_sums(const struct op *op, uint32_t length, struct le64 ret_sums[CHECK_BLOCKS_MAX])
+{
+    if (op->request.zeros) {
+        (void)check_zero_sums(length, ret_sums);
+        return;
+    }
+    for (uint32_t at = 0; at < length; at += CHECK_BLOCK_SIZE)
+        ret_sums[at / CHECK_BLOCK_SIZE] =
+            le64_make(checksum64((const uint8_t *)op->buffer + at, MIN(CHECK_BLOCK_SIZE, length - at)));
+}
+
 // What could not be read differs.
 static void check_compare(struct replica *r, const struct op *op, int status)
 {
     uint8_t bitmap[CHECK_BLOCKS_MAX / 8] = {0};
+    struct le64 found[CHECK_BLOCKS_MAX];
     uint32_t length = le32_get(op->record->length);
     uint32_t blocks = (length + CHECK_BLOCK_SIZE - 1) / CHECK_BLOCK_SIZE;
 
@@ -158,14 +204,11 @@ static void check_compare(struct replica *r, const struct op *op, int status)
     if (r->session == 0 || op->seq <= r->session_start)
         return;
     ENSURE(blocks > 0 && blocks <= CHECK_BLOCKS_MAX);
-    for (uint32_t i = 0; i < blocks; i++) {
-        const uint8_t *at = (const uint8_t *)op->buffer + (size_t)i * CHECK_BLOCK_SIZE;
-        uint32_t size = MIN(CHECK_BLOCK_SIZE, length - i * CHECK_BLOCK_SIZE);
-        struct le64 want;
-        memcpy(&want, (const uint8_t *)op->payload + i * sizeof(want), sizeof(want));
-        if (status < 0 || checksum64(at, size) != le64_get(want))
+    if (status == 0)
+        check_sums(op, length, found);
+    for (uint32_t i = 0; i < blocks; i++)
+        if (status < 0 || memcmp((const uint8_t *)op->payload + i * sizeof(*found), &found[i], sizeof(*found)) != 0)
             bitmap[i / 8] |= (uint8_t)(1U << i % 8);
-    }
     send_answer(r, op, bitmap, blocks);
 }
 
@@ -215,8 +258,7 @@ static void op_done(struct op *op, int status)
         replica_fail_apply(r, status, &err);
         op->status = status;
     }
-    free(op->buffer);
-    op->buffer = NULL;
+    put_buffer(op);
     op->done = true;
 }
 
@@ -260,19 +302,18 @@ static bool overlaps(const struct replica *r, uint16_t object, uint64_t first, u
     return false;
 }
 
-// The payload at an address that the volume can use, or room to read into.
-static int op_buffer(struct op *op, const struct block *block, bool read)
+// The payload at an address that the volume can use.
+static int op_payload(struct op *op, const struct block *block)
 {
     size_t size = le32_get(op->record->length);
     size_t align = MAX(block->data_align, 1U);
 
     op->request.data = (void *)(uintptr_t)op->payload;
-    if (!read && (uintptr_t)op->payload % align == 0)
+    if ((uintptr_t)op->payload % align == 0)
         return 0;
     if (posix_memalign(&op->buffer, MAX(align, BUFFER_ALIGN), size))
         return -ENOMEM;
-    if (!read)
-        memcpy(op->buffer, op->payload, size);
+    memcpy(op->buffer, op->payload, size);
     op->request.data = op->buffer;
     return 0;
 }
@@ -287,10 +328,12 @@ static int op_prepare(struct op *op, const struct block *block)
     case RECORD_WRITE:
     case RECORD_RESYNC:
         q->op = BLOCK_WRITE;
-        return op_buffer(op, block, false);
+        return op_payload(op, block);
     case RECORD_CHECK:
         q->op = BLOCK_READ;
-        return op_buffer(op, block, true);
+        q->flags = BLOCK_TELL_ZEROS;
+        q->data = op->buffer = take_check_buffer(op->replica);
+        return op->buffer ? 0 : -ENOMEM;
     case RECORD_DISCARD:
         q->op = BLOCK_DISCARD;
         return 0;
@@ -312,6 +355,8 @@ static bool place_data(struct replica *r, struct op *op)
         replica_fail_apply(r, err.code, &err);
         return false;
     }
+    if (op->record->type == RECORD_CHECK && r->checks == REPLICA_CHECKS_MAX)
+        return false;
     uint64_t step = replica_salvages(r, op->object) ? SALVAGE_BLOCK : 1;
     uint64_t mask = MAX(block->block_size, step) - 1;
     uint64_t offset = le64_get(op->record->offset);
@@ -432,6 +477,7 @@ static void flush_finish(struct replica *r)
     ENSURE(r->flush_target >= r->settled && r->flush_target <= r->applied);
     r->settled = r->flush_target;
     r->unproven = false;
+    replica_drop_spares(r); // once in a while: whoever checks on takes them anew
     safe_settled(r->safe, r->settled);
     r->ack_now = r->ack_now || r->full;
     r->ack_resend = r->ack_resend || r->full; // there may be room now

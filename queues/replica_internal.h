@@ -8,6 +8,8 @@
 #include "queues/replica.h"
 #include "queues/salvage.h"
 
+#define REPLICA_CHECKS_MAX    8U // that read at the same time
+#define REPLICA_CHECK_ALIGN   65536U // that every store can read to
 #define REPLICA_FULL_RETRY_NS NS_PER_S // between two attempts while the safe queue is full
 
 // A message in memory of which records are still to be applied, or are being applied.
@@ -101,6 +103,8 @@ struct replica {
     struct op ops[REPLICA_FLIGHT_MAX];
     unsigned op_head, op_count;
     uint64_t queued_bytes; // payloads received and not applied
+    void *spares[REPLICA_CHECKS_MAX]; // room for checks to read into, of CHECK_BLOCKS_MAX blocks
+    unsigned spare_count, checks;     // checks: that have such room
     bool paused;
     bool kick[RECORD_OBJECTS_MAX];
 
@@ -180,6 +184,7 @@ void replica_op_start(struct replica *r, struct op *op);
 bool replica_keep(struct replica *r, void *message, size_t size, uint64_t from, uint64_t upto,
                   bool own);
 void replica_drop_held(struct replica *r);
+void replica_drop_spares(struct replica *r);
 uint64_t replica_oldest_time(const struct replica *r);
 
 // replica_salvage.c

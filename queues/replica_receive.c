@@ -191,6 +191,8 @@ static void take_records(struct replica *r, const struct batch *b)
         uint32_t bytes = le32_get(records[i].payload);
         if (le64_get(records[i].seq) > r->received) {
             r->queued_bytes += bytes;
+            // It is applied when it is durable, and only then answered.
+            r->sync_wanted = r->sync_wanted || records[i].type == RECORD_CHECK;
             const char *broken =
                 records[i].type == RECORD_EPOCH ? replica_add_gate(r, &records[i], payload) : NULL;
             // It was appended and cannot be passed: the active end does not do this.

@@ -325,10 +325,11 @@ void updates_to_store(struct updates *u, struct update *update, enum block_op op
 {
     struct volume *volume = &u->volumes[update->object];
     bool no_hole = op == BLOCK_ZERO && (update->flags & UPDATE_NO_HOLE);
+    bool copies = (int)update->op == UPDATE_CHECK || (int)update->op == UPDATE_RESYNC;
     update->updates = u;
     update->request = (struct block_request){
         .op = op,
-        .flags = no_hole ? BLOCK_NO_HOLE : 0,
+        .flags = no_hole ? BLOCK_NO_HOLE : copies ? BLOCK_TELL_ZEROS : 0,
         .offset = update->offset,
         .length = update->length,
         .data = data,

@@ -351,7 +351,9 @@ static bool reads_hole(const struct ring *ring, const struct block_request *requ
 static int read_cached(struct ring *ring, struct block_request *request)
 {
     if (reads_hole(ring, request)) {
-        memset(request->data, 0, request->length);
+        request->zeros = request->flags & BLOCK_TELL_ZEROS;
+        if (!request->zeros)
+            memset(request->data, 0, request->length);
         request_progress(request)->issued = request->length;
         return 0;
     }

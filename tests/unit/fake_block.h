@@ -58,6 +58,10 @@ static inline void fake_do(struct fake_block *f, struct block_request *request)
     switch (request->op) {
     case BLOCK_READ:
         memcpy(request->data, f->data + request->offset, request->length);
+        request->zeros = (request->flags & BLOCK_TELL_ZEROS) && f->data[request->offset] == 0 &&
+                         memcmp(f->data + request->offset, f->data + request->offset + 1, request->length - 1) == 0;
+        if (request->zeros) // what was told need not be there
+            memset(request->data, 0xee, request->length);
         break;
     case BLOCK_WRITE:
         memcpy(f->data + request->offset, request->data, request->length);

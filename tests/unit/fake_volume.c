@@ -129,10 +129,20 @@ static void flush(struct fake_volume *f, uint64_t upto)
     f->flushes++;
 }
 
-static void perform(struct fake_volume *f, const struct block_request *q)
+// Zeros are told where that is allowed, and something else is left in the memory for them.
+static void read_range(const struct fake_volume *f, struct block_request *q)
+{
+    const uint8_t *from = f->now + q->offset;
+    memcpy(q->data, from, q->length);
+    q->zeros = (q->flags & BLOCK_TELL_ZEROS) && from[0] == 0 && memcmp(from, from + 1, q->length - 1) == 0;
+    if (q->zeros)
+        memset(q->data, 0xee, q->length);
+}
+
+static void perform(struct fake_volume *f, struct block_request *q)
 {
     if (q->op == BLOCK_READ)
-        memcpy(q->data, f->now + q->offset, q->length);
+        read_range(f, q);
     else if (q->op == BLOCK_FLUSH)
         flush(f, q->scratch[0]);
     else

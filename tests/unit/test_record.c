@@ -278,6 +278,16 @@ static void test_answer_rules(void **state)
     assert_string_equal(batch_answer_invalid(&m, size), "answer: no or too many blocks");
 }
 
+static void test_zero_sums(void **state)
+{
+    static const uint8_t zeros[CHECK_BLOCK_SIZE];
+    struct le64 sums[CHECK_BLOCKS_MAX];
+    assert_int_equal(check_zero_sums(CHECK_BLOCKS_MAX * CHECK_BLOCK_SIZE, sums), sizeof(sums));
+    assert_int_equal(check_zero_sums(2 * CHECK_BLOCK_SIZE + 512, sums), 3 * sizeof(sums[0]));
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(le64_get(sums[i]), checksum64(zeros, i < 2 ? sizeof(zeros) : 512));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -289,6 +299,7 @@ int main(void)
         cmocka_unit_test(test_batch_empty),
         cmocka_unit_test(test_ack_rules),
         cmocka_unit_test(test_answer_rules),
+        cmocka_unit_test(test_zero_sums),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

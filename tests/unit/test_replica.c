@@ -713,6 +713,27 @@ static void a_check_is_answered_at_its_place(void **state)
     world_free(w);
 }
 
+// More checks than read at a time, of ranges that the store only tells to be zeros.
+static void checks_of_zeros_are_answered(void **state)
+{
+    struct world *w = world_started(1);
+    line_write(w, 1, 0, 0, 2048);
+    for (uint64_t seq = 2; seq <= 21; seq++)
+        w->lines[seq] = (struct line){.type = RECORD_CHECK,
+                                      .offset = 16384,
+                                      .length = (seq % 3 + 1) * 4096 - seq % 2 * 512,
+                                      .check_wrong = seq == 21 ? 1 : 0,
+                                      .epoch = w->epoch};
+    send(w, 1, 21, 0); // no barrier: a check is synced for its answer's sake
+    assert_int_equal(fake_disk_syncing(w->disk), 1);
+    settle_down(w, 0);
+    assert_int_equal(w->answers, 20);
+    assert_int_equal(w->answer_seq, 21);
+    assert_int_equal(w->answer_bitmap[0], 1);
+    assert_int_equal(stats_of(w).applied, 21);
+    world_free(w);
+}
+
 // ---- Failures ----
 
 static void a_write_error_stops_the_replay(void **state)
@@ -1387,6 +1408,7 @@ int main(void)
         cmocka_unit_test(a_resync_waits_for_its_marks),
         cmocka_unit_test(a_resync_begins_with_a_flush),
         cmocka_unit_test(a_check_is_answered_at_its_place),
+        cmocka_unit_test(checks_of_zeros_are_answered),
         cmocka_unit_test(a_write_error_stops_the_replay),
         cmocka_unit_test(a_flush_error_is_final),
         cmocka_unit_test(a_sync_error_is_final_and_what_was_durable_is_applied),

@@ -604,6 +604,40 @@ static void extents_tell_holes_from_data(void **state)
     (void)store_free(store);
 }
 
+static void told(struct block_request *request, int status)
+{
+    assert_int_equal(status, 0);
+    *(bool *)request->owner = true;
+}
+
+// A large read of a hole fills nothing, where that was allowed; data and small reads always do.
+static void holes_are_told_where_allowed(void **state)
+{
+    struct store_config config = {.path = make_file(in_dir("f"), 1 << 20)};
+    struct store *store = rig_open(&config);
+    static uint8_t data[131072];
+    memset(data, 1, 4096);
+    assert_int_equal(rig_run(store, BLOCK_WRITE, 0, 524288, 4096, data), 0);
+    const struct {
+        uint64_t offset, length;
+        unsigned flags;
+        bool zeros;
+    } cases[] = {{0, sizeof(data), BLOCK_TELL_ZEROS, true}, {0, sizeof(data), 0, false},
+                 {524288 - 65536, sizeof(data), BLOCK_TELL_ZEROS, false}, {0, 4096, BLOCK_TELL_ZEROS, false}};
+    for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
+        bool done = false;
+        memset(data, 7, sizeof(data));
+        struct block_request request = {.op = BLOCK_READ, .flags = cases[i].flags, .offset = cases[i].offset,
+                                        .length = cases[i].length, .data = data, .done = told, .owner = &done};
+        block_submit(store_block(store), &request);
+        block_kick(store_block(store));
+        rig_wait(store, &done);
+        assert_int_equal(request.zeros, cases[i].zeros);
+        assert_int_equal(data[0], cases[i].zeros ? 7 : 0);
+    }
+    (void)store_free(store);
+}
+
 static int set_up(void **state)
 {
     if (!mkdtemp(dir))
@@ -657,6 +691,7 @@ int main(void)
         cmocka_unit_test(hanging_request_is_busy),
         cmocka_unit_test(flushes_wait_until_told),
         cmocka_unit_test(extents_tell_holes_from_data),
+        cmocka_unit_test(holes_are_told_where_allowed),
     };
     return cmocka_run_group_tests_name("store", tests, set_up, tear_down);
 }

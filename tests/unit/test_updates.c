@@ -645,10 +645,11 @@ static void test_resync_and_check(void **state)
     assert_int_equal(updates_resync_chunk(f->updates, 0, 16384, 8192), 0);
     assert_int_equal(updates_check(f->updates, 0, 8192, 8192), 0);
     assert_int_equal(updates_resync_chunk(f->updates, 0, VOLUME_SIZE - 4096, 8192), -EINVAL);
+    assert_int_equal(updates_check(f->updates, 0, 32768, 3 * 4096), 0); // zeros, and told to be
     complete_all(f);
-    assert_int_equal(f->events[UPDATES_EVENT_COPIED], 3);
-    assert_int_equal(unsafe_numbered(f->unsafe), 3);
-    for (uint64_t seq = 1; seq <= 3; seq++) {
+    assert_int_equal(f->events[UPDATES_EVENT_COPIED], 4);
+    assert_int_equal(unsafe_numbered(f->unsafe), 4);
+    for (uint64_t seq = 1; seq <= 4; seq++) {
         const struct record *record = unsafe_record(f->unsafe, seq);
         assert_null(record_invalid(record));
         assert_true(record_payload_matches(record, unsafe_payload(f->unsafe, seq)));
@@ -663,6 +664,10 @@ static void test_resync_and_check(void **state)
         memcpy(&sum, &sums[i], sizeof(sum));
         assert_int_equal(le64_get(sum), checksum64(f->data[0] + 8192 + i * 4096, 4096));
     }
+    struct le64 zeros[CHECK_BLOCKS_MAX];
+    assert_int_equal(check_zero_sums(3 * 4096, zeros), 3 * sizeof(zeros[0]));
+    assert_int_equal(le32_get(unsafe_record(f->unsafe, 4)->payload), 3 * sizeof(zeros[0]));
+    assert_memory_equal(unsafe_payload(f->unsafe, 4), zeros, 3 * sizeof(zeros[0]));
     destroy(f);
 }
 
