@@ -501,6 +501,7 @@ static bool leader_rules(struct end *e)
     case SESSION_ATTACHING:
         if (!e->attached)
             return false;
+        e->draining = false; // that was told on the way here, and is of the place that was given up
         s->seq = e->attached;
         s->stage = SESSION_OFFERING;
         beat_soon(e);

@@ -39,6 +39,7 @@ struct host {
     bool hold_opens, fail_opens, hold_handover;
     unsigned opens, follow_asked, resyncs;
     bool fail_follows, hold_follows, resync_silent, hold_apps, short_finish, hold_probes, hold_gates;
+    bool full_at_attach;    // the queue gets full before it hears that the peer is given another place
     bool overflow_when_met; // the peer's queue lets go of this end just before it hears this one's agreement
     uint64_t streams, follows; // session
     uint64_t ticket;           // of the newest save
@@ -185,6 +186,8 @@ static void act(struct host *h, const struct end_action *a)
         return;
     case ACT_ATTACH:
         h->attaches++;
+        if (h->full_at_attach)
+            push(h, &(struct end_event){.type = EV_OVERFLOW, .failed = {.text = "full", .draining = true}});
         h->data.held_from = h->data.numbered + 1;
         ev.type = EV_ATTACHED;
         ev.attached.seq = h->data.numbered + 1;
@@ -2510,6 +2513,23 @@ static void first_start_is_not_synchronized_on_the_way(void **state)
     assert_true(view(w, 0).pending != 0);
 }
 
+// That a full queue would be streamed to its end was told of a place that the peer has no more: nothing is to be waited for.
+static void place_that_was_given_up_is_not_drained(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    w->host[0].full_at_attach = true;
+    w->host[0].data.held_from = 0;
+    unsigned attaches = w->host[0].attaches;
+    step(&w->host[0], &(struct end_event){.type = EV_OVERFLOW, .failed.text = "overflow"});
+    unsigned resyncs = w->host[0].resyncs;
+    run(w, 3 * NS_PER_S);
+    assert_true(w->host[0].attaches > attaches);
+    assert_true(w->host[0].resyncs > resyncs);
+    assert_int_equal(view(w, 0).pending, 0);
+    assert_true(view(w, 1).promotable);
+}
+
 // The agreement answers facts that are no longer true: the stream would go on from where nothing is kept.
 static void overflow_while_a_meeting_is_proposed_voids_the_proposal(void **state)
 {
@@ -2979,6 +2999,7 @@ int main(void)
         T(takeover_without_force_asks_the_vetoes),
         T(switchover_to_a_peer_whose_replay_is_paused_is_given_up),
         T(gates_of_replicas_that_were_closed_do_not_pile_up),
+        T(place_that_was_given_up_is_not_drained),
         T(overflow_while_a_meeting_is_proposed_voids_the_proposal),
         T(stopped_end_stays_stopped_until_it_is_resumed),
         T(resume_after_a_stop_needs_no_resync),
