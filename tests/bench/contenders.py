@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is measured: a pair in one of its modes, and the peers. Each starts what it needs and ends it again.
+"""Who is measured: a pair in one of its modes, and the peers. Each starts what it needs and ends it again.
 
 A contender has a `name`, and says what a load has to be aimed at (`target`), which processes work for it
-(`processes`), whether something is still on its way (`drain`), and what it guarantees at this moment (`guarantee`).
+(`processes`), whether something is still on its way (`drain`), what it guarantees at this moment (`guarantee`), and
+whether both its copies are equal (`check`).
 """
 
 import json
@@ -12,22 +13,7 @@ import socket
 import subprocess
 import time
 
-PATIENCE_SECONDS = 60.0
-
-
-class ContenderFailed(Exception):
-    """A contender is not what it should be: a figure of it would be worth nothing."""
-
-
-def wait(what, condition, pause=0.01):
-    end = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        found = condition()
-        if found:
-            return found
-        if time.monotonic() > end:
-            raise ContenderFailed(f"{what}: not within {PATIENCE_SECONDS:.0f} s")
-        time.sleep(pause)
+from benchlab import LabFailed, wait
 
 
 class Contender:
@@ -46,16 +32,18 @@ class Contender:
             out.truncate(self.size)
         return path
 
-    def spawn(self, name, argv, ready):
-        """Starts a server, and waits until the path `ready` is there."""
-        child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    def spawn(self, name, argv, ready, log="log"):
+        """Starts a server, and waits until the path `ready` is there, or `ready()` is true."""
+        with open(os.path.join(self.work, log), "a") as out:
+            child = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *argv], stdin=subprocess.DEVNULL, stdout=out,
+                                     stderr=out)
         self.children[name] = child
 
         def up():
             if child.poll() is not None:
-                raise ContenderFailed(f"{' '.join(argv)}: exit status {child.returncode}")
-            return os.path.exists(ready)
-        wait(f"{argv[0]} to listen", up)
+                raise LabFailed(f"{' '.join(argv)}: exit status {child.returncode}; see {out.name}")
+            return ready() if callable(ready) else os.path.exists(ready)
+        wait(f"{name} to listen", up)
 
     def nbdkit(self, name, path):
         """Serves a file; returns the socket."""
@@ -63,13 +51,10 @@ class Contender:
         self.spawn(name, ["nbdkit", "--foreground", "--unix", sock, "file", path], sock)
         return sock
 
-    def enter(self, argv):
-        return argv
-
     def ready(self):
         for name, child in self.children.items():
             if child.poll() is not None:
-                raise ContenderFailed(f"{self.name}: {name} has ended")
+                raise LabFailed(f"{self.name}: {name} has ended")
 
     def processes(self):
         return {name: child.pid for name, child in self.children.items()}
@@ -77,6 +62,9 @@ class Contender:
     def drain(self):
         """Milliseconds until nothing is on its way any more; None where there is no such thing."""
         return None
+
+    def check(self):
+        """Raises LabFailed unless what was written is on both copies; where there is one copy, nothing."""
 
     def close(self):
         for child in self.children.values():
@@ -91,6 +79,13 @@ class Contender:
 
 def nbd_target(uri):
     return ["--ioengine=nbd", f"--uri={uri}"]
+
+
+def compare(name, one, two):
+    """Raises LabFailed unless two files are equal."""
+    done = subprocess.run(["cmp", one, two], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    if done.returncode != 0:
+        raise LabFailed(f"{name}: the copies are NOT EQUAL: {done.stdout.strip()}")
 
 
 class Raw(Contender):
@@ -128,6 +123,7 @@ class Qmp:
 
     def __init__(self, path):
         self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(30)
         self.socket.connect(path)
         self.lines = self.socket.makefile("r")
         self.lines.readline()
@@ -138,36 +134,51 @@ class Qmp:
         while True:
             answer = json.loads(self.lines.readline())
             if "error" in answer:
-                raise ContenderFailed(f"{command}: {answer['error']['desc']}")
+                raise LabFailed(f"{command}: {answer['error']['desc']}")
             if "return" in answer:
                 return answer["return"]
 
 
 class Mirror(Contender):
-    """QEMU's mirror job, copy-mode write-blocking, from an exported file to a second file behind an NBD server."""
+    """QEMU's mirror job, copy-mode write-blocking, from an exported file to a second file behind an NBD server: over a
+    unix socket, or (`lab`) over the channel of a lab, with the server on the other host."""
 
-    def __init__(self, work, size):
+    def __init__(self, work, size, lab=None):
         super().__init__("mirror", work, size)
-        target = self.nbdkit("target", self.file("copy"))
+        self.lab = lab
+        self.copy, self.image = self.file("copy"), self.file("image")
         self.socket, control = (os.path.join(self.work, name) for name in ("export.sock", "qmp.sock"))
-        self.spawn("qemu", [
+        target = self.target_server()
+        self.spawn("qemu", self.inside("primary", [
             "qemu-storage-daemon",
-            "--blockdev", f"driver=file,node-name=file,filename={self.file('image')},discard=unmap",
+            "--blockdev", f"driver=file,node-name=file,filename={self.image},discard=unmap",
             "--blockdev", "driver=raw,node-name=source,file=file",
-            "--blockdev", f"driver=nbd,node-name=target,server.type=unix,server.path={target}",
+            "--blockdev", f"driver=nbd,node-name=target,{target}",
             "--nbd-server", f"addr.type=unix,addr.path={self.socket},max-connections=0",
             "--export", "type=nbd,id=export,node-name=source,name=disk,writable=on",
-            "--chardev", f"socket,id=control,path={control},server=on,wait=off", "--monitor", "chardev=control"],
+            "--chardev", f"socket,id=control,path={control},server=on,wait=off", "--monitor", "chardev=control"]),
             control)
         self.qmp = Qmp(control)
         self.qmp.do("blockdev-mirror", **{"job-id": "mirror", "device": "source", "target": "target", "sync": "full",
                                           "copy-mode": "write-blocking"})
         wait("QEMU's mirror to be ready", lambda: self.job()["ready"])
 
+    def inside(self, host, argv):
+        return self.lab.enter(host, argv) if self.lab else argv
+
+    def target_server(self):
+        """Starts it; returns how QEMU is told where it is."""
+        if not self.lab:
+            return f"server.type=unix,server.path={self.nbdkit('target', self.copy)}"
+        ready = os.path.join(self.work, "target.pid")
+        self.spawn("target", self.inside("secondary", ["nbdkit", "--foreground", "--pidfile", ready, "--port", "10809",
+                                                       "--ipaddr", "198.51.100.2", "file", self.copy]), ready)
+        return "server.type=inet,server.host=198.51.100.2,server.port=10809"
+
     def job(self):
         jobs = self.qmp.do("query-block-jobs")
         if not jobs:
-            raise ContenderFailed("QEMU's mirror job has ended")
+            raise LabFailed("QEMU's mirror job has ended")
         return jobs[0]
 
     def target(self, words):
@@ -178,9 +189,12 @@ class Mirror(Contender):
             return "mirror NOT ready: one copy"
         return "a write is in the target server's cache too; a flush is the source's disk alone; nobody takes over"
 
+    def check(self):
+        compare(self.name, self.image, self.copy)
+
 
 class Pair(Contender):
-    """A pair of the lab, as its clients see it. The lab is up before."""
+    """A pair as its clients see it. `place`, a BenchLab or a Loopback, has been started before."""
 
     PROMISES = {
         "async": "a takeover loses the unsafe queue; a flush is the local disk",
@@ -188,39 +202,47 @@ class Pair(Contender):
         "strict": "an answered write is on two disks: a takeover loses nothing acknowledged",
     }
 
-    def __init__(self, name, work, size, lab, pair, mode):
+    def __init__(self, name, work, size, place, pair, mode, by_itself=True):
+        """`by_itself`: it has a waypoint, so the passive end may take over without an operator."""
         super().__init__(name, work, size)
-        self.lab, self.pair, self.mode = lab, pair, mode
-        wait(f"pair {pair} to be promotable", lambda: self.status("secondary").get("granted")
-             and self.status("primary").get("synchronized"), pause=0.05)
-        self.socket = self.status("primary")["volumes"][0]["export"]
+        self.place, self.pair, self.mode, self.by_itself = place, pair, mode, by_itself
+        self.ready()
 
     def status(self, host):
-        return self.lab.status(host, self.pair)
-
-    def enter(self, argv):
-        return self.lab.enter("primary", argv)
+        return self.place.status(host, self.pair)
 
     def target(self, words):
-        return nbd_target(f"nbd+unix:///disk?socket={self.socket}")
+        return nbd_target(f"nbd+unix:///disk?socket={self.place.export(self.pair)}")
 
     def processes(self):
-        return self.lab.daemons()
+        return self.place.daemons()
+
+    def protected(self):
+        there, here = self.status("secondary"), self.status("primary")
+        granted = there.get("granted") or not self.by_itself
+        return granted and here.get("paired") and here.get("synchronized") and not here.get("alone")
 
     def ready(self):
-        wait(f"pair {self.pair} to be promotable", lambda: self.status("secondary").get("granted"), pause=0.02)
+        wait(f"pair {self.pair} to be protected", self.protected, pause=0.02)
 
     def drain(self):
         start = time.monotonic()
         for host, queue in (("primary", "unsafe_queue"), ("secondary", "safe_queue")):
             wait(f"{queue} of {self.pair} to drain", lambda host=host, queue=queue:
-                 self.status(host).get(queue, {}).get("records") == 0)
+                 self.status(host).get(queue, {}).get("records") == 0, pause=0.002, seconds=900)
         return (time.monotonic() - start) * 1000
 
     def guarantee(self):
         here = self.status("primary")
         if here.get("alone") or not here.get("synchronized"):
             return f"NOT PROTECTED at this moment: {here.get('why')}"
-        return self.PROMISES[self.mode]
+        return self.PROMISES[self.mode] + ("" if self.by_itself else "; an operator has to ask for it")
 
-
+    def check(self):
+        """Nothing is written any more, so once all is applied both stores have to be equal."""
+        self.ready()
+        self.drain()
+        numbered = self.status("primary")["positions"]["numbered"]
+        wait(f"{self.pair} to have applied everything", lambda: self.status("secondary").get("positions", {}).get(
+            "applied", 0) >= numbered)
+        compare(self.name, *(self.place.store(host, self.pair) for host in ("primary", "secondary")))
