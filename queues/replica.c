@@ -91,6 +91,12 @@ static void seen(void *arg, const struct record *record, const void *payload)
     o->broken_seq = le64_get(record->seq);
 }
 
+static void beyond(void *arg, const struct record *record)
+{
+    struct opening *o = arg;
+    replica_lost_record(o->replica, record);
+}
+
 static int open_queue(struct replica *r, struct safe_recovery *ret_recovery, struct error *err)
 {
     struct opening o = {.replica = r};
@@ -98,6 +104,7 @@ static int open_queue(struct replica *r, struct safe_recovery *ret_recovery, str
     struct safe_stats stats;
 
     r->config.safe.seen = seen;
+    r->config.safe.beyond = beyond;
     r->config.safe.arg = &o;
     int rc = safe_open(&r->config.safe, &r->safe, &rec, err);
     if (rc < 0)
@@ -112,6 +119,7 @@ static int open_queue(struct replica *r, struct safe_recovery *ret_recovery, str
     r->queued_bytes = o.bytes;
     r->beyond_records = rec.beyond_records;
     r->beyond_bytes = rec.beyond_bytes;
+    r->lost_unknown |= rec.unknown;
     r->spilled = rec.last >= rec.first;
     if (r->spilled)
         rc = safe_seek(r->safe, rec.first, &r->spill, err);
@@ -170,6 +178,7 @@ struct replica *replica_free(struct replica *r)
         return NULL;
     replica_drop_held(r);
     replica_drop_spares(r);
+    replica_lost_forget(r);
     drop_gates(r);
     safe_free(r->safe);
     free(r);
@@ -202,8 +211,10 @@ static void begin_session(struct replica *r, uint64_t session, int64_t now)
     r->now = now;
     r->session = session;
     r->session_start = r->received;
-    if (r->finished)
-        r->finishing = r->finished = false;
+    if (r->finished || r->discard_told)
+        r->finishing = r->finished = r->discard_told = false;
+    if (session)
+        replica_lost_forget(r); // the active end has all of it
     r->barrier_newest = r->barrier_ready = r->barrier_done = r->sync_barrier = 0;
     r->resend_sent_at = now - REPLICA_RESEND_NS;
     r->ack_resend = false;
@@ -257,7 +268,6 @@ static void restart_step(struct replica *r)
     r->received_epoch = r->synced_epoch = r->restart_epoch;
     r->applied_epoch = 0;
     r->queued_bytes = 0;
-    r->beyond_records = r->beyond_bytes = 0;
     r->session_start = r->received;
     if (r->hole) {
         r->hole = false;
@@ -305,10 +315,24 @@ void replica_finish(struct replica *r, void (*done)(void *arg, const struct repl
 {
     r->finishing = true;
     r->restarting = false;
-    r->finished = false;
+    r->finished = r->discard_told = r->discard = false;
     r->finish_done = done;
     r->finish_arg = arg;
     replica_run(r);
+}
+
+void replica_discard(struct replica *r)
+{
+    r->discard = r->discard_told;
+    replica_run(r);
+}
+
+static bool holds_more(const struct replica *r)
+{
+    struct safe_stats stats;
+
+    safe_stats(r->safe, &stats);
+    return r->hole || r->applied < stats.last || safe_failure(r->safe) == -EUCLEAN;
 }
 
 // Everything behind `applied` is given up. Damage in the queue ends the valid prefix, and is no
@@ -318,8 +342,7 @@ static int finish_discard(struct replica *r, struct error *err)
     struct safe_stats stats;
 
     safe_stats(r->safe, &stats);
-    bool behind = r->hole || r->applied < stats.last || safe_failure(r->safe) == -EUCLEAN;
-    if (!behind || stats.segments_used == 0)
+    if (!holds_more(r) || stats.segments_used == 0)
         return 0;
     int rc = safe_discard_after(r->safe, r->applied, err);
     if (rc < 0)
@@ -352,7 +375,7 @@ static int finish_forget(struct replica *r, struct error *err)
 
 static void finish_step(struct replica *r)
 {
-    if (!r->finishing || r->finished || !drained(r) || r->stopped)
+    if (!r->finishing || r->finished || !drained(r) || r->stopped || (r->discard_told && !r->discard))
         return;
     struct replica_finish f = {
         .applied = r->applied,
@@ -363,11 +386,21 @@ static void finish_step(struct replica *r)
         .error = r->apply_error ? r->apply_error : r->queue_error,
         .reason = r->error,
     };
+    if (!f.error && !r->discard && holds_more(r))
+        replica_lost_collect(r);
+    f.unknown = r->lost_unknown;
+    f.discards = !f.error && !r->discard && (holds_more(r) || replica_loses(r));
+    if (f.discards) {
+        r->discard_told = true;
+        r->finish_done(r->finish_arg, &f);
+        return;
+    }
     if (!f.error)
         f.error = finish_discard(r, &f.reason);
     if (!f.error)
         f.error = finish_forget(r, &f.reason);
-    r->beyond_records = r->beyond_bytes = 0;
+    if (!f.error)
+        replica_lost_forget(r);
     r->finished = true;
     r->finish_done(r->finish_arg, &f);
 }

@@ -22,6 +22,7 @@
 #include "queues/batch.h"
 #include "queues/block.h"
 #include "queues/epoch.h"
+#include "queues/intent.h"
 #include "queues/safe.h"
 #include "queues/salvage.h"
 
@@ -71,6 +72,7 @@ struct replica_config {
     struct safe_config safe;                   // `seen` and `arg` are set by replica_open()
     struct block *volumes[RECORD_OBJECTS_MAX]; // by object; NULL where there is none
     uint64_t window;                           // 0: REPLICA_WINDOW_BYTES
+    uint32_t region;                           // of replica_lost(); 0: INTENT_REGION
     struct replica_hooks hooks;
 };
 
@@ -100,6 +102,8 @@ struct replica_finish {
     uint64_t applied; // position of the replica now, all of it settled where error == 0
     uint64_t epoch;   // of that position
     uint64_t discarded_records, discarded_bytes; // held behind a hole or a damage: given up
+    bool discards; // not yet: replica_discard() does it, once replica_lost() is recorded
+    bool unknown;  // of which regions they are nobody knows
     bool reaches_confirmed; // whether `applied` covers what this run has confirmed
     int error;              // 0, or the -errno that stopped the replay
     struct error reason;
@@ -158,11 +162,14 @@ void replica_pause(struct replica *replica, bool paused);
 // or -errno of the failure). -EBUSY: one is waiting already.
 int replica_settle(struct replica *replica, void (*done)(void *arg, int status), void *arg);
 // A takeover or the end of a handover: receives no more, replays to the end of the valid prefix (a
-// pause does not count, gates still do), settles, forgets what lies behind, and reports once.
-// replica_session() or replica_restart() ends it; called again before that, it goes on for the
-// newest caller.
+// pause does not count, gates still do), settles, forgets what lies behind, and reports. Where there is something to
+// forget it reports (`discards`) before that, and goes on with replica_discard() alone. replica_session() or
+// replica_restart() ends it; called again before that, it begins anew for the newest caller.
 void replica_finish(struct replica *replica,
                     void (*done)(void *arg, const struct replica_finish *finish), void *arg);
+void replica_discard(struct replica *replica);
+// The regions of what a finish is about to forget, as a map of volume `object`. NULL: none of it. Valid until the next call.
+const struct intent *replica_lost(const struct replica *replica, unsigned object);
 
 void replica_stats(const struct replica *replica, struct replica_stats *ret_stats);
 

@@ -132,6 +132,9 @@ struct replica {
     void (*finish_done)(void *arg, const struct replica_finish *finish);
     void *finish_arg;
     uint64_t beyond_records, beyond_bytes; // found at the opening, behind the hole
+    bool discard_told, discard; // what lies behind is to be forgotten: said so; and told to do it
+    struct intent *lost[RECORD_OBJECTS_MAX]; // the regions of that; NULL: none
+    bool lost_unknown;                       // or nobody knows
 
     // Failing.
     bool stopped;
@@ -186,6 +189,12 @@ bool replica_keep(struct replica *r, void *message, size_t size, uint64_t from, 
 void replica_drop_held(struct replica *r);
 void replica_drop_spares(struct replica *r);
 uint64_t replica_oldest_time(const struct replica *r);
+
+// replica_lost.c
+void replica_lost_record(void *arg, const struct record *record); // is among what is lost
+void replica_lost_collect(struct replica *r);                     // what is held behind `applied`
+void replica_lost_forget(struct replica *r);
+bool replica_loses(const struct replica *r);
 
 // replica_salvage.c
 // Whether what the range of this record holds has to be kept before it is started; that has begun then.

@@ -412,6 +412,46 @@ int safe_read(struct safe *s, struct safe_cursor *cursor, void **ret_message, si
     return 0;
 }
 
+static void hand_out(const struct safe_found *found, uint64_t from, uint64_t upto,
+                     void (*seen)(void *arg, const struct record *record), void *arg)
+{
+    const struct record *records = (const struct record *)(found->message + 1);
+
+    for (uint32_t i = 0; i < le32_get(found->message->count); i++) {
+        uint64_t seq = le64_get(records[i].seq);
+        if (seq >= from && seq <= upto)
+            seen(arg, &records[i]);
+    }
+}
+
+int safe_headers(struct safe *s, uint64_t seq, void (*seen)(void *arg, const struct record *record),
+                 void *arg, struct error *err)
+{
+    ENSURE(seq >= first_held(s) && seq <= s->last + 1);
+    for (uint32_t i = 0; i < s->chain_count && seq <= s->last; i++) {
+        const struct safe_segment *segment = s->chain[i];
+        for (uint64_t offset = SAFE_ENTRIES_START; seq <= bound(s, i);) {
+            struct safe_entry e;
+            struct safe_found found;
+            int rc;
+            const char *broken = safe_segment_peek(segment, offset, &e, &rc);
+            if (!broken && le64_get(e.last) < seq) {
+                offset += safe_entry_span(le32_get(e.size));
+                continue;
+            }
+            if (!broken)
+                broken = safe_segment_headers(segment, offset, &found, &rc);
+            if (broken)
+                return damage(segment, offset, broken, err);
+            hand_out(&found, seq, bound(s, i), seen, arg);
+            seq = MIN(found.last, bound(s, i)) + 1;
+            offset = found.next;
+            free((void *)(uintptr_t)found.message);
+        }
+    }
+    return 0;
+}
+
 struct safe_cursor safe_end(const struct safe *s)
 {
     if (s->chain_count == 0)

@@ -40,6 +40,9 @@ struct safe_config {
                            // queue that does not reach it is damaged
     // Called by safe_open() for every record that is held, in order. May be NULL.
     void (*seen)(void *arg, const struct record *record, const void *payload);
+    // Likewise for every record behind the end of what is held whose header can be read; in any order, some perhaps twice.
+    // May be NULL.
+    void (*beyond)(void *arg, const struct record *record);
     void *arg;
 };
 
@@ -61,6 +64,7 @@ struct safe_recovery {
     uint64_t offset;    // bytes in it
     const char *reason; // static text
     uint64_t beyond_records, beyond_bytes;
+    bool unknown; // DAMAGED: of something that had been confirmed not even the header can be read
 };
 
 struct safe_stats {
@@ -110,6 +114,11 @@ int safe_read(struct safe *safe, struct safe_cursor *cursor, void **ret_message,
               struct error *err);
 // The end of the queue: where the next append will be.
 struct safe_cursor safe_end(const struct safe *safe);
+
+// Calls `seen` for every record from `seq` (first to last + 1) on, in order, without a look at what they carry. -EUCLEAN:
+// not even the headers of all of them can be read.
+int safe_headers(struct safe *safe, uint64_t seq, void (*seen)(void *arg, const struct record *record),
+                 void *arg, struct error *err);
 
 // Everything up to `seq` is settled: segments that hold nothing else are free for use again. Never
 // fails; the content stays as it is until then.

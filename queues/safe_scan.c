@@ -99,6 +99,7 @@ struct walk {
     bool too_many;
     unsigned facts;
     uint64_t promised; // the highest position known to have been confirmed
+    uint64_t known;    // up to here the headers of all records can be read
     int read_error;    // 0 or -errno: the walk ended because the disk (or memory) failed
     struct error *err;
 };
@@ -278,6 +279,21 @@ static bool walk_segment(struct walk *w, uint32_t i)
     return !broken;
 }
 
+// The records of an entry behind the hole. Their headers are whole.
+static void beyond(struct walk *w, const struct safe_found *found, uint64_t limit)
+{
+    const struct record *records = (const struct record *)(found->message + 1);
+
+    for (uint32_t i = 0; w->config->beyond && i < le32_get(found->message->count); i++) {
+        uint64_t seq = le64_get(records[i].seq);
+        if (seq > w->scan->last && seq <= limit)
+            w->config->beyond(w->config->arg, &records[i]);
+    }
+    w->promised = MAX(w->promised, le64_get(found->message->promised));
+    if (found->first <= w->known + 1)
+        w->known = MAX(w->known, MIN(found->last, limit));
+}
+
 // Everything in chain[i] from `offset` on, behind a hole.
 static void look_beyond(struct walk *w, uint32_t i, uint64_t offset)
 {
@@ -288,12 +304,13 @@ static void look_beyond(struct walk *w, uint32_t i, uint64_t offset)
     while ((offset = safe_segment_search(s, offset, &error)) != 0) {
         struct safe_found found;
         fact(w, FACT_BEYOND);
-        if (safe_segment_read(s, offset, &found, &error)) {
+        if (safe_segment_headers(s, offset, &found, &error)) {
             offset += SAFE_ENTRY_ALIGN;
             continue;
         }
-        if (found.first <= limit) {
-            w->promised = MAX(w->promised, le64_get(found.message->promised));
+        if (found.first <= limit)
+            beyond(w, &found, limit);
+        if (found.first <= limit && !safe_segment_payloads(&found)) {
             w->scan->recovery.beyond_records += found.last - found.first + 1;
             w->scan->recovery.beyond_bytes += le32_get(found.message->bytes);
         }
@@ -311,6 +328,7 @@ static void walk_chain(struct walk *w)
     scan->epoch = scan->chain[0]->epoch;
     while (i < scan->chain_count && walk_segment(w, i))
         i++;
+    w->known = scan->last;
     // The newest segment has no next one to reach to: the walk always ends somewhere, at the latest
     // in it.
     ENSURE(i < scan->chain_count);
@@ -324,6 +342,7 @@ static void walk_chain(struct walk *w)
         spare(w, scan->chain[--scan->chain_count]);
     if (w->promised > scan->last || w->read_error < 0)
         fact(w, FACT_PROVEN);
+    scan->recovery.unknown = w->known < w->promised || w->read_error < 0;
 }
 
 static void nothing_held(struct walk *w, const char *reason)
@@ -335,6 +354,7 @@ static void nothing_held(struct walk *w, const char *reason)
     scan->last = 0;
     scan->recovery.at_seq = 1;
     scan->recovery.reason = reason;
+    scan->recovery.unknown = true;
     if (w->promised > 0)
         fact(w, FACT_PROVEN);
 }
@@ -369,6 +389,8 @@ static void decide(struct walk *w)
     if (decision == DECIDE_CLEAN || decision == DECIDE_EMPTY)
         scan->recovery = (struct safe_recovery){0}; // the walk ended where the queue does
     scan->recovery.verdict = verdicts[decision];
+    if (w->facts & 1U << FACT_SPOILT) // it may have been the newest
+        scan->recovery.unknown = true;
     scan->recovery.first = scan->chain_count ? scan->chain[0]->first_seq : 1;
     scan->recovery.last = scan->last;
 }

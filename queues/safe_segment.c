@@ -248,20 +248,27 @@ const char *safe_segment_peek(const struct safe_segment *s, uint64_t offset,
     return NULL;
 }
 
-// The message is a valid one, and the one that its entry's header was written for.
+// The message is a valid one, and the one that its entry's header was written for. Its payloads are another thing.
 static const char *message_invalid(const struct safe_entry *e, const void *message)
 {
     const char *broken = batch_invalid(message, le32_get(e->size));
     if (broken)
         return broken;
     const struct batch *b = message;
+    uint64_t first = le64_get(b->first_seq);
+
+    if (first > le64_get(e->first) || first + le32_get(b->count) - 1 != le64_get(e->last))
+        return "the entry holds other records than its header says";
+    return NULL;
+}
+
+const char *safe_segment_payloads(const struct safe_found *found)
+{
+    const struct batch *b = found->message;
     const struct record *records = (const struct record *)(b + 1);
     uint32_t count = le32_get(b->count);
     const uint8_t *payload = (const uint8_t *)(records + count);
-    uint64_t first = le64_get(b->first_seq);
 
-    if (first > le64_get(e->first) || first + count - 1 != le64_get(e->last))
-        return "the entry holds other records than its header says";
     for (uint32_t i = 0; i < count; i++) {
         if (!record_payload_matches(&records[i], payload))
             return "a record's payload does not match its checksum";
@@ -270,8 +277,8 @@ static const char *message_invalid(const struct safe_entry *e, const void *messa
     return NULL;
 }
 
-const char *safe_segment_read(const struct safe_segment *s, uint64_t offset,
-                              struct safe_found *ret_found, int *ret_error)
+const char *safe_segment_headers(const struct safe_segment *s, uint64_t offset,
+                                 struct safe_found *ret_found, int *ret_error)
 {
     struct safe_entry e;
     CLEANUP_FREE void *message = NULL;
@@ -299,6 +306,19 @@ const char *safe_segment_read(const struct safe_segment *s, uint64_t offset,
         .message = TAKE_PTR(message),
     };
     return NULL;
+}
+
+const char *safe_segment_read(const struct safe_segment *s, uint64_t offset,
+                              struct safe_found *ret_found, int *ret_error)
+{
+    struct safe_found found;
+    const char *broken = safe_segment_headers(s, offset, &found, ret_error);
+
+    if (!broken && (broken = safe_segment_payloads(&found)) != NULL)
+        free((void *)(uintptr_t)found.message);
+    if (!broken)
+        *ret_found = found;
+    return broken;
 }
 
 uint64_t safe_segment_search(const struct safe_segment *s, uint64_t offset, int *ret_error)

@@ -105,6 +105,11 @@ const char *safe_segment_peek(const struct safe_segment *segment, uint64_t offse
 // The entry with its message, everything checked.
 const char *safe_segment_read(const struct safe_segment *segment, uint64_t offset,
                               struct safe_found *ret_found, int *ret_error);
+// The same without a look at the payloads: what the records are of is known where their headers are whole, although what
+// they carry may be damaged.
+const char *safe_segment_headers(const struct safe_segment *segment, uint64_t offset,
+                                 struct safe_found *ret_found, int *ret_error);
+const char *safe_segment_payloads(const struct safe_found *found); // NULL, or what is wrong with what they carry
 // Looks for something at or behind `offset` that was written as an entry of this use of the
 // segment. Returns its offset, or 0.
 uint64_t safe_segment_search(const struct safe_segment *segment, uint64_t offset, int *ret_error);

@@ -291,6 +291,12 @@ void endpoint_act(struct endpoint *ep, const struct end_action *a)
     case ACT_FINISH:
         stream_finish(ep->stream);
         break;
+    case ACT_LOST:
+        stream_lost(ep->stream, (uint16_t)a->object, a->seq, a->session);
+        break;
+    case ACT_DISCARD:
+        stream_discard(ep->stream);
+        break;
     case ACT_REPLAY:
         stream_replay(ep->stream, a->on);
         break;

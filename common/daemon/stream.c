@@ -24,6 +24,8 @@ enum stream_letter_kind {
     LETTER_FOLLOW,
     LETTER_CONSENT,
     LETTER_FINISH,
+    LETTER_LOST,
+    LETTER_DISCARD,
     LETTER_REPLAY,
     LETTER_END,
 };
@@ -31,7 +33,8 @@ enum stream_letter_kind {
 struct stream_letter {
     struct letter letter;
     bool flag;
-    uint64_t session, seq;
+    uint16_t object;       // LOST
+    uint64_t session, seq; // LOST: seq is a region
     struct epoch epoch;
     struct end_state state; // SALVAGE
 };
@@ -163,6 +166,10 @@ static void report(void *user, const struct end_event *event)
         r->epoch = *event->replica.epoch;
         r->event.replica.epoch = &r->epoch;
     }
+    if (event->type == EV_MAP && event->map.what == MAP_EV_PIECE) {
+        r->piece = *event->map.piece;
+        r->event.map.piece = &r->piece;
+    }
     mailbox_post(s->config.reports, r);
 }
 
@@ -268,6 +275,12 @@ static void take_letter(struct stream *s, const struct stream_letter *l)
         break;
     case LETTER_FINISH:
         follower_finish(s->follower);
+        break;
+    case LETTER_LOST:
+        follower_lost(s->follower, l->object, l->seq, l->session);
+        break;
+    case LETTER_DISCARD:
+        follower_discard(s->follower);
         break;
     case LETTER_REPLAY:
         follower_replay(s->follower, l->flag);
@@ -545,6 +558,20 @@ void stream_consent(struct stream *s, uint64_t seq)
 void stream_finish(struct stream *s)
 {
     post(s, letter(LETTER_FINISH));
+}
+
+void stream_lost(struct stream *s, uint16_t object, uint64_t from, uint64_t session)
+{
+    struct stream_letter *l = letter(LETTER_LOST);
+    l->object = object;
+    l->seq = from;
+    l->session = session;
+    post(s, l);
+}
+
+void stream_discard(struct stream *s)
+{
+    post(s, letter(LETTER_DISCARD));
 }
 
 void stream_replay(struct stream *s, bool on)

@@ -46,6 +46,8 @@ void stream_follow(struct stream *stream, uint64_t session, bool restart, uint64
                    const struct epoch *epoch);
 void stream_consent(struct stream *stream, uint64_t seq);
 void stream_finish(struct stream *stream);
+void stream_lost(struct stream *stream, uint16_t object, uint64_t from, uint64_t session);
+void stream_discard(struct stream *stream);
 void stream_replay(struct stream *stream, bool on);
 
 enum stream_report_kind {
@@ -58,6 +60,7 @@ struct stream_report {
     struct letter letter;
     struct end_event event;
     struct epoch epoch; // event.replica.epoch points here
+    struct frame_map piece; // event.map.piece points here
     bool ok;
     bool damaged; // OPENED: the safe queue is
     uint64_t seq;

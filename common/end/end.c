@@ -285,11 +285,12 @@ static void take_replica(struct end *e, const struct end_event *ev)
     }
     case FOLLOW_FINISHED:
         if (e->replica == REPLICA_FINISHING)
-            e->replica = REPLICA_DONE;
+            e->replica = ev->replica.discards ? REPLICA_DISCARDS : REPLICA_DONE;
+        e->replica_unknown = ev->replica.unknown;
         e->replica_seq = ev->replica.seq;
         e->replica_short = ev->replica.short_of_confirmed;
         e->replica_discarded = ev->replica.lost_records;
-        if (ev->replica.lost_records)
+        if (ev->replica.lost_records && !ev->replica.discards)
             end_note(e, "discarded %llu records behind the valid prefix",
                      (unsigned long long)ev->replica.lost_records);
         break;

@@ -245,6 +245,8 @@ struct end_event {
             bool short_of_confirmed; // FINISHED: the prefix does not reach what this run confirmed
                                      // durable
             uint64_t lost_records;   // FINISHED: discarded behind the prefix
+            bool discards;           // FINISHED: not yet, ACT_DISCARD does it;
+            bool unknown;            // and their regions are unknown
             const char *text;
         } replica;
         struct {
@@ -308,6 +310,9 @@ enum end_action_type {
     ACT_CONSENT,  // replica: pass the gate at `seq`
     ACT_FINISH,   // replica: replay to the end of the valid prefix, flush -> EV_REPLICA FINISHED or
                   // FAILED
+    ACT_LOST,     // replica: the piece of what it is about to discard of `object`, at or behind region `seq`
+                  // -> MAP_EV_PIECE with `session`
+    ACT_DISCARD,  // replica: forget what lies behind the valid prefix -> as ACT_FINISH
     ACT_REPLAY,   // replica: stop (`on` false) or go on applying
     ACT_RESYNC,   // resync the volumes of the mask `objects` (begin mark, check, send, end mark) ->
                   // EV_RESYNCED each; mask 0: stop

@@ -46,6 +46,7 @@ enum fact_replica {
     REPLICA_PREPARING,
     REPLICA_FOLLOWING,
     REPLICA_FINISHING,
+    REPLICA_DISCARDS, // replayed; what lies behind is to be recorded before it forgets it
     REPLICA_DONE,
     REPLICA_DEAD
 };
@@ -144,6 +145,7 @@ struct take {
     bool replay;      // from the replica; else from an own store that was active before
     bool recover;     // the unsafe queue of the former run goes on: no new epoch
     bool open_epoch;  // ... but for one that was durable and not in the queue yet
+    bool dead;         // the replica had failed, and was told to replay as far as it goes all the same
     bool behind;       // ... and without a grant: the active end may have gone on
     uint32_t accepted; // vetoes that an operator overrides; 0: a takeover by itself
     uint64_t fork;    // last seq of the parent epoch that this end has
@@ -253,6 +255,7 @@ struct end {
     uint64_t replica_seq;
     bool replica_damaged;       // its queue was found damaged: what is replayed of it says nothing
     uint64_t replica_discarded; // records behind the prefix, at the last replay to its end
+    bool replica_unknown;       // REPLICA_DISCARDS: of which regions nobody knows
     int replica_short; // -1 failed, 0 whole, 1 short of what was confirmed
     bool replay_stopped;
     enum end_gate gate;
@@ -274,6 +277,11 @@ struct end {
         uint64_t records[RECORD_OBJECTS_MAX]; // and of each
         uint64_t sync;
         uint64_t refill; // ticket of the save behind which everything counts as set; 0: none
+        bool losing;         // what a takeover discards is being recorded (map_lose())
+        unsigned lose_object;
+        uint64_t lose_from;
+        uint64_t lose_sync, lose_ticket; // tickets of the sync, or the save, that is under way; 0: none
+        bool lost;           // it is
         bool own_cleared; // passive and whole: its own maps say nothing any more
         struct {
             uint64_t map_ticket; // 0: none waits
@@ -428,6 +436,8 @@ void map_start(struct end *e);
 void map_lost(struct end *e);   // what had been flushed to a store may be gone
 void map_refill(struct end *e); // everything counts as set, as soon as that is durable
 void map_fill(struct end *e, uint64_t objects); // st.map_void is durable with them
+// Records durably which regions the replica is about to discard. True when that is done.
+bool map_lose(struct end *e);
 void map_unite(struct end *e);
 void map_tick(struct end *e);
 void map_take(struct end *e, const struct end_event *event);

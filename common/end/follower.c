@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "common/base/cleanup.h"
+#include "common/end/piece.h"
 
 struct follower *follower_new(const struct follower_config *config, const struct follower_ops *ops,
                               void *user)
@@ -161,6 +162,7 @@ static int open_replica(struct follower *f, int64_t now, struct safe_recovery *r
     struct disk *disk = NULL;
     struct replica_config config = {
         .window = f->config.window,
+        .region = f->config.map_region,
         .hooks = {.send = hook_send, .event = hook_event, .release = hook_release, .arg = f},
     };
     int r = f->ops.open_stores(f->user, config.volumes, err);
@@ -297,6 +299,8 @@ static void finished(void *arg, const struct replica_finish *finish)
     struct end_event ev = event_of(FOLLOW_FINISHED, finish->applied);
     ev.replica.short_of_confirmed = !finish->reaches_confirmed;
     ev.replica.lost_records = finish->discarded_records;
+    ev.replica.discards = finish->discards;
+    ev.replica.unknown = finish->unknown;
     f->ops.report(f->user, &ev);
 }
 
@@ -304,6 +308,26 @@ void follower_finish(struct follower *f)
 {
     if (f->replica)
         replica_finish(f->replica, finished, f);
+    else
+        failed(f, "the replica is not open");
+}
+
+void follower_lost(struct follower *f, uint16_t object, uint64_t from, uint64_t session)
+{
+    if (object >= f->config.volumes)
+        return;
+    struct frame_map piece = piece_of(f->replica ? replica_lost(f->replica, object) : NULL, object, from);
+    struct end_event ev = {.type = EV_MAP};
+    ev.map.what = MAP_EV_PIECE;
+    ev.map.ticket = session;
+    ev.map.piece = &piece;
+    f->ops.report(f->user, &ev);
+}
+
+void follower_discard(struct follower *f)
+{
+    if (f->replica)
+        replica_discard(f->replica);
     else
         failed(f, "the replica is not open");
 }

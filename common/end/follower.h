@@ -32,6 +32,7 @@ struct follower_config {
     uint64_t pair;
     uint64_t segment_size, limit; // of the safe queue, bytes
     uint64_t window;              // bytes kept in memory; 0: the replica's default
+    uint32_t map_region;          // of the intent maps; 0: INTENT_REGION
     // Of the salvage: what its files say, and their limits (queues/salvage.h).
     const char *name; // of the pair
     enum epoch_opener side;
@@ -87,6 +88,9 @@ void follower_follow(struct follower *follower, uint64_t session, bool restart, 
                      const struct epoch *epoch, int64_t now_ns); // -> FOLLOW_READY or FOLLOW_FAILED
 void follower_consent(struct follower *follower, uint64_t seq);
 void follower_finish(struct follower *follower); // -> FOLLOW_FINISHED or FOLLOW_FAILED
+// The piece at or behind region `from` of what a finish is about to discard -> MAP_EV_PIECE with `session`
+void follower_lost(struct follower *follower, uint16_t object, uint64_t from, uint64_t session);
+void follower_discard(struct follower *follower); // -> FOLLOW_FINISHED or FOLLOW_FAILED
 void follower_replay(struct follower *follower, bool on);
 
 // ---- a turn ----

@@ -180,6 +180,7 @@ void map_frame(struct end *e, const struct frame *f)
 // ---- a split: how much of both maps together is set ----
 
 #define COUNTING UINT64_MAX // in the place of a session: for this end itself
+#define LOSING   (UINT64_MAX - 1) // likewise: of what a takeover discards
 
 static void count_next(struct end *e)
 {
@@ -220,8 +221,66 @@ static void count_piece(struct end *e, const struct frame_map *piece)
     count_next(e);
 }
 
+// ---- what a takeover discards: it is in this end's map, durably, before it is forgotten ----
+
+// The next volume whose map does not count as wholly set as it is.
+static void lose_next(struct end *e)
+{
+    while (e->map.lose_object < e->config.volumes && (e->st.map_void >> e->map.lose_object & 1)) {
+        e->map.lose_object++;
+        e->map.lose_from = 0;
+    }
+    if (e->map.lose_object == e->config.volumes) {
+        e->map.lose_sync = ++e->map.sync;
+        end_act(e, ACT_MAP_SYNC)->ticket = e->map.lose_sync;
+        return;
+    }
+    struct end_action *a = end_act(e, ACT_LOST);
+    a->object = e->map.lose_object;
+    a->seq = e->map.lose_from;
+    a->session = LOSING;
+}
+
+static void lose_piece(struct end *e, const struct frame_map *piece)
+{
+    if (!e->map.losing || piece->object != e->map.lose_object || piece->from != e->map.lose_from)
+        return;
+    if (piece->count)
+        end_act(e, ACT_MAP_ADD)->frame.map = *piece;
+    e->map.lose_from = piece->next;
+    if (piece->next == FRAME_MAP_NONE) {
+        e->map.lose_object++;
+        e->map.lose_from = 0;
+    }
+    lose_next(e);
+}
+
+bool map_lose(struct end *e)
+{
+    if (e->map.lost)
+        return true;
+    if (!e->map.losing) {
+        e->map.losing = true;
+        e->map.lose_object = 0;
+        e->map.lose_from = e->map.lose_sync = 0;
+        if (!e->replica_unknown) {
+            lose_next(e);
+            return false;
+        }
+        end_note(e, "of what is discarded not even the headers can be read: everything counts as different");
+        map_refill(e);
+        e->map.lose_ticket = e->map.refill;
+    }
+    e->map.lost = e->replica_unknown && end_saved(e, e->map.lose_ticket);
+    return e->map.lost;
+}
+
 static void take_read(struct end *e, const struct end_event *ev)
 {
+    if (ev->map.ticket == LOSING) {
+        lose_piece(e, ev->map.piece);
+        return;
+    }
     if (ev->map.ticket == COUNTING) {
         count_piece(e, ev->map.piece);
         return;
@@ -259,6 +318,10 @@ void map_take(struct end *e, const struct end_event *ev)
         take_good(e, ev);
         break;
     case MAP_EV_DURABLE:
+        if (e->map.lose_sync && ev->map.ticket == e->map.lose_sync) {
+            e->map.lost = true;
+            e->map.lose_sync = 0;
+        }
         if (e->session.unite_ticket && ev->map.ticket == e->session.unite_ticket) {
             e->session.united = true;
             if (e->session.stage == SESSION_MET)

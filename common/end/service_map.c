@@ -8,6 +8,7 @@
 #include <errno.h>
 
 #include "common/base/cleanup.h"
+#include "common/end/piece.h"
 #include "common/end/service_private.h"
 
 // How often a generation that waits looks whether it has come to its end.
@@ -223,16 +224,7 @@ void service_map_read(struct service *s, uint16_t object, uint64_t from, uint64_
 {
     if (object >= s->config.volumes)
         return;
-    const struct intent *m = maps_at(s->maps, object);
-    struct frame_map piece = {.object = object, .from = from, .next = FRAME_MAP_NONE};
-    uint64_t region = intent_region(m), at, length;
-    if (from < intent_regions(m) && intent_next(m, from * region, region, &at, &length)) {
-        piece.first = at / region & ~UINT64_C(15);
-        piece.count = intent_bits(m, piece.first, piece.bits, FRAME_MAP_BITS);
-        uint64_t behind = piece.first + piece.count;
-        if (behind < intent_regions(m) && intent_next(m, behind * region, region, &at, &length))
-            piece.next = at / region & ~UINT64_C(15);
-    }
+    struct frame_map piece = piece_of(maps_at(s->maps, object), object, from);
     struct end_event ev = {.type = EV_MAP};
     ev.map.what = MAP_EV_PIECE;
     ev.map.ticket = session;

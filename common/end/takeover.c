@@ -92,7 +92,7 @@ static void take_fail(struct end *e, const char *why)
 {
     e->st.intent = INTENT_NONE;
     end_save(e);
-    if (e->replica == REPLICA_DONE || e->replica == REPLICA_FINISHING)
+    if (e->replica == REPLICA_DONE || e->replica == REPLICA_FINISHING || e->replica == REPLICA_DISCARDS)
         e->replica = REPLICA_OFF;
     e->take.accepted = 0;
     e->resolve.opening = false;
@@ -156,8 +156,8 @@ static bool take_epoch(struct end *e)
     e->st.intent = INTENT_NONE;
     e->st.alone = true;
     e->st.clean = false;
-    // Of what was discarded, or lost, nobody knows which regions it were.
-    bool whole = e->st.lost || (t->replay && e->replica_discarded);
+    // Of what was lost, or was in the queue of a replica that could not be replayed, nobody knows which regions it were.
+    bool whole = e->st.lost || (t->dead && !t->replay);
     e->st.inconsistent = e->st.lost = e->st.salvage = 0;
     e->resolve.opening = false;
     if (whole)
@@ -202,34 +202,73 @@ static void take_lost(struct end *e)
     a->ticket = (uint64_t)MAX(e->take.began_ns - e->peer.frame_ns, 0);
 }
 
-static bool take_replay(struct end *e)
+// The prefix ends short of what this run had confirmed. False: an operator accepts that.
+static bool short_fails(struct end *e)
 {
-    if (e->replica == REPLICA_FINISHING)
+    if (!e->replica_short)
         return false;
-    if (e->replica == REPLICA_DEAD && !(e->take.accepted & END_VETO_REPLICA)) {
+    veto_late(e, END_VETO_LOSS);
+    if (!(e->take.accepted & END_VETO_LOSS)) {
+        take_fail(e, "the safe queue does not reach what was confirmed durable: an operator may accept the loss "
+                     "with takeover --force=loss");
+        return true;
+    }
+    if (e->replica == REPLICA_DONE)
+        end_note(e, "the operator accepts that the safe queue does not reach what was confirmed durable");
+    return false;
+}
+
+static void finish(struct end *e)
+{
+    e->replica = REPLICA_FINISHING;
+    e->map.lost = e->map.losing = false;
+    end_act(e, ACT_FINISH);
+}
+
+// What had failed before is replayed as far as it is whole, where an operator wants it.
+static bool take_dead(struct end *e)
+{
+    if (!(e->take.accepted & END_VETO_REPLICA)) {
         veto_late(e, END_VETO_REPLICA);
         take_fail(e, e->replica_why);
         return true;
     }
-    if (e->replica == REPLICA_DONE || e->replica == REPLICA_DEAD) {
-        if (e->replica == REPLICA_DEAD)
-            e->take.replay = false;
-        if (e->replica_short) {
-            veto_late(e, END_VETO_LOSS);
-            if (!(e->take.accepted & END_VETO_LOSS)) {
-                take_fail(e, "the safe queue does not reach what was confirmed durable: an operator may accept the loss "
-                             "with takeover --force=loss");
-                return true;
-            }
-            end_note(e, "the operator accepts that the safe queue does not reach what was confirmed durable");
-        }
+    if (!e->take.dead) {
+        e->take.dead = true;
+        finish(e);
+        return false;
+    }
+    e->take.replay = false;
+    take_stage(e, TAKE_EPOCH);
+    e->take.ticket = 0;
+    return true;
+}
+
+static bool take_replay(struct end *e)
+{
+    switch (e->replica) {
+    case REPLICA_FINISHING:
+        return false;
+    case REPLICA_DEAD:
+        return take_dead(e);
+    case REPLICA_DISCARDS:
+        if (short_fails(e))
+            return true;
+        if (!map_lose(e))
+            return false;
+        e->replica = REPLICA_FINISHING;
+        end_act(e, ACT_DISCARD);
+        return false;
+    case REPLICA_DONE:
+        if (short_fails(e))
+            return true;
         take_stage(e, TAKE_EPOCH);
         e->take.ticket = 0;
         return true;
+    default:
+        finish(e);
+        return false;
     }
-    e->replica = REPLICA_FINISHING;
-    end_act(e, ACT_FINISH);
-    return false;
 }
 
 static bool take_address(struct end *e)

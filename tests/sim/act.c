@@ -292,6 +292,8 @@ void act(struct host *h, const struct end_action *a)
         break;
     case ACT_CONSENT:
     case ACT_FINISH:
+    case ACT_LOST:
+    case ACT_DISCARD:
     case ACT_REPLAY:
         letter(h, BOX_STREAM, a);
         break;

@@ -126,6 +126,7 @@ struct host {
     struct figures figures;
     struct front front;
     struct follower *follower;
+    struct frame_map lost_piece; // told last
     bool replay_paused;
     int stores_of; // which thread has the stores open: BOX_FRONT, BOX_STREAM, BOX_NONE
     int64_t replica_at;

@@ -182,6 +182,14 @@ static void report(void *user, const struct end_event *event)
     struct host *h = user;
     struct end_event ev = *event;
     struct replica_stats st;
+    if (ev.type == EV_MAP && ev.map.what == MAP_EV_PIECE) {
+        h->lost_piece = *ev.map.piece; // it has to live longer
+        ev.map.piece = &h->lost_piece;
+    }
+    if (ev.type != EV_REPLICA) {
+        report_event(h, &ev);
+        return;
+    }
     if (ev.replica.what == FOLLOW_EPOCH) {
         report_epoch(h, ev.replica.seq, ev.replica.epoch);
         return;
@@ -190,7 +198,7 @@ static void report(void *user, const struct end_event *event)
         trace(h->sim, h, "the replica failed: %s", ev.replica.text);
         ev.replica.text = "its disk failed"; // it has to live longer
     }
-    if (ev.replica.what == FOLLOW_FINISHED && stream_stats(h, &st))
+    if (ev.replica.what == FOLLOW_FINISHED && !ev.replica.discards && stream_stats(h, &st))
         judge_finished(h, st.applied_epoch ? st.applied_epoch : st.durable_epoch, ev.replica.seq);
     report_event(h, &ev);
 }
@@ -232,6 +240,7 @@ void stream_init(struct host *h)
         .segment_size = segment,
         .limit = 3 * segment,
         .window = chance(h->sim, 300) ? 32 * 1024 : 0,
+        .map_region = INTENT_REGION_MIN,
         .name = "sim",
         .side = h->index ? EPOCH_BY_SECONDARY : EPOCH_BY_PRIMARY,
         .salvage_limit = h->index ? 1200 * 1024 : 320 * 1024, // the Primary's is full now and then
@@ -312,6 +321,13 @@ void stream_letter(struct host *h, const struct end_action *a)
         break;
     case ACT_FINISH:
         follower_finish(h->follower);
+        break;
+    case ACT_LOST:
+        follower_lost(h->follower, (uint16_t)a->object, a->seq, a->session);
+        break;
+    case ACT_DISCARD:
+        cover_count("takeover: records are discarded");
+        follower_discard(h->follower);
         break;
     case ACT_REPLAY:
         h->replay_paused = !a->on;

@@ -51,6 +51,10 @@ struct host {
     uint64_t filled, record, armed, armed_due, cleared;
     unsigned fills, attaches, voided, refused;
     bool hold_map, lose_pieces, hold_good;
+    // What a takeover of this end finds to be discarded.
+    bool discards, unknown;
+    uint64_t lost_map[2][2], durable_map[2][2];
+    unsigned discarded;
     uint64_t verifying, marked; // masks
     uint64_t resynced;          // mask of the last ACT_RESYNC
     struct frame_map pieces[8];
@@ -219,6 +223,21 @@ static void act(struct host *h, const struct end_action *a)
         ev.replica.what = FOLLOW_FINISHED;
         ev.replica.seq = h->data.replica_durable;
         ev.replica.short_of_confirmed = h->short_finish;
+        ev.replica.discards = h->discards;
+        ev.replica.unknown = h->unknown;
+        ev.replica.lost_records = 3;
+        break;
+    case ACT_DISCARD:
+        // What it forgets is in the map, or in the state, durably.
+        for (unsigned i = 0; i < 4; i++)
+            assert_true(h->disk.map_void == 3 ||
+                        (!h->unknown && !(h->lost_map[i / 2][i % 2] & ~h->durable_map[i / 2][i % 2])));
+        h->discarded++;
+        h->discards = false;
+        ev.type = EV_REPLICA;
+        ev.replica.what = FOLLOW_FINISHED;
+        ev.replica.seq = h->data.replica_durable;
+        ev.replica.lost_records = 3;
         break;
     case ACT_RESYNC:
         h->resyncs += a->objects != 0;
@@ -278,15 +297,17 @@ static void act(struct host *h, const struct end_action *a)
     case ACT_MAP_CLEAR:
         h->cleared |= a->objects;
         return;
+    case ACT_LOST:
     case ACT_MAP_READ: {
+        const uint64_t(*map)[2] = a->type == ACT_LOST ? h->lost_map : h->own_map;
         struct frame_map *piece = &h->pieces[h->piece_next++ % ARRAY_LEN(h->pieces)];
         unsigned at = a->seq / 64;
         *piece = (struct frame_map){
             .object = (uint16_t)a->object, .from = a->seq, .next = at == 0 ? 64 : FRAME_MAP_NONE};
-        if (h->own_map[a->object][at]) {
+        if (map[a->object][at]) {
             piece->first = a->seq;
             piece->count = 64;
-            memcpy(piece->bits, &h->own_map[a->object][at], 8);
+            memcpy(piece->bits, &map[a->object][at], 8);
         }
         ev.type = EV_MAP;
         ev.map.what = MAP_EV_PIECE;
@@ -303,6 +324,7 @@ static void act(struct host *h, const struct end_action *a)
     case ACT_MAP_SYNC:
         if (h->hold_map)
             return;
+        memcpy(h->durable_map, h->added, sizeof(h->durable_map));
         ev.type = EV_MAP;
         ev.map.what = MAP_EV_DURABLE;
         ev.map.ticket = a->ticket;
@@ -2891,6 +2913,76 @@ static void manual_takeover_behind_an_end_that_was_alone_is_refused(void **state
     assert_int_equal(view(w, 1).verdict->vetoes, END_VETO_GRANT);
 }
 
+// A takeover discards what lies behind the valid prefix only when the regions of that are durably in this end's own map;
+// its epoch comes behind that. A crash on the way: the next takeover goes the same way.
+static void what_a_takeover_discards_is_in_the_map_first(void **state)
+{
+    struct world *w = *state;
+    struct host *h = &w->host[1];
+    uint64_t map[2][2] = {{0xf0, 0}, {UINT64_C(1) << 63, 3}};
+    start_pair(w);
+    h->discards = h->hold_map = true;
+    memcpy(h->lost_map, map, sizeof(map));
+    crash(w, 0);
+    run(w, 5 * NS_PER_S);
+    assert_int_equal(view(w, 1).state, END_TAKING_OVER);
+    assert_memory_equal(h->added, map, sizeof(map));
+    assert_int_equal(h->discarded, 0);
+    assert_int_equal(h->disk.role, ROLE_PASSIVE);
+    // The word of another sync counts for nothing.
+    push(h, &(struct end_event){.type = EV_MAP, .map = {.what = MAP_EV_DURABLE, .ticket = 99}});
+    run(w, NS_PER_S);
+    assert_int_equal(h->discarded, 0);
+    crash(w, 1);
+    memset(h->added, 0, sizeof(h->added));
+    h->hold_map = false;
+    boot(w, 1, (struct end_start){.replica_durable = h->data.replica_durable});
+    run(w, 3 * NS_PER_S);
+    assert_int_equal(h->discarded, 0);
+    takeover(w, COMMAND_FORCE, 0);
+    run(w, 3 * NS_PER_S);
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+    assert_int_equal(h->discarded, 1);
+    assert_memory_equal(h->durable_map, map, sizeof(map));
+    assert_int_equal(h->disk.map_void, 0);
+    assert_int_equal(h->fills, 0);
+}
+
+// Where nobody knows which regions they are: everything counts as set, durably, before it is discarded.
+static void what_a_takeover_discards_may_be_unknown(void **state)
+{
+    struct world *w = *state;
+    struct host *h = &w->host[1];
+    start_pair(w);
+    unsigned fills = h->fills;
+    h->discards = h->unknown = h->hold_good = true;
+    crash(w, 0);
+    run(w, 8 * NS_PER_S);
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+    assert_int_equal(h->discarded, 1);
+    assert_int_equal(h->disk.map_void, 3);
+    assert_true(h->fills > fills);
+}
+
+// A replica that has failed is replayed as far as it is whole when an operator wants it; where that fails, too, the map
+// counts as wholly set.
+static void a_dead_replica_is_replayed_as_far_as_it_goes(void **state)
+{
+    struct world *w = *state;
+    struct host *h = &w->host[1];
+    make_dead_replica(w);
+    h->discards = true;
+    h->lost_map[0][0] = 4;
+    uint64_t durable = h->data.replica_durable;
+    takeover(w, COMMAND_FORCE, 0);
+    run(w, 3 * NS_PER_S);
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+    assert_int_equal(h->discarded, 1);
+    assert_int_equal(h->disk.map_void, 0);
+    const struct epoch *epoch = history_current(&h->disk.history);
+    assert_int_equal(epoch->parent[0].seq, durable);
+}
+
 // The answer of the vetoes comes when the active end is back: nothing is taken over.
 static void takeover_is_given_up_when_the_active_is_heard_again(void **state)
 {
@@ -2960,6 +3052,9 @@ int main(void)
         T(stopped_end_does_not_go_on_by_itself),
         T(two_gates_wait_at_a_time),
         T(failed_save_is_tried_again),
+        T(what_a_takeover_discards_is_in_the_map_first),
+        T(what_a_takeover_discards_may_be_unknown),
+        T(a_dead_replica_is_replayed_as_far_as_it_goes),
         T(maps_are_united_before_the_stream),
         T(map_that_cannot_be_written_is_recorded_first),
         T(recorded_map_counts_as_wholly_set_at_the_start),

@@ -907,14 +907,36 @@ static void a_takeover_with_a_failing_replica_is_aborted(void **state)
     world_free(w);
 }
 
-static void a_takeover_ends_in_front_of_damage(void **state)
+// What a finish says that it is about to discard: the regions of these records, and no others.
+static void expect_lost(const struct world *w, uint64_t from, uint64_t upto)
+{
+    bool lost[VOLUMES][VOLUME_SIZE / INTENT_REGION_MIN] = {0};
+
+    for (uint64_t seq = from; seq <= upto; seq++) {
+        const struct line *l = &w->lines[seq];
+        for (uint64_t at = l->offset / INTENT_REGION_MIN; at <= (l->offset + l->length - 1) / INTENT_REGION_MIN; at++)
+            lost[l->object][at] = true;
+    }
+    for (unsigned i = 0; i < VOLUMES; i++) {
+        const struct intent *map = replica_lost(w->r, i);
+        assert_non_null(map);
+        for (unsigned at = 0; at < ARRAY_LEN(lost[i]); at++)
+            assert_int_equal(intent_test(map, (uint64_t)at * INTENT_REGION_MIN, 1), lost[i][at]);
+    }
+}
+
+#define DAMAGED_AT (8192 + 2 * (64 + 64 + 5 * (64 + 1024))) // the entry of the third batch
+
+// Five batches of five records, confirmed; a byte of the third one is flipped, `at` bytes behind its beginning.
+static struct world *world_damaged(uint64_t at)
 {
     struct world *w = world_started(1);
+    struct safe_recovery recovery;
 
     // Read back at the replay: the damage is found while this run knows what it confirmed.
     w->r = replica_free(w->r);
     w->config.window = 1;
-    struct safe_recovery recovery;
+    w->config.region = INTENT_REGION_MIN;
     open_world(w, &recovery);
     replica_session(w->r, SESSION, w->now);
     replica_pause(w->r, true);
@@ -923,23 +945,100 @@ static void a_takeover_ends_in_front_of_damage(void **state)
         send(w, seq, 5, seq);
         fake_disk_complete(w->disk);
     }
-    uint8_t *bytes = fake_disk_bytes(w->disk, 1, NULL);
-    bytes[8192 + 2 * (64 + 64 + 5 * (64 + 1024)) + 800] ^= 1; // in the third batch
+    fake_disk_rot(w->disk, 1, DAMAGED_AT + at, 1);
+    return w;
+}
+
+static void finish_damaged(struct world *w, bool unknown)
+{
+    w->finishes = 0;
     replica_finish(w->r, on_finish, w);
     settle_down(w, 0);
     assert_int_equal(w->finishes, 1);
     assert_int_equal(w->finish.error, 0);
     assert_int_equal(w->finish.applied, 10);
+    assert_true(w->finish.discards);
+    assert_int_equal(w->finish.unknown, unknown);
+    expect_content(w, 1, 10);
+    settle_down(w, NS_PER_S);
+    assert_int_equal(w->finishes, 1); // it waits
+}
+
+// What is discarded is told before it is forgotten: the regions of all of it where the headers can be read.
+static void a_takeover_ends_in_front_of_damage(void **state)
+{
+    struct world *w = world_damaged(800); // in a payload
+    struct safe_recovery recovery;
+
+    finish_damaged(w, false);
     assert_int_equal(w->finish.discarded_records, 15);
     assert_int_equal(w->finish.discarded_bytes, 15 * 1024);
     assert_false(w->finish.reaches_confirmed);
-    expect_content(w, 1, 10);
+    expect_lost(w, 11, 25);
+    replica_discard(w->r);
+    assert_int_equal(w->finishes, 2);
+    assert_int_equal(w->finish.error, 0);
+    assert_false(w->finish.discards);
     w->r = replica_free(w->r);
     fake_disk_crash(w->disk);
     open_world(w, &recovery);
     assert_int_equal(recovery.last, 10);
     assert_int_equal(recovery.verdict, SAFE_CLEAN);
     world_free(w);
+}
+
+// A crash before the word to discard: the next run finds the damage at its opening, and tells the same regions.
+static void what_is_discarded_is_told_again_after_a_crash(void **state)
+{
+    struct world *w = world_damaged(800);
+    struct safe_recovery recovery;
+
+    finish_damaged(w, false);
+    for (unsigned i = 0; i < 3; i++) {
+        w->r = replica_free(w->r);
+        fake_disk_crash(w->disk);
+        open_world(w, &recovery);
+        assert_int_equal(recovery.verdict, SAFE_DAMAGED);
+        assert_int_equal(recovery.last, 10);
+        assert_false(recovery.unknown);
+        if (i > 0) // and one before it is asked for anything
+            finish_damaged(w, false);
+        expect_lost(w, 11, 25);
+    }
+    replica_discard(w->r);
+    assert_int_equal(w->finishes, 2);
+    w->r = replica_free(w->r);
+    fake_disk_crash(w->disk);
+    open_world(w, &recovery);
+    assert_int_equal(recovery.verdict, SAFE_CLEAN);
+    world_free(w);
+}
+
+// Of what had been confirmed not even the headers can be read.
+static void what_cannot_be_read_is_unknown(void **state)
+{
+    static const uint64_t places[] = {8, 70, 200}; // in the entry's header, the batch's, a record's
+    struct safe_recovery recovery;
+
+    for (unsigned i = 0; i < ARRAY_LEN(places); i++) {
+        struct world *w = world_damaged(places[i]);
+        finish_damaged(w, true);
+        w->r = replica_free(w->r);
+        fake_disk_crash(w->disk);
+        open_world(w, &recovery);
+        assert_int_equal(recovery.verdict, SAFE_DAMAGED);
+        assert_true(recovery.unknown);
+        finish_damaged(w, true);
+        // It does not come to a takeover: what follows is a stream that starts anew.
+        replica_restart(w->r, SESSION + 1, w->epoch, 100, w->now);
+        settle_down(w, NS_PER_S);
+        w->finishes = 0;
+        replica_finish(w->r, on_finish, w);
+        settle_down(w, 0);
+        assert_int_equal(w->finishes, 1);
+        assert_false(w->finish.discards);
+        world_free(w);
+    }
 }
 
 static void on_settle(void *arg, int status)
@@ -1417,6 +1516,8 @@ int main(void)
         cmocka_unit_test(a_takeover_applies_all_that_was_received),
         cmocka_unit_test(a_takeover_with_a_failing_replica_is_aborted),
         cmocka_unit_test(a_takeover_ends_in_front_of_damage),
+        cmocka_unit_test(what_is_discarded_is_told_again_after_a_crash),
+        cmocka_unit_test(what_cannot_be_read_is_unknown),
         cmocka_unit_test(settling_waits_for_what_was_received),
         cmocka_unit_test(a_restart_replays_what_is_held_first),
         cmocka_unit_test(stopping_becomes_idle_and_says_nothing),
