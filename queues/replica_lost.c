@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // What would be lost when the end of a takeover forgets what lies behind the applied prefix: of which regions those records
 // are. Only their headers are looked at, so that damage to what they carry does not matter; where not even the headers of
-// something that had been confirmed can be read, the regions are unknown.
+// something that was there can be read, the regions are unknown.
 //
-// What was never confirmed and cannot be read (a torn tail) is as if it had never been received.
+// It may have been applied, and settled, by a former run: an opening replays from the oldest record that is still held, so
+// what lies behind the damage is taken back where that had written the same place. The active end's map has long been
+// cleared for that. (A tail of which nothing at all is left was never confirmed, and is as if it had not been received.)
 #include "queues/replica_internal.h"
 
 #include "common/base/cleanup.h"

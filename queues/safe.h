@@ -64,7 +64,7 @@ struct safe_recovery {
     uint64_t offset;    // bytes in it
     const char *reason; // static text
     uint64_t beyond_records, beyond_bytes;
-    bool unknown; // DAMAGED: of something that had been confirmed not even the header can be read
+    bool unknown; // of something behind it, that may have been confirmed, not even the header can be read
 };
 
 struct safe_stats {

@@ -99,7 +99,8 @@ struct walk {
     bool too_many;
     unsigned facts;
     uint64_t promised; // the highest position known to have been confirmed
-    uint64_t known;    // up to here the headers of all records can be read
+    uint64_t known;    // up to here the headers of all records can be read,
+    uint64_t written;  // and so far some were written at least
     int read_error;    // 0 or -errno: the walk ended because the disk (or memory) failed
     struct error *err;
 };
@@ -303,7 +304,10 @@ static void look_beyond(struct walk *w, uint32_t i, uint64_t offset)
 
     while ((offset = safe_segment_search(s, offset, &error)) != 0) {
         struct safe_found found;
+        struct safe_entry e;
         fact(w, FACT_BEYOND);
+        if (!safe_segment_peek(s, offset, &e, &error))
+            w->written = MAX(w->written, MIN(le64_get(e.last), limit));
         if (safe_segment_headers(s, offset, &found, &error)) {
             offset += SAFE_ENTRY_ALIGN;
             continue;
@@ -342,7 +346,8 @@ static void walk_chain(struct walk *w)
         spare(w, scan->chain[--scan->chain_count]);
     if (w->promised > scan->last || w->read_error < 0)
         fact(w, FACT_PROVEN);
-    scan->recovery.unknown = w->known < w->promised || w->read_error < 0;
+    // A tail that looks torn may be damage: what was applied of it is taken back by the next replay.
+    scan->recovery.unknown = w->known < MAX(w->promised, w->written) || w->read_error < 0;
 }
 
 static void nothing_held(struct walk *w, const char *reason)

@@ -249,7 +249,7 @@ static void take_replica(struct end *e, const struct end_event *ev)
     case FOLLOW_READY:
         if (e->replica == REPLICA_PREPARING)
             e->replica = REPLICA_FOLLOWING;
-        e->replica_damaged = false;
+        e->replica_damaged = e->lost_by_damage = false;
         break;
     case FOLLOW_EPOCH: {
         // E6: the history is durable before the replica's position passes the opening.
@@ -354,6 +354,7 @@ static void take_event(struct end *e, const struct end_event *ev)
         if (ev->opened.replica_failed)
             e->replica = REPLICA_DEAD;
         e->replica_damaged = ev->opened.damaged;
+        e->lost_by_damage = e->replica_damaged && !e->st.lost;
         if (e->replica_damaged)
             map_lost(e); // its replay may take back what had been settled
         break;

@@ -254,6 +254,7 @@ struct end {
     int64_t replica_pause_ns, replica_retry_ns; // of a dead one: when it is tried anew
     uint64_t replica_seq;
     bool replica_damaged;       // its queue was found damaged: what is replayed of it says nothing
+    bool lost_by_damage;        // and for nothing else its volumes count as lost: a takeover knows what it discards
     uint64_t replica_discarded; // records behind the prefix, at the last replay to its end
     bool replica_unknown;       // REPLICA_DISCARDS: of which regions nobody knows
     int replica_short; // -1 failed, 0 whole, 1 short of what was confirmed

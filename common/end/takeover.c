@@ -157,7 +157,7 @@ static bool take_epoch(struct end *e)
     e->st.alone = true;
     e->st.clean = false;
     // Of what was lost, or was in the queue of a replica that could not be replayed, nobody knows which regions it were.
-    bool whole = e->st.lost || (t->dead && !t->replay);
+    bool whole = (e->st.lost && !(t->replay && e->lost_by_damage)) || (t->dead && !t->replay);
     e->st.inconsistent = e->st.lost = e->st.salvage = 0;
     e->resolve.opening = false;
     if (whole)
