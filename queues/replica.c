@@ -236,6 +236,7 @@ void replica_restart(struct replica *r, uint64_t session, uint64_t epoch, uint64
     r->restarting = true;
     r->restart_epoch = epoch;
     r->restart_seq = first_seq;
+    r->restart_retry_at = 0;
     replica_run(r);
 }
 
@@ -255,8 +256,15 @@ static void restart_step(struct replica *r)
 {
     if (!r->restarting || !drained(r) || r->apply_error || r->queue_error || r->stopped)
         return;
+    if (r->now < r->restart_retry_at)
+        return;
     struct error err = {0};
     int rc = safe_restart(r->safe, r->restart_epoch, r->restart_seq, &err);
+    if (rc == -ENOSPC) { // somebody makes room
+        r->restart_retry_at = r->now + REPLICA_FULL_RETRY_NS;
+        replica_note_full(r);
+        return;
+    }
     if (rc < 0) {
         replica_fail_queue(r, rc, &err);
         return;
@@ -274,7 +282,7 @@ static void restart_step(struct replica *r)
         r->error = (struct error){0};
         r->error_raised = false;
     }
-    r->full = false;
+    replica_note_room(r);
     r->restarting = false;
     r->ack_now = r->ack_resend = true;
     replica_raise(r, REPLICA_RESTARTED, r->restart_seq, 0, NULL);
@@ -491,6 +499,8 @@ int64_t replica_deadline(const struct replica *r)
         return at;
     if (r->unsynced_bytes > 0 && !r->syncing && !r->queue_error)
         at = MIN(at, r->last_append_at + REPLICA_QUIET_NS);
+    if (r->restarting && r->restart_retry_at)
+        at = MIN(at, r->restart_retry_at);
     if (r->applied > r->settled && !r->flushing && !r->apply_error)
         at = MIN(at, r->unflushed_since + REPLICA_SETTLE_NS);
     if (r->session && !r->restarting) {

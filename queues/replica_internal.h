@@ -72,6 +72,7 @@ struct replica {
     uint64_t session, session_start; // session_start: `received` when it began
     bool restarting;                 // replica_restart() is waiting for the replay
     uint64_t restart_epoch, restart_seq;
+    int64_t restart_retry_at; // no room for it before: tried again then
     bool full;
     int64_t full_retry_at;
 
@@ -174,6 +175,8 @@ void replica_sync_step(struct replica *r);
 void replica_ack_step(struct replica *r);
 void replica_durable_step(
     struct replica *r); // durable follows what was synced, up to the first gate
+void replica_note_full(struct replica *r); // and room: said when it changes
+void replica_note_room(struct replica *r);
 // Takes note of an epoch's opening. NULL or the broken rule.
 const char *replica_add_gate(struct replica *r, const struct record *record, const void *payload);
 

@@ -210,7 +210,7 @@ static void take_records(struct replica *r, const struct batch *b)
     r->received_epoch = le64_get(records[count - 1].epoch);
 }
 
-static void note_full(struct replica *r)
+void replica_note_full(struct replica *r)
 {
     if (!r->full) {
         r->full = true;
@@ -218,6 +218,14 @@ static void note_full(struct replica *r)
         replica_raise(r, REPLICA_FULL, r->received, 0, NULL);
     }
     ask(r, false);
+}
+
+void replica_note_room(struct replica *r)
+{
+    if (!r->full)
+        return;
+    r->full = false;
+    replica_raise(r, REPLICA_ROOM, r->received, 0, NULL);
 }
 
 // Appends the batch. 0: it is kept in memory or in the queue, and is not the caller's any more.
@@ -229,15 +237,12 @@ static int append(struct replica *r, void *message, size_t size)
     int rc = safe_append(r->safe, message, size, &err);
 
     if (rc == -ENOSPC)
-        note_full(r);
+        replica_note_full(r);
     else if (rc < 0)
         replica_fail_queue(r, rc, &err);
     if (rc < 0)
         return rc;
-    if (r->full) {
-        r->full = false;
-        replica_raise(r, REPLICA_ROOM, r->received, 0, NULL);
-    }
+    replica_note_room(r);
     r->beyond_records = r->beyond_bytes = 0; // what lay behind the cut comes again
     r->unsynced_bytes += size;
     r->last_append_at = r->now;

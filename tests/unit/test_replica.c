@@ -837,6 +837,30 @@ static void full_is_said_and_passes(void **state)
     world_free(w);
 }
 
+// A queue that finds no room when it is to start anew waits for it, and goes on as soon as there is some.
+static void a_start_without_room_waits_for_it(void **state)
+{
+    struct world *w = world_new(1, 16 * 1024, 3);
+
+    fake_disk_limit(w->disk, 0);
+    replica_restart(w->r, SESSION, 900, 1, w->now);
+    settle_down(w, 5 * NS_PER_S);
+    assert_int_equal(events_of(w, REPLICA_RESTARTED), 0);
+    assert_int_equal(events_of(w, REPLICA_FULL), 1);
+    assert_int_equal(events_of(w, REPLICA_FAILED), 0);
+    assert_true(stats_of(w).full);
+    assert_true(replica_deadline(w->r) <= w->now + NS_PER_S);
+    fake_disk_limit(w->disk, UINT64_MAX);
+    settle_down(w, NS_PER_S);
+    assert_int_equal(events_of(w, REPLICA_RESTARTED), 1);
+    assert_int_equal(events_of(w, REPLICA_ROOM), 1);
+    some_writes(w, 1, 2);
+    send(w, 1, 2, 1);
+    settle_down(w, NS_PER_S);
+    expect_content(w, 1, 2);
+    world_free(w);
+}
+
 static void a_record_outside_its_volume_is_refused(void **state)
 {
     struct world *w = world_started(1);
@@ -1512,6 +1536,7 @@ int main(void)
         cmocka_unit_test(a_flush_error_is_final),
         cmocka_unit_test(a_sync_error_is_final_and_what_was_durable_is_applied),
         cmocka_unit_test(full_is_said_and_passes),
+        cmocka_unit_test(a_start_without_room_waits_for_it),
         cmocka_unit_test(a_record_outside_its_volume_is_refused),
         cmocka_unit_test(a_takeover_applies_all_that_was_received),
         cmocka_unit_test(a_takeover_with_a_failing_replica_is_aborted),
