@@ -125,10 +125,12 @@ def test_first_mirror_while_writing(make_lab, tmp_path):
         for part in range(64):
             file.write(random.Random(part).randbytes(1 << 20) if part % 4 else bytes(1 << 20))
     lab = make_lab(config=write_pair(tmp_path / "lab.json"), arguments=["--image", str(image), "--no-wait"])
-    lab.crash("secondary")  # until the channel is slow enough to watch
-    lab("slow", "80mbit")
-    lab.start("secondary")
     lab.wait_active("primary")
+    lab.crash("secondary")  # until the channel is slow enough to watch
+    lab("slow", "40mbit")
+    # How far it had come by then is left open: so much is to be sent in any case.
+    lab.exec("primary", "qemu-io", "-f", "raw", "-c", "write -P 0x5a 8M 40M", "-c", "flush", lab.uri("primary"))
+    lab.start("secondary")
     before = read_volume(lab, "primary")
     writing = Writing(lab, "primary", tmp_path / "writer", 5, rate=2 << 20)
     seen = []
