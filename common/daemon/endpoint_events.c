@@ -30,10 +30,12 @@ static void take_opened(struct endpoint *ep, const struct stream_report *r)
 
 static void take_front_event(struct endpoint *ep, const struct front_report *r)
 {
-    if (r->event.type == EV_STORE && ep->pair->flush_failure == PAIR_FLUSH_NONE)
+    struct end_event ev = r->event;
+    if (ev.type == EV_STORE && ep->pair->flush_failure == PAIR_FLUSH_NONE) {
         endpoint_note(ep, -1, r->text); // the operator has chosen to see to it himself
-    else
-        endpoint_feed(ep, &r->event);
+        ev.failed.ignored = true;
+    }
+    endpoint_feed(ep, &ev);
 }
 
 void endpoint_take_report(struct endpoint *ep, struct letter *letter)

@@ -240,6 +240,7 @@ static bool resynced_rules(struct end *e)
     if (!(done & e->st.pending))
         return false;
     e->st.pending &= ~done;
+    map_resynced(e, done);
     e->st.held &= e->st.pending;
     end_save(e);
     if (!e->st.pending)

@@ -208,6 +208,8 @@ static void take_exports(struct end *e, const struct end_event *ev)
     e->exports = ev->exports.open ? EXPORTS_OPEN : EXPORTS_CLOSED;
     e->exports_status = ev->exports.status;
     e->exports_numbered = ev->exports.numbered;
+    if (ev->exports.open)
+        map_reopened(e);
 }
 
 static void take_address(struct end *e, const struct end_event *ev)
@@ -421,7 +423,8 @@ static void take_event(struct end *e, const struct end_event *ev)
         }
         break;
     case EV_STORE:
-        if (e->state == END_ACTIVE && !e->store_failed) {
+        map_unflushed(e, ev->failed.objects);
+        if (e->state == END_ACTIVE && !e->store_failed && !ev->failed.ignored) {
             e->store_failed = true;
             end_note(e, "the store of this end failed: %s", ev->failed.text);
             hand_begin(e, false, false);

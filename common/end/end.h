@@ -275,6 +275,8 @@ struct end_event {
         struct {
             const char *text;
             bool draining;
+            uint64_t objects; // STORE: mask of the volumes
+            bool ignored;     // STORE: the failure policy leaves it to the operator
         } failed; // EV_OVERFLOW, EV_STORE, EV_APP_FAILED
         struct {
             enum end_command command;

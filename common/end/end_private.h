@@ -277,6 +277,9 @@ struct end {
         uint64_t record;                      // number of the newest record that a map is void
         uint64_t records[RECORD_OBJECTS_MAX]; // and of each
         uint64_t sync;
+        uint64_t unflushed; // mask: volumes that are recorded as void because their store failed a flush in this run;
+                            // what is set in memory is exact
+        uint64_t reopened;  // of these: the store was opened since
         uint64_t refill; // ticket of the save behind which everything counts as set; 0: none
         bool losing;         // what a takeover discards is being recorded (map_lose())
         unsigned lose_object;
@@ -435,6 +438,11 @@ void veto_late(struct end *e, uint32_t veto);
 // map.c
 void map_start(struct end *e);
 void map_lost(struct end *e);   // what had been flushed to a store may be gone
+// The store of these volumes has failed a flush. What it has lost nobody knows: no later flush and no later run may take
+// their regions for equal before they are resynced.
+void map_unflushed(struct end *e, uint64_t objects);
+void map_reopened(struct end *e); // the stores are in use anew
+void map_resynced(struct end *e, uint64_t objects); // saved by the caller
 void map_refill(struct end *e); // everything counts as set, as soon as that is durable
 void map_fill(struct end *e, uint64_t objects); // st.map_void is durable with them
 // Records durably which regions the replica is about to discard. True when that is done.

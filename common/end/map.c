@@ -32,8 +32,44 @@ void map_start(struct end *e)
     if (e->unreadable)
         e->st.map_void = end_all_volumes(e); // who knows what it recorded
     e->st.map_void &= end_all_volumes(e);
+    // A store that failed a flush looks like one that never did: what it holds is sent before it is relied upon.
+    if (e->st.role == ROLE_ACTIVE)
+        e->st.pending |= e->st.map_void;
     if (e->st.map_void)
         map_fill(e, e->st.map_void);
+}
+
+void map_unflushed(struct end *e, uint64_t objects)
+{
+    objects &= end_all_volumes(e);
+    if (e->st.role != ROLE_ACTIVE || !(objects & ~e->map.unflushed))
+        return;
+    e->map.unflushed |= objects;
+    e->st.map_void |= objects;
+    end_save(e);
+}
+
+void map_reopened(struct end *e)
+{
+    if (!e->map.unflushed)
+        return;
+    e->map.reopened = e->map.unflushed;
+    e->st.pending |= e->map.unflushed;
+    end_save(e);
+}
+
+void map_resynced(struct end *e, uint64_t objects)
+{
+    uint64_t done = objects & e->map.reopened;
+    e->map.unflushed &= ~done;
+    e->map.reopened &= ~done;
+    e->st.map_void &= ~done;
+}
+
+// Volumes of which everything is set in this end's maps as they are.
+static bool is_full(const struct end *e, unsigned object)
+{
+    return (e->st.map_void & ~e->map.unflushed) >> object & 1;
 }
 
 void map_refill(struct end *e)
@@ -89,7 +125,8 @@ static void take_good(struct end *e, const struct end_event *ev)
 {
     unsigned object = ev->map.object;
     ENSURE(object < e->config.volumes);
-    if (ev->map.ticket != e->map.records[object] || e->map.failed[object].map_ticket)
+    bool unflushed = e->map.unflushed >> object & 1;
+    if (ev->map.ticket != e->map.records[object] || e->map.failed[object].map_ticket || unflushed)
         return;
     e->st.map_void &= ~(UINT64_C(1) << object);
     end_save(e);
@@ -110,7 +147,7 @@ static void next_volume(struct end *e)
 {
     struct session *s = &e->session;
     s->unite_from = 0;
-    while (s->unite_object < e->config.volumes && (e->st.map_void >> s->unite_object & 1))
+    while (s->unite_object < e->config.volumes && is_full(e, s->unite_object))
         s->unite_object++;
     if (s->unite_object < e->config.volumes) {
         ask(e);
@@ -226,7 +263,7 @@ static void count_piece(struct end *e, const struct frame_map *piece)
 // The next volume whose map does not count as wholly set as it is.
 static void lose_next(struct end *e)
 {
-    while (e->map.lose_object < e->config.volumes && (e->st.map_void >> e->map.lose_object & 1)) {
+    while (e->map.lose_object < e->config.volumes && is_full(e, e->map.lose_object)) {
         e->map.lose_object++;
         e->map.lose_from = 0;
     }
@@ -350,6 +387,11 @@ static bool own_map_rule(struct end *e)
     if (e->map.own_cleared)
         return false;
     e->map.own_cleared = true;
+    if (e->map.unflushed) { // every one of them was resynced
+        e->st.map_void &= ~e->map.unflushed;
+        e->map.unflushed = e->map.reopened = 0;
+        end_save(e);
+    }
     end_act(e, ACT_MAP_CLEAR)->objects = end_all_volumes(e);
     return true;
 }

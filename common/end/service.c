@@ -62,7 +62,10 @@ static void flush_failed_event(struct service *s, const struct updates_event *ev
     (void)snprintf(text, sizeof(text), "volume %s: a flush failed (%s)",
                    service_volume(s, ev->object), strerror(-ev->status));
     s->broken |= UINT64_C(1) << ev->object;
-    failed_event(s, EV_STORE, text);
+    struct end_event out = {.type = EV_STORE};
+    out.failed.text = text;
+    out.failed.objects = UINT64_C(1) << ev->object;
+    s->ops.report(s->user, &out);
 }
 
 static void updates_event(void *user, const struct updates_event *ev)

@@ -37,7 +37,7 @@ def resyncs(lab, host):
 
 def set_on_disk(lab, host):
     """Bytes that the host's map on disk counts as different; all of it while a page is being written."""
-    path = os.path.join(lab.base, host, "lib", "lab", host, "maps", "segment.0000")
+    path = os.path.join(lab.base, host, *(["disk"] if lab.powerfs else []), "lib", "lab", host, "maps", "segment.0000")
     with open(path, "rb") as file:
         header = file.read(PAGE)
         bits = b""

@@ -847,6 +847,41 @@ static void restart_of_the_active_daemon_goes_on(void **state)
     assert_true(h->address);
 }
 
+// A flush that failed is final: what it has lost nobody knows. The pair stays as it is where the policy says so, but the
+// next run sends that volume again before it is relied upon, whatever its store says.
+static void a_failed_flush_is_not_forgotten_by_a_restart(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    struct host *h = &w->host[0];
+    step(h, &(struct end_event){.type = EV_STORE, .failed = {.text = "a flush", .objects = 2, .ignored = true}});
+    run(w, NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+    assert_true(view(w, 1).promotable);
+    assert_int_equal(h->disk.map_void, 2);
+    assert_int_equal(h->disk.pending, 0);
+    step(h, &(struct end_event){.type = EV_MAP, .map = {.what = MAP_EV_GOOD, .object = 1, .ticket = 0}});
+    run(w, NS_PER_S);
+    assert_int_equal(h->disk.map_void, 2);
+    int64_t echo = w->now;
+    unsigned resyncs = h->resyncs;
+    h->end = end_free(h->end);
+    h->up = false;
+    h->head = h->tail;
+    h->hold_good = h->resync_silent = true;
+    run(w, 300 * NS_PER_MS);
+    boot(w, 0, (struct end_start){.same_boot = true, .echo_sent_ns = echo, .queue_found = true,
+                                  .queue_numbered = h->data.numbered});
+    run(w, 4 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+    assert_int_equal(h->filled & 2, 2);
+    assert_int_equal(h->armed_due, 2); // nothing of it is cleared but behind its resync
+    assert_int_equal(h->resyncs, resyncs + 1);
+    assert_int_equal(h->resynced, 2);
+    assert_false(view(w, 0).synchronized);
+    assert_int_equal(h->disk.pending, 2);
+}
+
 static void restart_of_the_passive_daemon_resumes(void **state)
 {
     struct world *w = *state;
@@ -3013,6 +3048,7 @@ int main(void)
         T(switch_goes_there_and_back),
         T(takeover_with_the_active_connected_is_refused),
         T(restart_of_the_active_daemon_goes_on),
+        T(a_failed_flush_is_not_forgotten_by_a_restart),
         T(restart_of_the_passive_daemon_resumes),
         T(both_restarted_the_former_active_leads),
         T(alone_and_restarted_serves_again_by_itself),
