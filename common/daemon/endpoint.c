@@ -168,7 +168,7 @@ static void attach_guard(struct endpoint *ep)
     }
     ep->plan_stale = true;
     endpoint_plan(ep);
-    (void)guard_set_deadline(ep->guard, atomic_load(&ep->figures.lease_ns));
+    (void)guard_set_deadline(ep->guard, ep->deadline_ns);
 }
 
 // A slot whose frozen processes were killed guards nothing any more, until it is opened anew.

@@ -18,7 +18,7 @@ static void act_send(struct endpoint *ep, const struct end_action *a)
 static void act_open(struct endpoint *ep, const struct end_action *a)
 {
     ep->serving = true;
-    vitals_lease(ep->vitals, atomic_load(&ep->figures.lease_ns));
+    vitals_lease(ep->vitals, ep->deadline_ns);
     ep->open_action = *a;
     ep->open_after_close = true;
     stream_close(ep->stream, a->recover ? NULL : &a->epoch, a->seq); // -> endpoint_closed()
@@ -151,9 +151,8 @@ void endpoint_plan(struct endpoint *ep)
 
 static void act_deadline(struct endpoint *ep, int64_t deadline_ns)
 {
-    atomic_store(&ep->figures.lease_ns, deadline_ns);
+    ep->deadline_ns = deadline_ns;
     vitals_lease(ep->vitals, deadline_ns);
-    mailbox_ring(front_mailbox(ep->front)); // it may be waiting for a new lease
     if (!ep->guard)
         return;
     if (deadline_ns != INT64_MAX && ep->plan_stale)
@@ -354,6 +353,10 @@ void endpoint_act(struct endpoint *ep, const struct end_action *a)
         break;
     case ACT_DEADLINE:
         act_deadline(ep, a->time_ns);
+        break;
+    case ACT_LEASE:
+        atomic_store(&ep->figures.lease_ns, a->time_ns);
+        mailbox_ring(front_mailbox(ep->front)); // it may be waiting for a new lease
         break;
     case ACT_WATCH:
         if (ep->waypoints)

@@ -465,6 +465,7 @@ int endpoint_new(const struct endpoint_config *config, struct endpoint **ret_end
     ep->born_ns = clock_boot_ns();
     ep->plan_stale = true;
     atomic_store(&ep->figures.lease_ns, INT64_MAX);
+    ep->deadline_ns = INT64_MAX;
     ep->epoll = epoll_create1(EPOLL_CLOEXEC);
     ep->reports = mailbox_new();
     int r = ep->epoll < 0 || !ep->reports ? error_sys(err, -ENOMEM, "pair %s", ep->pair->pair)

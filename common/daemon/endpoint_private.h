@@ -82,6 +82,7 @@ struct endpoint {
     int64_t plan_retry_ns;
     bool frozen_told; // the end knows that the guard has acted
     bool thawing;     // -> endpoint_guard()
+    int64_t deadline_ns; // the guard's, as the end said last
     int64_t thaw_deadline_ns;
     bool destroying; // asked the guard to kill what it froze; its slot is renewed when that is done
     // Events for the end, oldest first.

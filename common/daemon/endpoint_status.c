@@ -349,8 +349,8 @@ void endpoint_status(struct endpoint *ep, struct pair_status *s)
     fill_forecast(ep, &view, now, s);
     fill_operation(&view, ep->operation, s);
     s->guard.alive = ep->guard != NULL;
-    int64_t lease = atomic_load(&ep->figures.lease_ns);
-    s->guard.deadline_ms = lease == INT64_MAX ? -1 : MAX((lease - now) / NS_PER_MS, 0);
+    bool watched = ep->deadline_ns != INT64_MAX;
+    s->guard.deadline_ms = watched ? MAX((ep->deadline_ns - now) / NS_PER_MS, 0) : -1;
     const struct status_event *last = history_newest(ep->history);
     s->has_last_event = last != NULL;
     if (last)

@@ -277,8 +277,14 @@ void active_lapse(struct end *e)
 {
     bool serving = e->state == END_ACTIVE || (e->state == END_HANDING_OVER && e->hand.stage != HAND_SAVE) ||
                    (e->state == END_TAKING_OVER && e->take.recover);
-    if (serving && !e->freezing && e->now >= grant_lease(e))
+    if (!serving || e->freezing)
+        return;
+    if (e->now >= grant_lease(e)) {
         step_down(e, "the time in which the peer could not have taken over has run out");
+    } else if (e->now >= grant_none_lease(e)) {
+        step_down(e, "this end was not scheduled for so long that its peer may have been made active");
+        e->doubt_ns = e->now + e->config.timeout_ns;
+    }
 }
 
 static bool address_rule(struct end *e)
@@ -318,11 +324,13 @@ bool suspended_rules(struct end *e)
     if (e->exports != EXPORTS_OPEN && !e->again_by_take)
         return false;
     // Undone only by a fresh echo in which the peer is neither active nor taking over, or by its
-    // word that it holds no grant. That time has passed proves nothing.
+    // word that it holds no grant. That time has passed proves nothing; but where no grant was out,
+    // a peer that says nothing for T was not made active.
     bool fresh = peer_heard(e) &&
                  e->now - e->peer.proven_ns < e->config.timeout_ns - e->config.margin_ns;
-    bool idle = !(e->peer.flags & (FRAME_ACTIVE | FRAME_TAKING_OVER | FRAME_SERVED));
-    if (!(fresh && idle) && e->given.out)
+    bool leads = e->session.number && e->session.lead; // the peer has told its facts, and follows
+    bool idle = !(e->peer.flags & (FRAME_ACTIVE | FRAME_TAKING_OVER)) && (leads || !(e->peer.flags & FRAME_SERVED));
+    if (!(fresh && idle) && (e->given.out || e->now < e->doubt_ns))
         return false;
     if (peer_heard(e) && !idle)
         return false; // a meeting says who goes on

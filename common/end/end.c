@@ -176,7 +176,7 @@ struct end *end_new(const struct end_config *config)
     e->config = *config;
     e->random = config->seed;
     e->state = END_WAITING;
-    e->deadline_ns = INT64_MAX;
+    e->deadline_ns = e->lease_ns = INT64_MAX;
     return e;
 }
 
@@ -600,17 +600,22 @@ static bool terminate_rule(struct end *e)
     return true;
 }
 
-// The guard's deadline, and the lease of the front thread: the same moment.
+// The guard's deadline, and the lease of the front thread: the same moment where a grant is out. Without one no guard
+// acts, and the lease is how long this end may be unscheduled.
 void end_deadline(struct end *e)
 {
-    int64_t deadline = INT64_MAX;
+    int64_t deadline = INT64_MAX, lease = INT64_MAX;
     if (e->state == END_ACTIVE || e->state == END_HANDING_OVER ||
-        (e->state == END_TAKING_OVER && e->take.recover))
+        (e->state == END_TAKING_OVER && e->take.recover)) {
         deadline = grant_lease(e);
-    else if (e->state == END_SUSPENDED)
+        lease = deadline != INT64_MAX ? deadline : grant_none_lease(e);
+    } else if (e->state == END_SUSPENDED) {
         deadline = MIN(e->deadline_ns, e->now); // the front thread may not have heard of it yet
-    else if (e->exports == EXPORTS_CLOSING)
+        lease = MIN(e->lease_ns, e->now);
+    } else if (e->exports == EXPORTS_CLOSING) {
         deadline = e->deadline_ns; // likewise
+        lease = e->lease_ns;
+    }
     bool watch = e->state == END_ACTIVE && grant_out(e) &&
                  e->now - e->peer.proven_ns > e->config.timeout_ns / 2;
     watch |= e->state == END_SUSPENDED || e->state == END_PROBING || e->probe.asked || e->ask.pending;
@@ -622,6 +627,10 @@ void end_deadline(struct end *e)
     if (deadline != e->deadline_ns) {
         e->deadline_ns = deadline;
         end_act(e, ACT_DEADLINE)->time_ns = deadline;
+    }
+    if (lease != e->lease_ns) {
+        e->lease_ns = lease;
+        end_act(e, ACT_LEASE)->time_ns = lease;
     }
 }
 
@@ -650,7 +659,11 @@ void end_step(struct end *e, int64_t now, const struct end_data *data,
     e->now = now;
     e->data = *data;
     e->action_count = e->action_next = 0;
+    if (event->type == EV_START)
+        e->turned_ns = now;
     active_lapse(e);
+    if (now - e->turned_ns >= e->config.beat_ns / 2)
+        e->turned_ns = now;
     take_event(e, event);
     bool again;
     unsigned rounds = 0;

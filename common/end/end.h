@@ -338,8 +338,8 @@ enum end_action_type {
     ACT_DESTROY,  // kill what was frozen or runs: it must not write again
     ACT_FREEZE,   // guard: act now -> EV_GUARD
     ACT_THAW,     // guard: undo, and act again at `time_ns` -> EV_GUARD (frozen still: that had passed)
-    ACT_DEADLINE, // guard: act at `time_ns` (INT64_MAX: never). The front thread answers nothing
-                  // after it
+    ACT_DEADLINE, // guard: act at `time_ns` (INT64_MAX: never)
+    ACT_LEASE,    // the front thread answers nothing after `time_ns`
     ACT_WATCH,    // ask the waypoints every 50 ms (`on`) or at leisure
     ACT_HISTORY,  // a step for the log and for `pairctl history`: `text`, `time_ns` that it took
                   // (-1: none), and

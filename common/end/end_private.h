@@ -236,6 +236,9 @@ struct end {
     uint64_t join_ticket;
     int64_t lag_ns;      // since when the lag has been small
     int64_t deadline_ns; // last one given to the guard
+    int64_t lease_ns;    // last one given to the front thread
+    int64_t turned_ns;   // this end took in what had arrived; not older than half a heartbeat, unless it was not scheduled
+    int64_t doubt_ns;    // suspended: until when only the peer's word proves that this end may go on
     bool freezing, frozen, thawing;
     bool destroying; // yielded: what runs is destroyed as soon as the queue is gone
     bool again_by_take; // SUSPENDED on the way to another state: goes on by the steps of a takeover
@@ -376,6 +379,7 @@ void grant_drop(struct end *e);
 bool grant_held(const struct end *e);
 int64_t
 grant_lease(const struct end *e); // until when this active end may answer without seeing anybody
+int64_t grant_none_lease(const struct end *e); // the same where no grant is out: until when it may answer unscheduled
 
 // session.c
 void session_frame(struct end *e, const struct frame *f);

@@ -320,6 +320,9 @@ void act(struct host *h, const struct end_action *a)
         break;
     case ACT_DEADLINE:
         guard_deadline(h, a->time_ns);
+        break;
+    case ACT_LEASE:
+        h->figures.lease_ns = a->time_ns;
         front_turn(h); // it may be waiting for a new lease
         break;
     case ACT_WATCH:

@@ -365,7 +365,6 @@ static void guard_wakes(struct host *h, void *arg, uint64_t n)
 
 void guard_deadline(struct host *h, int64_t at)
 {
-    h->figures.lease_ns = at;
     if (h->frozen)
         return; // it has acted
     h->guard_ns = at;

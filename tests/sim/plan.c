@@ -38,7 +38,7 @@ static void strike(struct host *h, void *arg, uint64_t kind)
 void fault_on_action(struct host *h, const struct end_action *a)
 {
     struct sim *s = h->sim;
-    bool often = a->type == ACT_SEND || a->type == ACT_DEADLINE || a->type == ACT_HISTORY;
+    bool often = a->type == ACT_SEND || a->type == ACT_DEADLINE || a->type == ACT_LEASE || a->type == ACT_HISTORY;
     if (s->phase != PHASE_FAULTS || often || !s->fault_rate)
         return;
     // What is done in several steps is over soon: there they come more often.

@@ -27,7 +27,7 @@ struct host {
     uint64_t bound, seq_reply;
     int reply_status;
     char reply[ACTION_TEXT_SIZE];
-    int64_t deadline;
+    int64_t deadline, lease;
     struct epoch epoch; // whose record the stream carries at its first_seq
     // Events to be delivered, oldest first.
     struct end_event queue[256];
@@ -364,6 +364,9 @@ static void act(struct host *h, const struct end_action *a)
         break;
     case ACT_DEADLINE:
         h->deadline = a->time_ns;
+        return;
+    case ACT_LEASE:
+        h->lease = a->time_ns;
         return;
     case ACT_REPLY:
         h->reply_status = a->status;
@@ -3018,6 +3021,49 @@ static void a_dead_replica_is_replayed_as_far_as_it_goes(void **state)
     assert_int_equal(epoch->parent[0].seq, durable);
 }
 
+// An operator needs no grant: he makes the peer active while this end is not scheduled.
+static void end_that_was_not_scheduled_without_a_grant_steps_down(void **state)
+{
+    struct world *w = *state;
+    w->config.automatic = false;
+    start_pair(w);
+    assert_int_equal(w->host[0].deadline, INT64_MAX);
+    assert_in_range(w->host[0].lease, w->now, w->now + w->config.timeout_ns - w->config.margin_ns);
+    int64_t stops = w->now;
+    w->two_serve = true; // nobody is there to take the address off
+    w->host[0].up = false;
+    run(w, w->config.timeout_ns + NS_PER_S);
+    takeover(w, 0, 0);
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+    assert_true(w->host[0].lease < stops + w->config.timeout_ns);
+    w->host[0].up = true;
+    step(&w->host[0], &(struct end_event){.type = EV_TICK});
+    assert_int_equal(view(w, 0).state, END_SUSPENDED);
+    assert_false(w->host[0].address);
+    run(w, 10 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_PASSIVE);
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+}
+
+static void end_that_was_not_scheduled_alone_goes_on_after_silence(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    crash(w, 1);
+    run(w, 20 * NS_PER_S);
+    assert_true(view(w, 0).alone);
+    w->host[0].up = false;
+    run(w, 10 * NS_PER_S);
+    w->host[0].up = true;
+    step(&w->host[0], &(struct end_event){.type = EV_TICK});
+    assert_int_equal(view(w, 0).state, END_SUSPENDED);
+    run(w, w->config.timeout_ns / 2);
+    assert_int_equal(view(w, 0).state, END_SUSPENDED);
+    run(w, w->config.timeout_ns);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+    assert_int_equal(w->host[0].gate, GATE_ALONE);
+}
+
 // The answer of the vetoes comes when the active end is back: nothing is taken over.
 static void takeover_is_given_up_when_the_active_is_heard_again(void **state)
 {
@@ -3126,6 +3172,8 @@ int main(void)
         T(late_word_of_the_applications_is_not_theirs),
         T(restarted_peer_that_took_over_keeps_a_suspended_end_down),
         T(end_that_was_not_scheduled_steps_down),
+        T(end_that_was_not_scheduled_without_a_grant_steps_down),
+        T(end_that_was_not_scheduled_alone_goes_on_after_silence),
         T(lease_ends_before_the_peer_takes_over_after_a_one_way_cut),
         T(takeover_without_force_asks_the_vetoes),
         T(switchover_to_a_peer_whose_replay_is_paused_is_given_up),
