@@ -280,6 +280,7 @@ struct end {
         uint64_t record;                      // number of the newest record that a map is void
         uint64_t records[RECORD_OBJECTS_MAX]; // and of each
         uint64_t sync;
+        uint64_t exact;     // mask: volumes whose map is void because it could not be written: in memory it is as it was
         uint64_t unflushed; // mask: volumes that are recorded as void because their store failed a flush in this run;
                             // what is set in memory is exact
         uint64_t reopened;  // of these: the store was opened since

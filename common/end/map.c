@@ -25,6 +25,7 @@ void map_fill(struct end *e, uint64_t objects)
     struct end_action *a = end_act(e, ACT_MAP_FILL);
     a->objects = objects;
     a->ticket = new_record(e, objects);
+    e->map.exact &= ~objects;
 }
 
 void map_start(struct end *e)
@@ -69,7 +70,7 @@ void map_resynced(struct end *e, uint64_t objects)
 // Volumes of which everything is set in this end's maps as they are.
 static bool is_full(const struct end *e, unsigned object)
 {
-    return (e->st.map_void & ~e->map.unflushed) >> object & 1;
+    return (e->st.map_void & ~e->map.unflushed & ~e->map.exact) >> object & 1;
 }
 
 void map_refill(struct end *e)
@@ -96,6 +97,7 @@ static void take_failed(struct end *e, const struct end_event *ev)
     end_note(e, "the intent map of volume %u cannot be written (error %d): everything of it counts as different",
              object, -ev->map.status);
     e->st.map_void |= UINT64_C(1) << object;
+    e->map.exact |= UINT64_C(1) << object;
     e->map.failed[object].map_ticket = ev->map.ticket;
     e->map.failed[object].refused = false;
     e->map.failed[object].save_ticket = end_save(e);

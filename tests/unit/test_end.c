@@ -1741,6 +1741,26 @@ static void maps_are_united_before_the_stream(void **state)
     assert_int_equal(w->host[0].cleared, 3);
 }
 
+// A map that could not be written is void on its disk alone: in memory it is exact, and needs what the other one says.
+static void map_that_is_void_on_its_disk_is_united_all_the_same(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    crash(w, 0);
+    run(w, 5 * NS_PER_S);
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+    uint64_t map[2][2] = {{0xff00, 1}, {0, UINT64_C(1) << 63}};
+    memcpy(w->host[0].own_map, map, sizeof(map));
+    step(&w->host[1], &(struct end_event){.type = EV_MAP,
+                                          .map = {.what = MAP_EV_FAILED, .object = 1, .ticket = 7, .status = -EIO}});
+    run(w, NS_PER_S);
+    assert_int_equal(w->host[1].disk.map_void, 2);
+    boot(w, 0, (struct end_start){0});
+    run(w, 6 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_PASSIVE);
+    assert_memory_equal(w->host[1].added, map, sizeof(map));
+}
+
 // A map that cannot be written: what waits goes on when that is durable in the state, and fails when it cannot be.
 static void map_that_cannot_be_written_is_recorded_first(void **state)
 {
@@ -3138,6 +3158,7 @@ int main(void)
         T(what_a_takeover_discards_may_be_unknown),
         T(a_dead_replica_is_replayed_as_far_as_it_goes),
         T(maps_are_united_before_the_stream),
+        T(map_that_is_void_on_its_disk_is_united_all_the_same),
         T(map_that_cannot_be_written_is_recorded_first),
         T(recorded_map_counts_as_wholly_set_at_the_start),
         T(lost_replica_is_compared_as_a_whole),
