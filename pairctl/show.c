@@ -166,6 +166,9 @@ static void show_volumes(const struct screen *s, const struct pair_status *statu
             put(s, TONE_GOOD, "synchronized");
         else
             put(s, TONE_BAD, "%s out of sync", format_bytes(v->out_of_sync_bytes, behind));
+        if (!v->synchronized && status->resync.stalled_ms > 0)
+            put(s, TONE_BAD, " (not shrinking for %s: the writers outpace the link)",
+                format_ms(status->resync.stalled_ms, size));
         put(s, TONE_PLAIN, ", %s", v->serving ? "served at " : "not served here");
         if (v->serving)
             put(s, TONE_PLAIN, "%s", v->export);

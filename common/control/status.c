@@ -86,6 +86,7 @@ static const struct json_field resync_fields[] = {
     VALUE(JSON_U64, R, total_bytes),
     VALUE(JSON_U64, R, rate),
     VALUE(JSON_TIME, R, left_ms),
+    VALUE(JSON_TIME, R, stalled_ms),
 };
 TABLE(resync);
 

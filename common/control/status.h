@@ -76,6 +76,7 @@ struct status_resync {
     uint64_t total_bytes;
     uint64_t rate;   // bytes a second
     int64_t left_ms; // -1: not known yet
+    int64_t stalled_ms; // for so long what is out of sync has not become less, although the peer is there; -1: it does
 };
 
 #define STATUS_RANGES_MAX 64

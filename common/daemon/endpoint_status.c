@@ -69,12 +69,18 @@ static void fill_volumes(struct endpoint *ep, const struct end_view *view, struc
     }
 }
 
+// A resync that takes nothing away for so long has writers against it that are faster.
+#define STALLED_NS (10 * NS_PER_S)
+
 static void fill_resync(struct endpoint *ep, const struct end_view *view, int64_t now,
                         struct pair_status *s)
 {
     uint64_t total = atomic_load(&ep->figures.resync_total);
     uint64_t done = atomic_load(&ep->figures.resync_done);
     int64_t began = atomic_load(&ep->figures.resync_began_ns);
+    int64_t least = atomic_load(&ep->figures.least_ns);
+    bool works = view->active && view->pending && view->connected && !view->paused;
+    s->resync.stalled_ms = works && least && now - least >= STALLED_NS ? (now - least) / NS_PER_MS : -1;
     if (!view->active || !view->pending || !total)
         return;
     s->resync.active = true;

@@ -26,6 +26,7 @@ struct figures {
     _Atomic uint64_t resync_done, resync_total, resync_sent;
     _Atomic uint64_t out_of_sync[RECORD_OBJECTS_MAX]; // bytes, by volume
     _Atomic int64_t resync_began_ns;
+    _Atomic int64_t least_ns; // since when not less was out of sync (CLOCK_BOOTTIME); 0: nothing is
     _Atomic uint64_t verify_done, verify_total; // total 0: none is under way
     _Atomic int64_t verify_began_ns;
     _Atomic unsigned clients;

@@ -41,6 +41,7 @@ static void publish(struct front *f, int64_t now)
     atomic_store(&g->resync_total, now_is.resync.total);
     atomic_store(&g->resync_sent, now_is.resync.sent);
     atomic_store(&g->resync_began_ns, now_is.resync.began_ns);
+    atomic_store(&g->least_ns, now_is.least_ns);
     for (size_t i = 0; i < f->config.pair->volume_count; i++)
         atomic_store(&g->out_of_sync[i], now_is.out_of_sync[i]);
     atomic_store(&g->verify_done, now_is.verify_done);

@@ -383,6 +383,7 @@ bool service_figures(struct service *s, int64_t now, struct service_figures *ret
     };
     resync_progress(s->resync, &ret_figures->resync);
     ret_figures->out_of_sync = service_out_of_sync(s, now);
+    ret_figures->least_ns = s->least.seen_ns;
     verify_progress(s->verify, &ret_figures->verify_done, &ret_figures->verify_total, &ret_figures->verify_began_ns);
     return true;
 }

@@ -204,6 +204,7 @@ struct service_figures {
     int64_t oldest_real_ns; // CLOCK_REALTIME of the oldest record; 0: none
     struct resync_progress resync;
     const uint64_t *out_of_sync; // bytes, by volume, that a resync has to go over; looked up now and then
+    int64_t least_ns; // since when not less of it was out of sync; 0: nothing is
     uint64_t verify_done, verify_total; // bytes; total 0: no verify is under way
     int64_t verify_began_ns;
     enum service_held held;

@@ -191,6 +191,7 @@ int64_t service_map_deadline(const struct service *s)
 void service_map_fill(struct service *s, uint64_t objects, uint64_t record)
 {
     s->due |= objects & all_volumes(s);
+    s->least.seen_ns = 0;
     maps_fill(s->maps, objects & all_volumes(s), record);
 }
 
@@ -302,15 +303,32 @@ uint64_t service_map_bytes(void *user, uint16_t object, uint64_t from)
     return intent_bytes(maps_at(s->maps, object), from);
 }
 
+// Writers that are faster than the link add as much as a resync takes away.
+static void look_at_least(struct service *s, uint64_t bytes, int64_t now)
+{
+    bool anew = s->due & ~s->least.due;
+    if (bytes == 0)
+        s->least.seen_ns = 0;
+    else if (anew || !s->least.seen_ns || bytes < s->least.bytes)
+        s->least.seen_ns = now;
+    else
+        bytes = s->least.bytes;
+    s->least.bytes = bytes;
+    s->least.due = s->due;
+}
+
 // What lies behind the resync's cursor is done, though it is not cleared yet.
 const uint64_t *service_out_of_sync(struct service *s, int64_t now)
 {
+    uint64_t all = 0;
     if (now < s->out_of_sync_ns)
         return s->out_of_sync;
     s->out_of_sync_ns = now + LOOK_NS;
     for (uint16_t i = 0; i < s->config.volumes; i++) {
         uint64_t floor = resync_running(s->resync) ? resync_floor(s->resync, i) : 0;
         s->out_of_sync[i] = s->due >> i & 1 ? intent_bytes(maps_at(s->maps, i), floor) : 0;
+        all += s->out_of_sync[i];
     }
+    look_at_least(s, all, now);
     return s->out_of_sync;
 }

@@ -77,6 +77,11 @@ struct service {
     unsigned unread_count;
     uint64_t out_of_sync[RECORD_OBJECTS_MAX];
     int64_t out_of_sync_ns;
+    struct {
+        uint64_t due;    // mask: for these volumes,
+        uint64_t bytes;  // the least that was out of sync,
+        int64_t seen_ns; // and since when there was not less; 0: nothing is
+    } least;
     uint64_t map_sync; // ticket of the ACT_MAP_SYNC that is under way; 0: none
     struct verify *verify;
     uint64_t verify_started; // bytes of the checks of this verify

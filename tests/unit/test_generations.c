@@ -377,6 +377,41 @@ static void nothing_leaves_behind_a_failed_flush(void **state)
     assert_true(is_set(w, 0));
 }
 
+static int64_t least_ns(struct world *w)
+{
+    struct service_figures figures;
+    assert_true(service_figures(w->service, w->now, &figures));
+    return figures.least_ns;
+}
+
+// Since when not less is out of sync: not touched by what is added, moved by what goes, and by a new reason to count.
+static void a_resync_that_gets_nowhere_is_seen(void **state)
+{
+    struct world *w = *state;
+    assert_int_equal(least_ns(w), 0);
+    service_map_arm(w->service, 5, 1);
+    zero(w, 0, 0);
+    zero(w, 1, 3 * MIB);
+    pass(w, NS_PER_S);
+    int64_t since = least_ns(w);
+    assert_true(since > 0);
+    zero(w, 2, 5 * MIB);
+    pass(w, 20 * NS_PER_S);
+    assert_int_equal(least_ns(w), since);
+    intent_clear(map(w), 0, 4 * MIB);
+    pass(w, NS_PER_S);
+    assert_true(least_ns(w) > since);
+    since = least_ns(w);
+    pass(w, 5 * NS_PER_S);
+    assert_int_equal(least_ns(w), since);
+    service_map_fill(w->service, 1, 1); // everything counts anew
+    pass(w, NS_PER_S);
+    assert_true(least_ns(w) > since);
+    service_map_arm(w->service, 5, 0);
+    pass(w, NS_PER_S);
+    assert_int_equal(least_ns(w), 0);
+}
+
 // An idle pair with nothing set costs nothing: no flush, no page.
 static void an_idle_pair_costs_nothing(void **state)
 {
@@ -401,6 +436,7 @@ int main(void)
         T(what_is_hot_stays),
         T(nothing_leaves_where_the_end_has_not_said_so),
         T(nothing_leaves_behind_a_failed_flush),
+        T(a_resync_that_gets_nowhere_is_seen),
         T(an_idle_pair_costs_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

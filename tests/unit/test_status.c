@@ -53,7 +53,7 @@ static void fill(struct pair_status *s)
         .path_count = 1,
         .waypoints = {{"192.0.2.254", true, 20}},
         .waypoint_count = 1,
-        .resync = {.left_ms = -1},
+        .resync = {.left_ms = -1, .stalled_ms = -1},
         .verify = {.left_ms = -1, .equal_time_ms = 1700000000123, .equal_epoch = 3, .equal_epoch_id = 0xab,
                    .equal_seq = 77, .differing_bytes = 4096, .repair_waits = true,
                    .ranges = {{"disk", 8192, 4096}}, .range_count = 1},
@@ -92,7 +92,7 @@ static const char golden[] =
     "\"10.1.0.1:7400\",\"up\":true,\"data\":true,\"rtt_us\":180}],\"waypoints\":[{\"address\":"
     "\"192.0.2.254\",\"answers\":true,\"silent_ms\":20}],\"resync\":{\"active\":false,\"paused\":"
     "false,\"volume\":\"\",\"kind\":\"\",\"done_bytes\":0,\"total_bytes\":0,\"rate\":0,\"left_ms\":"
-    "null},\"verify\":{\"active\":false,\"done_bytes\":0,\"total_bytes\":0,\"rate\":0,\"left_ms\":null,"
+    "null,\"stalled_ms\":null},\"verify\":{\"active\":false,\"done_bytes\":0,\"total_bytes\":0,\"rate\":0,\"left_ms\":null,"
     "\"equal_time_ms\":1700000000123,\"equal_epoch\":3,\"equal_epoch_id\":\"00000000000000ab\",\"equal_seq\":77,"
     "\"differing_bytes\":4096,\"repair_waits\":true,\"ranges\":[{\"volume\":\"disk\",\"offset\":8192,"
     "\"length\":4096}]}"
