@@ -13,6 +13,7 @@ from labs import HERE, PEER, PUBLIC_ADDRESS
 PYTHON = "/usr/bin/python3"
 REGION = 32 << 20
 WHOLE_MAX = 128 << 20
+RATE, WARM = 4 << 20, 16 << 20  # of a steady load: bytes a second, and bytes until it counts as one
 FORECAST_SECONDS = 1.0
 FORECAST_AGE_NS = 100_000_000  # a forecast may be that old when it is told
 
@@ -57,6 +58,28 @@ class Writing:
         assert ledger.failed == 0, f"a request failed before the crash: {self.said()}"
         assert ledger.reconnects == 0, "the connection was lost before the crash"
         return ledger
+
+
+class SteadyLoad:
+    """A load_writer.py in a host."""
+
+    def __init__(self, lab, host, directory, seed, rate=RATE):
+        self.stop_file, self.progress = (directory / f"{name}-{seed}" for name in ("stop", "progress"))
+        self.process = lab.popen(host, PYTHON, "-B", os.path.join(HERE, "load_writer.py"), lab.uri(host), rate, seed, self.stop_file,
+                                 self.progress)
+        lab.wait_until(lambda: self.written() > WARM, "load")
+
+    def written(self):
+        """Bytes that were answered."""
+        try:
+            return int(self.progress.read_text().split()[0])
+        except (OSError, IndexError):
+            return 0
+
+    def stop(self):
+        self.stop_file.touch()
+        assert self.process.wait(timeout=120) == 0
+        return self.written()
 
 
 def read_volume(lab, host):

@@ -9,7 +9,7 @@ import struct
 import pytest
 
 from conftest import HERE, write_pair
-from crashloop import PYTHON, Writing
+from crashloop import PYTHON, SteadyLoad, Writing
 
 VOLUME = os.environ.get("MAP_VOLUME") or "2GiB"
 PIECE = 64 * 1024
@@ -97,6 +97,35 @@ def test_return_of_the_old_active_end(big, tmp_path):
     assert sent <= 2 * 800 * PIECE + (64 << 20)
     ledger = writing.stop()
     assert ledger.failed == 0
+    lab.same_content()
+
+
+def test_on_the_wire_under_load(big, tmp_path):
+    """The passive daemon killed under load, and a takeover with return of the old active end under load: what goes over the
+    channel networks is what was written, hardly more, and nothing is gone over as a whole."""
+    lab = big
+    wait_map(lab, "primary", "the first mirror has left it", lambda count: count < 64 << 20)
+    load = SteadyLoad(lab, "primary", tmp_path, "before")
+    known, before, moved = len(resyncs(lab, "primary")), load.written(), wire_bytes(lab, "primary")
+    run = lab.status("secondary")["run"]
+    lab.kill("secondary")
+    changed = write_pieces(lab, "primary", "killed", 400)
+    lab.wait_for("secondary", "another run", run=lambda now: now != run)
+    lab.wait_promotable("primary")
+    moved, changed = wire_bytes(lab, "primary") - moved, changed + load.written() - before
+    assert moved <= 1.2 * changed, f"{moved / changed:.3f} times as much as was written"
+    assert len(resyncs(lab, "primary")) == known, "the stream goes on where it was"
+    lab.crash("primary")
+    lab.wait_active("secondary")
+    changed = write_pieces(lab, "secondary", "after", 400)
+    load = SteadyLoad(lab, "secondary", tmp_path, "after")
+    moved = wire_bytes(lab, "secondary")
+    lab.start("primary")
+    lab.wait_promotable("secondary")
+    moved, changed = wire_bytes(lab, "secondary") - moved, changed + load.stop()
+    assert moved <= 1.2 * changed, f"{moved / changed:.3f} times as much as was written"
+    (over, _), = resyncs(lab, "secondary")
+    assert over < lab.status("secondary")["volumes"][0]["size"] / 2
     lab.same_content()
 
 
