@@ -2,14 +2,12 @@
 #include "common/daemon/daemon.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <systemd/sd-daemon.h>
@@ -23,6 +21,7 @@
 #include "common/control/control.h"
 #include "common/daemon/endpoint.h"
 #include "common/daemon/options.h"
+#include "common/daemon/prompt.h"
 #include "guard/guard.h"
 
 #define HISTORY_SHOWN 256
@@ -520,16 +519,6 @@ static int on_signal(sd_event_source *source, const struct signalfd_siginfo *inf
     return 0;
 }
 
-// Heartbeats must go out on a busy machine. The data threads, which exist by now, stay as they are.
-static void be_prompt(void)
-{
-    struct sched_param param = {.sched_priority = 10};
-    if (sched_setscheduler(0, SCHED_RR | SCHED_RESET_ON_FORK, &param) < 0)
-        log_warning("no real-time priority for heartbeats: %s", strerror(errno));
-    if (mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) < 0)
-        log_warning("memory is not locked: %s", strerror(errno));
-}
-
 // Each pair has some twenty descriptors, and each client of its exports one.
 static void raise_limits(void)
 {
@@ -568,6 +557,7 @@ static int run(struct daemon *d, struct error *err)
         r = open_control(d, err);
     if (r < 0)
         return r;
+    prompt_short_slice(); // the channels' own threads are started with the first pair
     start_guard(d);
     r = start_endpoints(d);
     if (r < 0)
@@ -575,7 +565,7 @@ static int run(struct daemon *d, struct error *err)
     r = sd_event_add_io(d->loop, NULL, control_server_fd(d->control), EPOLLIN, on_control_fd, d);
     if (r < 0)
         return error_sys(err, r, "control socket");
-    be_prompt();
+    prompt_real_time(); // the data threads, which exist by now, stay as they are
     for (size_t i = 0; i < d->count; i++)
         work(&d->watched[i]);
     (void)sd_notify(0, "READY=1");

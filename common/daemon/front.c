@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "common/daemon/front_private.h"
+#include "common/daemon/prompt.h"
 #include "common/base/checksum.h"
 #include "common/store/store.h"
 
@@ -279,6 +280,7 @@ static void *run(void *arg)
 {
     struct front *f = arg;
     (void)pthread_setname_np(pthread_self(), "front");
+    prompt_short_slice();
     atomic_store(&f->config.figures->front_awake_ns, clock_boot_ns());
     while (!f->ending) {
         front_take_letters(f);

@@ -12,6 +12,7 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/base/random.h"
+#include "common/daemon/prompt.h"
 #include "common/daemon/salvage_place.h"
 #include "common/daemon/stores.h"
 #include "common/end/follower.h"
@@ -427,6 +428,7 @@ static void *run(void *arg)
 {
     struct stream *s = arg;
     (void)pthread_setname_np(pthread_self(), "stream");
+    prompt_short_slice();
     while (!s->ending) {
         struct stream_letter *l;
         while ((l = mailbox_take(s->config.box))) {

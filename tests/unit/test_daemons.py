@@ -159,6 +159,32 @@ class Running(unittest.TestCase):
             self.assertEqual(daemon.end(), 0)
             hear("STOPPING=1")
 
+    def slices(self, daemon):
+        """{name of a thread: [slices in ns]} of the threads at ordinary priority, as far as the kernel shows them."""
+        found = {}
+        for tid in os.listdir(f"/proc/{daemon.process.pid}/task"):
+            try:
+                with open(f"/proc/{daemon.process.pid}/task/{tid}/sched", encoding="ascii") as file:
+                    lines = dict(re.findall(r"^(\S+)\s*:\s*(\S+)$", file.read(), re.M))
+                with open(f"/proc/{daemon.process.pid}/task/{tid}/comm", encoding="ascii") as file:
+                    name = file.read().strip()
+            except OSError:
+                continue
+            if lines.get("policy") == "0" and "se.slice" in lines:
+                found.setdefault(name, []).append(int(lines["se.slice"]))
+        return found
+
+    def test_data_threads_have_a_short_slice(self):
+        if tuple(map(int, re.findall(r"\d+", os.uname().release)[:2])) < (6, 12):
+            self.skipTest("this kernel knows no slices of single threads")
+        if not os.path.exists("/proc/self/sched"):
+            self.skipTest("this kernel does not show slices")
+        daemon = self.start()
+        wait_for("both data threads", lambda: {"front", "stream"} <= set(self.slices(daemon)))
+        # The channel's own thread, too, which has the daemon's name.
+        wait_for("short slices", lambda: all(400000 in self.slices(daemon)[name]
+                                             for name in ("front", "stream", "primaryd")))
+
     def test_a_wedged_daemon_is_silent(self):
         path = self.place + "/notify"
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
