@@ -231,6 +231,19 @@ void intent_clear(struct intent *m, uint64_t offset, uint64_t length)
     }
 }
 
+void intent_cool(struct intent *m)
+{
+    for (uint32_t i = 0; i < m->extents; i++) {
+        if (is_cold(m, i))
+            continue;
+        intent_bit_clear(m->hot, i);
+        intent_bit_clear(m->heating, i);
+        if (m->set[i] != intent_full(m, i))
+            intent_want(m, i / INTENT_PAGE_EXTENTS, INTENT_LAZY);
+    }
+    m->ahead = 0;
+}
+
 // ---- looking ----
 
 bool intent_test(const struct intent *m, uint64_t offset, uint64_t length)

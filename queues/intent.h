@@ -83,6 +83,8 @@ void intent_written(struct intent *intent, bool durable);
 // Every page is to be written, as a file that is not relied upon any more has to be.
 void intent_rewrite(struct intent *intent);
 bool intent_durable(const struct intent *intent); // nothing is to be written, nothing in flight
+// Nobody writes any more: no extent is hot, so that the disk, when it is durable, says exactly what the memory does.
+void intent_cool(struct intent *intent);
 // What is set at this moment has to become durable; intent_marked() says whether something of that is still missing.
 void intent_mark(struct intent *intent);
 bool intent_marked(const struct intent *intent);

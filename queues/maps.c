@@ -413,3 +413,18 @@ bool maps_syncing(const struct maps *maps)
     }
     return false;
 }
+
+void maps_settle(struct maps *maps, uint16_t object)
+{
+    struct map *m = at(maps, object);
+    intent_cool(m->intent);
+    m->lazy_ns = 0;
+}
+
+bool maps_exact(struct maps *maps, uint16_t object)
+{
+    struct map *m = at(maps, object);
+    if (m->state == MAP_FAILED)
+        m->asked = true;
+    return m->state == MAP_GOOD && !m->syncing && intent_durable(m->intent);
+}

@@ -70,5 +70,9 @@ int64_t maps_deadline(const struct maps *maps); // of the next maps_work(); INT6
 void maps_mark(struct maps *maps);
 bool maps_durable(struct maps *maps);
 bool maps_syncing(const struct maps *maps);
+// Nobody writes any more: the file is to say exactly what the memory does, soon. maps_exact(): it does, durably; asking
+// makes a failure known.
+void maps_settle(struct maps *maps, uint16_t object);
+bool maps_exact(struct maps *maps, uint16_t object);
 
 #endif

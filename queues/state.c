@@ -6,7 +6,7 @@
 #include "common/base/bytes.h"
 
 #define STATE_MAGIC   UINT32_C(0x53525355) // "USRS"
-#define STATE_VERSION 3
+#define STATE_VERSION 4
 
 static void put_salvage(struct byte_writer *w, const struct end_state *s)
 {
@@ -16,6 +16,7 @@ static void put_salvage(struct byte_writer *w, const struct end_state *s)
     byte_put_u64(w, s->salvage);
     byte_put_u8(w, s->salvage ? (uint8_t)s->salvage_cause : 0);
     byte_put(w, epoch, sizeof(epoch));
+    byte_put_u64(w, s->salvage_whole & s->salvage);
 }
 
 static const char *get_salvage(struct byte_reader *r, struct end_state *s)
@@ -23,8 +24,11 @@ static const char *get_salvage(struct byte_reader *r, struct end_state *s)
     s->salvage = byte_u64(r);
     unsigned cause = byte_u8(r);
     const void *epoch = byte_take(r, EPOCH_ENCODED_SIZE);
+    s->salvage_whole = byte_u64(r);
     if (!epoch)
         return "a state of the wrong length";
+    if (s->salvage_whole & ~s->salvage)
+        return "a salvage without a volume";
     if (!s->salvage)
         return cause ? "a salvage without a volume" : NULL;
     if (cause == 0 || cause >= SALVAGE_CAUSE_END)
@@ -53,6 +57,7 @@ size_t state_encode(const struct end_state *state, void *buffer, size_t limit)
     byte_put_u64(&w, state->lost);
     byte_put_u64(&w, state->map_void);
     byte_put_u64(&w, state->held);
+    byte_put_u64(&w, state->torn);
     byte_put_u64(&w, state->proven.time);
     byte_put_u64(&w, state->proven.epoch);
     byte_put_u64(&w, state->proven.seq);
@@ -86,6 +91,7 @@ const char *state_decode(const void *data, size_t size, struct end_state *ret_st
     s.lost = byte_u64(&r);
     s.map_void = byte_u64(&r);
     s.held = byte_u64(&r);
+    s.torn = byte_u64(&r);
     s.proven.time = byte_u64(&r);
     s.proven.epoch = byte_u64(&r);
     s.proven.seq = byte_u64(&r);

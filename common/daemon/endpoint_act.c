@@ -315,10 +315,13 @@ void endpoint_act(struct endpoint *ep, const struct end_action *a)
         front_map_clear(ep->front, a->objects);
         break;
     case ACT_MAP_READ:
-        front_map_read(ep->front, a->object, a->seq, a->session);
+        front_map_read(ep->front, a->object, a->seq, a->session, a->on);
+        break;
+    case ACT_MAP_ASIDE:
+        front_map_aside(ep->front);
         break;
     case ACT_MAP_ADD:
-        front_map_add(ep->front, &a->frame.map);
+        front_map_add(ep->front, &a->frame.map, a->on);
         break;
     case ACT_MAP_SYNC:
         front_map_sync(ep->front, a->ticket);

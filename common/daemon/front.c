@@ -198,6 +198,22 @@ static void cannot_open(void *user, const char *text)
     log_limited(&f->open_log, LOG_LEVEL_ERROR, "pair %s: %s", f->config.pair->pair, text);
 }
 
+static void own_map(void *user, uint64_t ticket, uint16_t object, uint32_t region, uint64_t regions,
+                    const uint8_t *bits)
+{
+    struct front *f = user;
+    size_t size = bits ? (regions + 7) / 8 : 0;
+    struct own_map_letter *l = letter_new(sizeof(*l) + size, f->copy_kind);
+    l->ticket = ticket;
+    l->object = object;
+    l->known = bits != NULL;
+    l->region = region;
+    l->regions = regions;
+    if (bits)
+        memcpy(l->bits, bits, size);
+    mailbox_post(f->copy_box, l);
+}
+
 static const struct service_ops service_ops = {
     .open_stores = open_stores,
     .close_stores = close_stores,
@@ -214,6 +230,7 @@ static const struct service_ops service_ops = {
     .spill = spill,
     .settled = settled,
     .real_ns = real_ns,
+    .own_map = own_map,
     .report = report,
     .note = note,
     .cannot_open = cannot_open,

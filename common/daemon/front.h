@@ -61,9 +61,21 @@ void front_map_void(struct front *front, unsigned object, uint64_t ticket, bool 
                     uint64_t record);
 void front_map_arm(struct front *front, uint64_t session, uint64_t due);
 void front_map_clear(struct front *front, uint64_t objects);
-void front_map_read(struct front *front, unsigned object, uint64_t from, uint64_t session);
-void front_map_add(struct front *front, const struct frame_map *piece);
+void front_map_read(struct front *front, unsigned object, uint64_t from, uint64_t session, bool aside);
+void front_map_add(struct front *front, const struct frame_map *piece, bool aside);
 void front_map_sync(struct front *front, uint64_t ticket);
+// Nobody writes any more: the maps of `objects`, each as a letter of `kind` into that box, which lives longer.
+void front_map_copy(struct front *front, uint64_t objects, uint64_t ticket, struct mailbox *box, int kind);
+struct own_map_letter {
+    struct letter letter;
+    uint64_t ticket;
+    unsigned object;
+    bool known; // else there was no memory for it
+    uint32_t region;
+    uint64_t regions;
+    uint8_t bits[];
+};
+void front_map_aside(struct front *front);
 // Before the thread is asked for anything: NULL, or why a volume's map counts as wholly set.
 const char *front_map_found(struct front *front, size_t volume);
 

@@ -24,15 +24,17 @@ enum front_letter_kind {
     FRONT_MAP_ARM,
     FRONT_MAP_CLEAR,
     FRONT_MAP_READ,
+    FRONT_MAP_ASIDE,
     FRONT_MAP_ADD,
     FRONT_MAP_SYNC,
+    FRONT_MAP_COPY, // a struct copy_letter
     FRONT_SPILLED, // a struct spilled_letter
     FRONT_END,
 };
 
 struct front_letter {
     struct letter letter;
-    bool flag; // OPEN: recover. ABANDON: report. MAP_VOID: recorded
+    bool flag; // OPEN: recover. ABANDON: report. MAP_VOID: recorded. MAP_READ, MAP_ADD: aside
     enum end_gate gate;
     uint64_t number; // OPEN, BOUND: seq. RESYNC, VERIFY, DIFFERS, MAP_FILL, MAP_ARM, MAP_CLEAR: mask. MAP_READ: region
     uint64_t ticket; // MAP_...
@@ -42,7 +44,21 @@ struct front_letter {
     _Alignas(8) uint8_t message[]; // ANSWER, MAP_ADD
 };
 
+struct copy_letter {
+    struct letter letter;
+    uint64_t objects, ticket;
+    struct mailbox *box;
+    int kind;
+};
+
 // ---- taken ----
+
+static void take_copy(struct front *f, const struct copy_letter *l)
+{
+    f->copy_box = l->box;
+    f->copy_kind = l->kind;
+    service_map_copy(f->service, l->objects, l->ticket);
+}
 
 static void take_map_letter(struct front *f, const struct front_letter *l)
 {
@@ -61,13 +77,19 @@ static void take_map_letter(struct front *f, const struct front_letter *l)
         service_map_clear(s, l->number);
         break;
     case FRONT_MAP_READ:
-        service_map_read(s, l->object, l->number, l->record);
+        service_map_read(s, l->object, l->number, l->record, l->flag);
+        break;
+    case FRONT_MAP_ASIDE:
+        service_map_aside(s);
         break;
     case FRONT_MAP_ADD:
-        service_map_add(s, (const struct frame_map *)(const void *)l->message);
+        service_map_add(s, (const struct frame_map *)(const void *)l->message, l->flag);
         break;
     case FRONT_MAP_SYNC:
         service_map_sync(s, l->ticket);
+        break;
+    case FRONT_MAP_COPY:
+        take_copy(f, (const struct copy_letter *)(const void *)l);
         break;
     default:
         ENSURE(!"a letter of an unknown kind");
@@ -257,18 +279,35 @@ void front_map_clear(struct front *f, uint64_t objects)
     mailbox_post(f->box, l);
 }
 
-void front_map_read(struct front *f, unsigned object, uint64_t from, uint64_t session)
+void front_map_read(struct front *f, unsigned object, uint64_t from, uint64_t session, bool aside)
 {
     struct front_letter *l = letter(FRONT_MAP_READ);
     l->object = (uint16_t)object;
     l->number = from;
     l->record = session;
+    l->flag = aside;
     mailbox_post(f->box, l);
 }
 
-void front_map_add(struct front *f, const struct frame_map *piece)
+void front_map_aside(struct front *f)
+{
+    mailbox_post(f->box, letter(FRONT_MAP_ASIDE));
+}
+
+void front_map_copy(struct front *f, uint64_t objects, uint64_t ticket, struct mailbox *box, int kind)
+{
+    struct copy_letter *l = letter_new(sizeof(*l), FRONT_MAP_COPY);
+    l->objects = objects;
+    l->ticket = ticket;
+    l->box = box;
+    l->kind = kind;
+    mailbox_post(f->box, l);
+}
+
+void front_map_add(struct front *f, const struct frame_map *piece, bool aside)
 {
     struct front_letter *l = letter_new(sizeof(*l) + sizeof(*piece), FRONT_MAP_ADD);
+    l->flag = aside;
     memcpy(l->message, piece, sizeof(*piece));
     mailbox_post(f->box, l);
 }

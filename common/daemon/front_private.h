@@ -20,6 +20,8 @@ struct front {
     struct front_config config;
     pthread_t thread;
     struct mailbox *box;
+    struct mailbox *copy_box; // of the newest FRONT_MAP_COPY
+    int copy_kind;
     // Everything below belongs to the front thread.
     bool ending;
     int epoll;

@@ -28,6 +28,7 @@ enum stream_letter_kind {
     LETTER_LOST,
     LETTER_DISCARD,
     LETTER_REPLAY,
+    LETTER_OWN_MAP, // a struct own_map_letter
     LETTER_END,
 };
 
@@ -128,6 +129,12 @@ static void close_salvage(void *user)
     salvage_place_close(&s->salvage, s->epoll);
 }
 
+static void ask_own_maps(void *user, uint64_t objects, uint64_t ticket)
+{
+    struct stream *s = user;
+    front_map_copy(s->config.front, objects, ticket, s->config.box, LETTER_OWN_MAP);
+}
+
 static uint64_t real_ns(void *user)
 {
     (void)user;
@@ -190,6 +197,7 @@ static const struct follower_ops follower_ops = {
     .work_disk = work_disk,
     .open_salvage = open_salvage,
     .close_salvage = close_salvage,
+    .ask_own_maps = ask_own_maps,
     .real_ns = real_ns,
     .random = random_number,
     .send = send_message,
@@ -255,6 +263,11 @@ static void try_open(struct stream *s)
     mailbox_post(s->config.reports, report);
 }
 
+static void take_own_map(struct stream *s, const struct own_map_letter *l)
+{
+    follower_own_map(s->follower, l->ticket, l->object, l->region, l->regions, l->known ? l->bits : NULL);
+}
+
 static void take_letter(struct stream *s, const struct stream_letter *l)
 {
     switch ((enum stream_letter_kind)l->letter.kind) {
@@ -285,6 +298,9 @@ static void take_letter(struct stream *s, const struct stream_letter *l)
         break;
     case LETTER_REPLAY:
         follower_replay(s->follower, l->flag);
+        break;
+    case LETTER_OWN_MAP:
+        take_own_map(s, (const struct own_map_letter *)(const void *)l);
         break;
     case LETTER_END:
         s->ending = true;

@@ -242,6 +242,7 @@ static bool resynced_rules(struct end *e)
     e->st.pending &= ~done;
     map_resynced(e, done);
     e->st.held &= e->st.pending;
+    e->st.torn &= ~done;
     end_save(e);
     if (!e->st.pending)
         end_note(e, "every volume is synchronized");

@@ -76,6 +76,8 @@ static void send_beat(struct end *e, bool wants_echo)
         .applied = serving ? e->data.numbered : e->data.applied,
         .backlog = serving ? e->data.backlog : 0,
     };
+    if (serving)
+        f.beat.proven = e->st.proven;
     if (serving && e->session.number && e->session.lead)
         f.beat.answer = grant_may_say_yes(e) ? ANSWER_YES : ANSWER_NO;
     e->sent[f.beat.number % SENT_KEPT].number = f.beat.number;
@@ -203,6 +205,8 @@ void beat_take(struct end *e, const struct frame *f)
     }
     if (same && f->to_run == e->config.run) {
         grant_take(e, b);
+        if (newest)
+            proof_hear(e, b);
         // The peer has dropped its grant at a no behind the newest yes.
         if (b->honoured > e->given.yes_number && e->given.out)
             grant_confirmed(e);

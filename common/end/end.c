@@ -278,6 +278,7 @@ static void take_replica(struct end *e, const struct end_event *ev)
         if (counts && ev->replica.what == FOLLOW_END) {
             e->st.inconsistent &= ~bit;
             e->st.lost &= ~bit;
+            e->st.salvage_whole &= ~bit;
             e->st.salvage &= ~bit; // everything was compared: nothing is left that this end holds alone
             e->replica_pause_ns = 0;
             end_note(e, "volume %u: the replica is synchronized", ev->replica.object);
@@ -426,6 +427,8 @@ static void take_event(struct end *e, const struct end_event *ev)
         map_unflushed(e, ev->failed.objects);
         if (e->state == END_ACTIVE && !e->store_failed && !ev->failed.ignored) {
             e->store_failed = true;
+            e->st.torn = end_all_volumes(e);
+            end_save(e);
             end_note(e, "the store of this end failed: %s", ev->failed.text);
             hand_begin(e, false, false);
         }
@@ -467,6 +470,10 @@ static void take_start(struct end *e, const struct end_event *ev)
     if (s->state)
         e->st = *s->state;
     map_start(e);
+    if (e->st.role == ROLE_ACTIVE && !e->st.clean && !s->same_boot && e->st.torn != end_all_volumes(e)) {
+        e->st.torn = end_all_volumes(e); // what its host had not written out
+        end_save(e);
+    }
     if (e->st.intent == INTENT_TAKEOVER)
         e->st.intent = INTENT_NONE; // its epoch was not opened: void
     // What the operator has stopped stays so until he resumes it, even in the same boot.

@@ -157,6 +157,7 @@ enum end_map_event {
     MAP_EV_DURABLE, // of ACT_MAP_SYNC `ticket`
     MAP_EV_PIECE,   // of ACT_MAP_READ; `ticket` is its session
     MAP_EV_LOST,    // a store may have lost what it had flushed
+    MAP_EV_UNDEFINED, // a write to `object` failed: what is there now is not known
 };
 
 // What speaks against becoming active. An operator overrides them by name (end_veto_name()).
@@ -324,8 +325,9 @@ enum end_action_type {
                   // (not `on`) that cannot be recorded: writes that wait for it fail
     ACT_MAP_ARM,  // what the peer has settled in `session` may be cleared; of `objects` only behind their resync
     ACT_MAP_CLEAR, // the maps of `objects` are of no use any more
-    ACT_MAP_READ,  // the piece of `object` at or behind region `seq` -> MAP_EV_PIECE
-    ACT_MAP_ADD,   // the piece in `frame` is added
+    ACT_MAP_READ,  // the piece of `object` at or behind region `seq` -> MAP_EV_PIECE; `on`: with what is kept apart
+    ACT_MAP_ADD,   // the piece in `frame` is added; or (`on`) kept apart, and only shown
+    ACT_MAP_ASIDE, // what was kept apart is forgotten
     ACT_MAP_SYNC,  // -> MAP_EV_DURABLE when everything that is set now is durable
     ACT_VERIFY,   // compare the volumes of the mask `objects` with the replica -> EV_VERIFIED; mask 0: stop
     ACT_DIFFERS,  // put into the stream that the replica of the volumes of the mask `objects` is not consistent

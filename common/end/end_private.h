@@ -432,6 +432,8 @@ const char *proof_refusal(const struct end *e, unsigned flags); // of the comman
 const char *proof_begin(struct end *e, unsigned flags);         // what it begins with
 bool proof_rules(struct end *e);
 void proof_take(struct end *e, const struct end_event *event);
+void proof_hear(struct end *e, const struct frame_beat *beat); // of the end that leads
+void proof_keep_line(struct end *e); // the history has changed: what was proven on another line is forgotten
 
 // veto.c
 uint32_t veto_standing(const struct end *e); // of this end itself

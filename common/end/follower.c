@@ -28,6 +28,7 @@ struct follower *follower_free(struct follower *f)
         return NULL;
     replica_free(f->replica);
     salvage_free(f->salvage);
+    keeper_forget_maps(f);
     free(f);
     return NULL;
 }

@@ -53,6 +53,8 @@ struct follower_ops {
     // The disk of the salvage, which is this end's alone from opening to closing. -EAGAIN: an operator has it.
     int (*open_salvage)(void *user, struct disk **ret_disk, struct error *err);
     void (*close_salvage)(void *user); // nothing happens when it is closed
+    // The intent maps of `objects` as this end's own reign has left them -> follower_own_map() each, then or later.
+    void (*ask_own_maps)(void *user, uint64_t objects, uint64_t ticket);
     uint64_t (*real_ns)(void *user);   // CLOCK_REALTIME
     uint64_t (*random)(void *user);
     // The link: as struct replica_hooks.
@@ -83,6 +85,11 @@ void follower_fail(struct follower *follower, const char *text);
 // Before follower_open() or follower_follow(): of the volumes in state->salvage nothing is overwritten before it is
 // salvaged.
 void follower_salvage(struct follower *follower, const struct end_state *state);
+
+// What ask_own_maps() asked for: a bit a region of `region` bytes. NULL: not known, so that this end may hold anything
+// alone. Answers to an older ticket are dropped.
+void follower_own_map(struct follower *follower, uint64_t ticket, unsigned object, uint32_t region,
+                      uint64_t regions, const uint8_t *bits);
 
 void follower_follow(struct follower *follower, uint64_t session, bool restart, uint64_t seq,
                      const struct epoch *epoch, int64_t now_ns); // -> FOLLOW_READY or FOLLOW_FAILED

@@ -27,6 +27,13 @@ struct follower {
     int64_t salvage_retry_ns; // not to be opened before
     struct salvage_config salvage_next; // what its next opening has to know of the former one
     uint64_t salvage_used;
+    // What this end has written alone, as far as that is known: nothing is overwritten before it is.
+    uint64_t own_ticket, own_epoch, own_awaited; // mask: of these volumes the answer is awaited
+    struct own_map {
+        uint32_t region;
+        uint64_t regions;
+        uint8_t *bits; // NULL: anything
+    } own[RECORD_OBJECTS_MAX];
 };
 
 void follower_note(struct follower *f, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -37,5 +44,6 @@ void keeper_full(struct follower *f, const struct error *error);
 void keeper_turn(struct follower *f, int64_t now);
 void keeper_close(struct follower *f); // with the replica, at which nothing is under way
 int64_t keeper_deadline(const struct follower *f);
+void keeper_forget_maps(struct follower *f);
 
 #endif

@@ -2,8 +2,14 @@
 // The salvage of a follower: opened when something may have to be kept, given to the replica, closed when everything is,
 // and closed and tried again each second while it takes nothing more, so that an operator can drop something meanwhile.
 // As long as it is closed the replica applies nothing that would overwrite.
+//
+// Kept is what this end has written alone: the regions of its own intent map, which does not change while it follows, and
+// whose file says exactly the same before anything is overwritten, so that a later run does not take what came afterwards
+// for what this end had. Everything is kept where that map says nothing, or where the peer has lost something.
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "common/base/cleanup.h"
 #include "common/base/clock.h"
@@ -11,11 +17,74 @@
 
 #define LOCKED_RETRY_NS (100 * NS_PER_MS)
 
+// ---- what this end has written alone ----
+
+void keeper_forget_maps(struct follower *f)
+{
+    f->own_epoch = f->own_awaited = 0;
+    for (unsigned i = 0; i < RECORD_OBJECTS_MAX; i++) {
+        free(f->own[i].bits);
+        f->own[i].bits = NULL;
+    }
+}
+
+// Of a salvage that goes on the maps are known, or asked for.
+static void ask_for_maps(struct follower *f, const struct end_state *state)
+{
+    uint64_t objects = state->salvage & ~state->salvage_whole;
+    bool known = f->own_ticket && f->own_epoch == state->salvaged.id;
+    for (unsigned i = 0; i < RECORD_OBJECTS_MAX; i++) {
+        if (known && (objects >> i & 1))
+            continue;
+        free(f->own[i].bits);
+        f->own[i].bits = NULL;
+    }
+    if (known) {
+        f->own_awaited &= objects;
+        return;
+    }
+    f->own_epoch = state->salvaged.id;
+    f->own_ticket++;
+    f->own_awaited = objects;
+    if (objects)
+        f->ops.ask_own_maps(f->user, objects, f->own_ticket);
+}
+
+void follower_own_map(struct follower *f, uint64_t ticket, unsigned object, uint32_t region,
+                      uint64_t regions, const uint8_t *bits)
+{
+    if (ticket != f->own_ticket || object >= f->config.volumes || !(f->own_awaited >> object & 1))
+        return;
+    size_t size = regions / 8 + 1;
+    struct own_map *own = &f->own[object];
+    f->own_awaited &= ~(UINT64_C(1) << object);
+    *own = (struct own_map){.region = region, .regions = regions, .bits = bits ? malloc(size) : NULL};
+    if (own->bits)
+        memcpy(own->bits, bits, (regions + 7) / 8);
+}
+
+static bool written_alone(void *arg, unsigned object, uint64_t offset, uint64_t *ret_end)
+{
+    const struct follower *f = arg;
+    const struct own_map *own = &f->own[object];
+    if (!own->bits) {
+        *ret_end = UINT64_MAX;
+        return true;
+    }
+    uint64_t at = offset / own->region;
+    ENSURE(at < own->regions);
+    *ret_end = (at + 1) * own->region;
+    return own->bits[at / 8] >> at % 8 & 1;
+}
+
+// ---- ----
+
 void follower_salvage(struct follower *f, const struct end_state *state)
 {
     f->salvage_objects = state->salvage;
     f->salvage_cause = state->salvage_cause;
     f->salvaged = state->salvaged;
+    ask_for_maps(f, state);
     if (f->replica && !f->salvage && state->salvage)
         replica_salvage(f->replica, state->salvage, NULL);
 }
@@ -74,6 +143,7 @@ static void finish(struct follower *f)
     f->salvage_over = f->salvage_full = false;
     replica_salvage(f->replica, 0, NULL);
     put_away(f);
+    keeper_forget_maps(f);
 }
 
 // So that it is not full again at once.
@@ -101,6 +171,8 @@ static void try_open(struct follower *f, int64_t now)
         .file_size = f->config.salvage_file_size,
         .distrusted = f->salvage_next.distrusted,
         .trusted_last = f->salvage_next.trusted_last,
+        .alone = written_alone,
+        .arg = f,
     };
     for (unsigned i = 0; i < f->config.volumes; i++)
         c.volumes[i] = f->config.salvage_volumes[i];
@@ -148,6 +220,7 @@ void keeper_turn(struct follower *f, int64_t now)
     if (f->salvage_over && !f->salvage) { // nothing was left to be kept in this run
         f->salvage_objects = 0;
         f->salvage_over = f->salvage_full = false;
+        keeper_forget_maps(f);
         return;
     }
     f->salvage_objects = f->salvage_over ? f->salvage_objects : stats.salvaging;
@@ -161,7 +234,7 @@ void keeper_turn(struct follower *f, int64_t now)
             put_away(f);
         }
     }
-    if (!f->salvage && now >= f->salvage_retry_ns)
+    if (!f->salvage && !f->own_awaited && now >= f->salvage_retry_ns)
         try_open(f, now);
     else if (f->salvage)
         look_for_room(f);
@@ -170,7 +243,7 @@ void keeper_turn(struct follower *f, int64_t now)
 int64_t keeper_deadline(const struct follower *f)
 {
     struct replica_stats stats;
-    if (!f->replica || !f->salvage_objects || f->salvage)
+    if (!f->replica || !f->salvage_objects || f->salvage || f->own_awaited)
         return INT64_MAX;
     replica_stats(f->replica, &stats);
     return stats.failure < 0 ? INT64_MAX : f->salvage_retry_ns; // a failed one is opened anew

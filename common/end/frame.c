@@ -6,7 +6,7 @@
 #include "common/base/bytes.h"
 
 #define FRAME_MAGIC   UINT32_C(0x46525355) // "USRF"
-#define FRAME_VERSION 2
+#define FRAME_VERSION 3
 
 const char *frame_type_name(unsigned type)
 {
@@ -53,6 +53,10 @@ static void put_beat(struct byte_writer *w, const struct frame_beat *b)
     byte_put_u64(w, b->durable);
     byte_put_u64(w, b->applied);
     byte_put_u64(w, b->backlog);
+    byte_put_u64(w, b->proven.time);
+    byte_put_u64(w, b->proven.epoch);
+    byte_put_u64(w, b->proven.seq);
+    byte_put_u32(w, b->proven.number);
 }
 
 static void put_meet(struct byte_writer *w, const struct frame_meet *m)
@@ -65,6 +69,7 @@ static void put_meet(struct byte_writer *w, const struct frame_meet *m)
     byte_put_u64(w, m->inconsistent);
     byte_put_u64(w, m->pending);
     byte_put_u64(w, m->map_void);
+    byte_put_u64(w, m->torn);
     byte_put_u32(w, (uint32_t)size);
     byte_put(w, history, size);
 }
@@ -147,6 +152,10 @@ static const char *get_beat(struct byte_reader *r, struct frame_beat *b)
     b->durable = byte_u64(r);
     b->applied = byte_u64(r);
     b->backlog = byte_u64(r);
+    b->proven.time = byte_u64(r);
+    b->proven.epoch = byte_u64(r);
+    b->proven.seq = byte_u64(r);
+    b->proven.number = byte_u32(r);
     if (answer > ANSWER_YES)
         return "a heartbeat with an unknown answer";
     if (b->number == 0)
@@ -175,6 +184,7 @@ static const char *get_meet(struct byte_reader *r, struct frame_meet *m)
     m->inconsistent = byte_u64(r);
     m->pending = byte_u64(r);
     m->map_void = byte_u64(r);
+    m->torn = byte_u64(r);
     uint32_t size = byte_u32(r);
     if (size > HISTORY_ENCODED_MAX)
         return "a history that is too long";

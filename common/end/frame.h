@@ -13,6 +13,7 @@
 
 #include "queues/epoch.h"
 #include "queues/record.h"
+#include "queues/state.h"
 
 #define FRAME_MAX  (16 * 1024) // bytes
 #define FRAME_TEXT 160
@@ -65,6 +66,7 @@ struct frame_beat {
     uint64_t durable;      // positions of the sender's own end
     uint64_t applied;
     uint64_t backlog;     // active: bytes that the peer has not confirmed
+    struct state_proof proven; // active: when both ends were last proven equal; time 0: never
 };
 
 // What an end knows of itself when it meets the other.
@@ -84,6 +86,7 @@ struct frame_meet {
     uint64_t inconsistent; // mask of volumes
     uint64_t pending;      // mask of volumes whose peer's replica needs a resync
     uint64_t map_void;     // mask of volumes that may differ anywhere, as far as this end knows
+    uint64_t torn;         // mask of volumes of which the peer may hold something that this end has lost
     struct epoch_history history;
 };
 #define POSITION_UNKNOWN UINT64_MAX

@@ -161,6 +161,7 @@ static void next_volume(struct end *e)
 
 void map_unite(struct end *e)
 {
+    end_act(e, ACT_MAP_ASIDE);
     e->session.unite_object = 0;
     e->session.unite_ticket = 0;
     e->session.united = false;
@@ -187,8 +188,11 @@ static void take_piece(struct end *e, const struct frame *f)
     struct session *s = &e->session;
     if (!uniting(e) || f->map.object != s->unite_object || f->map.from != s->unite_from)
         return;
-    if (f->map.count > 0)
-        end_act(e, ACT_MAP_ADD)->frame = *f;
+    if (f->map.count > 0) {
+        struct end_action *a = end_act(e, ACT_MAP_ADD);
+        a->frame = *f;
+        a->on = s->stage == SESSION_MET; // of a split: each end's own map stays its own
+    }
     if (f->map.next == FRAME_MAP_NONE) {
         s->unite_object++;
         next_volume(e);
@@ -234,6 +238,7 @@ static void count_next(struct end *e)
     a->object = s->count_object;
     a->seq = s->count_from;
     a->session = COUNTING;
+    a->on = true;
 }
 
 static void count_begin(struct end *e)
@@ -337,7 +342,7 @@ void map_lost(struct end *e)
 {
     end_note(e, "what had been flushed to a store may be lost: everything of it counts as different");
     if (e->st.role == ROLE_ACTIVE) {
-        e->st.pending = end_all_volumes(e);
+        e->st.pending = e->st.torn = end_all_volumes(e);
         map_refill(e);
     } else {
         e->st.lost = e->st.inconsistent = end_all_volumes(e);
@@ -369,6 +374,13 @@ void map_take(struct end *e, const struct end_event *ev)
         break;
     case MAP_EV_PIECE:
         take_read(e, ev);
+        break;
+    case MAP_EV_UNDEFINED:
+        ENSURE(ev->map.object < e->config.volumes);
+        if (e->st.role == ROLE_ACTIVE && !(e->st.torn >> ev->map.object & 1)) {
+            e->st.torn |= UINT64_C(1) << ev->map.object;
+            end_save(e);
+        }
         break;
     case MAP_EV_LOST:
         map_lost(e);

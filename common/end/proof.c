@@ -6,6 +6,10 @@
 // pending, durably, which takes the grant back; it is *held* as well unless the repair was ordered: then the replica is
 // recorded as inconsistent (ACT_DIFFERS) and nothing is sent until the operator says so, or a session needs a full resync
 // anyway.
+//
+// When both ends were last proven equal is said by both: the passive end hears it with the heartbeats and keeps it, and
+// so it outlives a switchover. It is a fact of a line: an end that leaves that line, or whose peer is replaced by an empty
+// one, forgets it.
 #include "common/end/end_private.h"
 
 #include <stdio.h>
@@ -99,6 +103,7 @@ static void take_difference(struct end *e, const struct verify_result *r)
     char list[WHY_SIZE], text[ACTION_TEXT_SIZE];
     list_ranges(e, r, list, sizeof(list));
     e->st.pending |= r->differing;
+    e->st.torn |= r->differing; // which of the two is right nobody knows
     if (e->proof.repair)
         begin_repair(e);
     else
@@ -147,6 +152,27 @@ void proof_take(struct end *e, const struct end_event *ev)
         take_difference(e, r);
     else if (history_current(&e->st.history))
         take_equality(e, r, ev->verified.real_ns);
+}
+
+// ---- on both ends ----
+
+void proof_hear(struct end *e, const struct frame_beat *b)
+{
+    const struct state_proof *p = &b->proven;
+    bool follows = e->session.number && !e->session.lead && e->session.stage == SESSION_STREAMING &&
+                   e->st.role == ROLE_PASSIVE;
+    bool same = p->time == e->st.proven.time && p->epoch == e->st.proven.epoch && p->seq == e->st.proven.seq;
+    if (!follows || !p->time || same || history_line_has(&e->st.history, p->epoch, p->seq) == OFF_LINE)
+        return;
+    e->st.proven = *p;
+    end_save(e);
+}
+
+void proof_keep_line(struct end *e)
+{
+    const struct state_proof *p = &e->st.proven;
+    if (p->time && history_line_has(&e->st.history, p->epoch, p->seq) == OFF_LINE)
+        e->st.proven = (struct state_proof){0};
 }
 
 bool proof_rules(struct end *e)

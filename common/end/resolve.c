@@ -172,7 +172,7 @@ static void forget(struct end *e)
     e->unreadable = false;
     memset(&e->st, 0, sizeof(e->st));
     e->st.session = session;
-    e->st.inconsistent = e->st.salvage = e->st.map_void = end_all_volumes(e);
+    e->st.inconsistent = e->st.salvage = e->st.salvage_whole = e->st.map_void = end_all_volumes(e);
     e->st.salvage_cause = SALVAGE_RESOLVED;
     e->st.salvaged = (struct epoch){
         .number = 1, // not known
@@ -215,6 +215,8 @@ void resolve_salvage(struct end *e)
     if (nothing || !own)
         return;
     e->st.salvage = end_all_volumes(e);
+    // Where the peer has lost something this end may hold it alone, whether or not it has written there on its own.
+    e->st.salvage_whole = (e->st.map_void | e->session.peer.torn) & e->st.salvage;
     e->st.salvaged = *own;
     e->st.salvage_cause = now && now->reason == EPOCH_RESOLVE ? SALVAGE_RESOLVED : SALVAGE_YIELDED;
 }

@@ -82,6 +82,7 @@ static void updates_event(void *user, const struct updates_event *ev)
         break; // the end raises it by itself
     case UPDATES_EVENT_WRITE_FAILED:
         service_unread(s, ev->object, ev->offset, ev->length);
+        service_undefined(s, ev->object);
         service_note(
             s, "volume %s: a write of %u bytes at %llu failed (%s): its range is undefined here",
             service_volume(s, ev->object), ev->length, (unsigned long long)ev->offset,
@@ -427,6 +428,7 @@ struct service *service_free(struct service *s)
     if (s->queue || s->updates)
         service_drop_queue(s);
     resync_free(s->resync);
+    service_map_aside(s);
     maps_free(s->maps);
     verify_free(s->verify);
     free(s);

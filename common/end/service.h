@@ -114,6 +114,9 @@ struct service_ops {
     // What the peer has settled in the stream that is under way, and its session; false: none is.
     bool (*settled)(void *user, uint64_t *ret_session, uint64_t *ret_seq);
     int64_t (*real_ns)(void *user);   // CLOCK_REALTIME
+    // What service_map_copy() asked for: a bit a region of `region` bytes; NULL: no memory for it.
+    void (*own_map)(void *user, uint64_t ticket, uint16_t object, uint32_t region, uint64_t regions,
+                    const uint8_t *bits);
     // An event for the end. Its texts live until the return.
     void (*report)(void *user, const struct end_event *event);
     void (*note)(void *user, const char *text);        // for the log
@@ -167,9 +170,15 @@ void service_map_void(struct service *service, uint16_t object, uint64_t ticket,
                       uint64_t record);
 void service_map_arm(struct service *service, uint64_t session, uint64_t due);
 void service_map_clear(struct service *service, uint64_t objects);
-void service_map_read(struct service *service, uint16_t object, uint64_t from, uint64_t session);
-void service_map_add(struct service *service, const struct frame_map *piece);
+void service_map_read(struct service *service, uint16_t object, uint64_t from, uint64_t session,
+                      bool aside); // with what is kept apart
+// Adds it to the map; or (`aside`) keeps it apart, together with what the map says, to be shown only.
+void service_map_add(struct service *service, const struct frame_map *piece, bool aside);
 void service_map_sync(struct service *service, uint64_t ticket);
+void service_map_aside(struct service *service); // what was kept apart is forgotten
+// Nothing is written here any more: the maps of `objects`, as soon as their files say exactly the same, durably
+// -> own_map() each. A newer order replaces an older one.
+void service_map_copy(struct service *service, uint64_t objects, uint64_t ticket);
 // A store may have lost what it had flushed -> EV_OVERFLOW, EV_MAP
 void service_lost(struct service *service, const char *why);
 // A sync of the maps is under way.

@@ -6,6 +6,7 @@
 // begun later has succeeded (WAIT), what was not touched is equal on both ends, durably, and is cleared. Nothing is cleared
 // but of the session that the end has named, nothing ahead of a resync, and nothing of a volume that cannot be relied upon.
 #include <errno.h>
+#include <stdlib.h>
 
 #include "common/base/cleanup.h"
 #include "common/end/piece.h"
@@ -13,6 +14,8 @@
 
 // How often a generation that waits looks whether it has come to its end.
 #define LOOK_NS INT64_C(100000000)
+
+#define COPY_REGIONS (UINT32_C(1) << 20) // that are taken out of a map at once
 
 static uint64_t all_volumes(const struct service *s)
 {
@@ -155,8 +158,6 @@ static void generation_step(struct service *s, int64_t now)
     }
 }
 
-// ---- a turn ----
-
 static void map_event(struct service *s, enum end_map_event what, unsigned object, uint64_t ticket, int status)
 {
     struct end_event ev = {.type = EV_MAP};
@@ -167,6 +168,46 @@ static void map_event(struct service *s, enum end_map_event what, unsigned objec
     s->ops.report(s->user, &ev);
 }
 
+void service_undefined(struct service *s, uint16_t object)
+{
+    map_event(s, MAP_EV_UNDEFINED, object, 0, 0);
+}
+
+// ---- for who salvages ----
+
+static void give_copy(struct service *s, uint16_t object)
+{
+    const struct intent *m = maps_at(s->maps, object);
+    uint64_t regions = intent_regions(m), at = 0;
+    CLEANUP_FREE uint8_t *bits = malloc(regions / 8 + 2);
+    while (bits && at < regions)
+        at += intent_bits(m, at, bits + at / 8, COPY_REGIONS);
+    s->ops.own_map(s->user, s->copy_ticket, object, intent_region(m), regions, bits);
+}
+
+static void copy_step(struct service *s)
+{
+    for (uint16_t i = 0; s->copying && i < s->config.volumes; i++) {
+        uint64_t bit = UINT64_C(1) << i;
+        if (!(s->copying & bit) || !maps_exact(s->maps, i))
+            continue;
+        s->copying &= ~bit;
+        give_copy(s, i);
+    }
+}
+
+void service_map_copy(struct service *s, uint64_t objects, uint64_t ticket)
+{
+    s->copying = objects & all_volumes(s);
+    s->copy_ticket = ticket;
+    for (uint16_t i = 0; i < s->config.volumes; i++) {
+        if (s->copying >> i & 1)
+            maps_settle(s->maps, i);
+    }
+}
+
+// ---- a turn ----
+
 void service_map_turn(struct service *s, int64_t now)
 {
     generation_step(s, now);
@@ -175,6 +216,7 @@ void service_map_turn(struct service *s, int64_t now)
         s->map_sync = 0;
         map_event(s, MAP_EV_DURABLE, 0, ticket, 0);
     }
+    copy_step(s);
     maps_work(s->maps, now);
 }
 
@@ -221,11 +263,18 @@ void service_map_clear(struct service *s, uint64_t objects)
     }
 }
 
-void service_map_read(struct service *s, uint16_t object, uint64_t from, uint64_t session)
+void service_map_aside(struct service *s)
+{
+    for (unsigned i = 0; i < s->config.volumes; i++)
+        s->apart[i] = intent_free(s->apart[i]);
+}
+
+void service_map_read(struct service *s, uint16_t object, uint64_t from, uint64_t session, bool aside)
 {
     if (object >= s->config.volumes)
         return;
-    struct frame_map piece = piece_of(maps_at(s->maps, object), object, from);
+    const struct intent *m = aside && s->apart[object] ? s->apart[object] : maps_at(s->maps, object);
+    struct frame_map piece = piece_of(m, object, from);
     struct end_event ev = {.type = EV_MAP};
     ev.map.what = MAP_EV_PIECE;
     ev.map.ticket = session;
@@ -233,11 +282,26 @@ void service_map_read(struct service *s, uint16_t object, uint64_t from, uint64_
     s->ops.report(s->user, &ev);
 }
 
-void service_map_add(struct service *s, const struct frame_map *piece)
+// In a split the peer's map is looked at, and this end's stays what it is: what this end has written alone.
+static struct intent *apart(struct service *s, uint16_t object)
+{
+    struct intent *own = maps_at(s->maps, object);
+    if (!s->apart[object]) {
+        struct intent_config config = {.size = intent_size(own), .region = intent_region(own)};
+        s->apart[object] = intent_new(&config);
+        if (s->apart[object])
+            intent_add(s->apart[object], own);
+    }
+    return s->apart[object];
+}
+
+void service_map_add(struct service *s, const struct frame_map *piece, bool aside)
 {
     if (piece->object >= s->config.volumes)
         return;
-    struct intent *m = maps_at(s->maps, piece->object);
+    struct intent *m = aside ? apart(s, piece->object) : maps_at(s->maps, piece->object);
+    if (!m)
+        return; // no memory: it is merely not shown
     // The peer's volume has as many regions as this one. What is beyond it would be said of nothing.
     if (intent_or(m, piece->first, piece->bits, piece->count) < 0)
         intent_fill(m);

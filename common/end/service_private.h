@@ -83,6 +83,8 @@ struct service {
         int64_t seen_ns; // and since when there was not less; 0: nothing is
     } least;
     uint64_t map_sync; // ticket of the ACT_MAP_SYNC that is under way; 0: none
+    struct intent *apart[RECORD_OBJECTS_MAX]; // pieces that are only shown, and what the map said when the first one came
+    uint64_t copying, copy_ticket; // service_map_copy(): mask of volumes that are still to be given
     struct verify *verify;
     uint64_t verify_started; // bytes of the checks of this verify
     struct verify_result verified; // to be reported when the maps are durable
@@ -115,6 +117,7 @@ void service_map_turn(struct service *s, int64_t now_ns);
 int64_t service_map_deadline(const struct service *s);
 void service_disarm(struct service *s, uint64_t due); // nothing is cleared until a session is named
 void service_unread(struct service *s, uint16_t object, uint64_t offset, uint32_t length);
+void service_undefined(struct service *s, uint16_t object);
 bool service_map_next(void *user, uint16_t object, uint64_t from, uint64_t length_max,
                       uint64_t *ret_offset, uint64_t *ret_length);
 const uint64_t *service_out_of_sync(struct service *s, int64_t now_ns); // by volume

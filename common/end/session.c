@@ -72,6 +72,7 @@ void session_facts(const struct end *e, struct frame_meet *m)
         .inconsistent = e->st.inconsistent,
         .pending = e->st.pending,
         .map_void = e->st.lost | (e->st.role == ROLE_ACTIVE ? e->st.map_void : 0),
+        .torn = e->st.torn | e->st.lost,
         .history = e->st.history,
     };
 }
@@ -332,6 +333,7 @@ static void take_stream(struct end *e, const struct frame *f)
     // durable first.
     if (s->restart)
         resolve_salvage(e);
+    e->st.torn = 0;
     e->st.role = ROLE_PASSIVE;
     e->st.intent = INTENT_NONE;
     e->st.alone = e->st.clean = false;
@@ -339,6 +341,7 @@ static void take_stream(struct end *e, const struct frame *f)
     if (s->restart) {
         e->st.inconsistent = end_all_volumes(e);
         e->st.history = s->peer.history;
+        proof_keep_line(e);
         e->st.position = f->at.seq - 1;
     }
     e->strict_hand = false;
@@ -447,6 +450,8 @@ static void mark_pending(struct end *e)
         e->st.held = 0;
     e->st.pending |= pending;
     e->st.map_void |= whole;
+    if (s->meeting.row == MEET_FIRST || s->meeting.row == MEET_ONE_EMPTY)
+        e->st.proven = (struct state_proof){0}; // that was another replica
     s->ticket = end_save(e);
 }
 

@@ -150,6 +150,7 @@ static bool take_epoch(struct end *e)
         take_fail(e, broken);
         return true;
     }
+    proof_keep_line(e);
     bool clean = e->st.clean && !t->replay; // the new epoch goes on exactly where this end was
     // Role, `alone` and the epoch are one save: whoever reads it back is alone in this epoch.
     e->st.role = ROLE_ACTIVE;
@@ -158,7 +159,9 @@ static bool take_epoch(struct end *e)
     e->st.clean = false;
     // Of what was lost, or was in the queue of a replica that could not be replayed, nobody knows which regions it were.
     bool whole = (e->st.lost && !(t->replay && e->lost_by_damage)) || (t->dead && !t->replay);
-    e->st.inconsistent = e->st.lost = e->st.salvage = 0;
+    if (e->st.lost || e->st.inconsistent || t->dead)
+        e->st.torn = end_all_volumes(e);
+    e->st.inconsistent = e->st.lost = e->st.salvage = e->st.salvage_whole = 0;
     e->resolve.opening = false;
     if (whole)
         e->st.map_void = end_all_volumes(e);

@@ -251,6 +251,7 @@ void act(struct host *h, const struct end_action *a)
         break;
     case ACT_SAVE:
         judge_follows(h, &a->state);
+        judge_salvage(h, &a->state);
         state_save(h, a);
         break;
     case ACT_OPEN:
@@ -268,6 +269,7 @@ void act(struct host *h, const struct end_action *a)
     case ACT_MAP_ARM:
     case ACT_MAP_CLEAR:
     case ACT_MAP_READ:
+    case ACT_MAP_ASIDE:
     case ACT_MAP_ADD:
     case ACT_MAP_SYNC:
     case ACT_VERIFY:

@@ -332,6 +332,14 @@ static void note(void *user, const char *text)
     trace(h->sim, h, "%s", text);
 }
 
+static void own_map(void *user, uint64_t ticket, uint16_t object, uint32_t region, uint64_t regions,
+                    const uint8_t *bits)
+{
+    struct host *h = user;
+    cover_count("maps of what an end has written alone");
+    stream_own_map(h, ticket, object, region, regions, bits);
+}
+
 static const struct service_ops service_ops = {
     .open_stores = open_stores,
     .close_stores = close_stores,
@@ -348,6 +356,7 @@ static const struct service_ops service_ops = {
     .spill = spill,
     .settled = settled,
     .real_ns = real_ns,
+    .own_map = own_map,
     .report = report,
     .note = note,
     .cannot_open = note,
@@ -493,10 +502,13 @@ void front_letter(struct host *h, const struct end_action *a)
         service_map_clear(s, a->objects);
         break;
     case ACT_MAP_READ:
-        service_map_read(s, (uint16_t)a->object, a->seq, a->session);
+        service_map_read(s, (uint16_t)a->object, a->seq, a->session, a->on);
+        break;
+    case ACT_MAP_ASIDE:
+        service_map_aside(s);
         break;
     case ACT_MAP_ADD:
-        service_map_add(s, &a->frame.map);
+        service_map_add(s, &a->frame.map, a->on);
         cover_count("pieces of maps united");
         break;
     case ACT_MAP_SYNC:

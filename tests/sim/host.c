@@ -22,6 +22,7 @@ void host_init(struct sim *s, int index)
 
 static void free_disks(struct host *h)
 {
+    judge_salvage_over(h);
     fake_disk_free(h->safe);
     fake_disk_free(h->maps);
     fake_disk_free(h->salvage);
@@ -95,6 +96,7 @@ void host_crash(struct host *h)
     fake_disk_crash(h->spill);
     for (unsigned i = 0; i < h->sim->volumes; i++)
         fake_volume_crash(h->volume[i]);
+    judge_salvage_over(h);
     net_changed(h->sim);
 }
 

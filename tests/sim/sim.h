@@ -89,6 +89,15 @@ struct state_copy {
     bool readable;
 };
 
+// Of a host that follows, and what it held when it began to.
+struct judged_salvage {
+    uint64_t epoch; // id of the one that it gave up; 0: none
+    uint64_t left;  // mask of volumes
+    uint8_t *had[VOLUMES_MAX]; // NULL: not judged (any more)
+    bool kept[VOLUMES_MAX][SECTORS_MAX];
+    uint32_t from; // in the ledger: its own writes of its last reign are behind it
+};
+
 struct host {
     struct sim *sim;
     int index;
@@ -131,7 +140,9 @@ struct host {
     int stores_of; // which thread has the stores open: BOX_FRONT, BOX_STREAM, BOX_NONE
     int64_t replica_at;
     enum state_role judged_role; // of the last save
+    struct judged_salvage judged;
     bool gate_alone;             // it acknowledges alone
+    uint64_t copy_objects; // of the newest ask_own_maps()
     bool salvage_open, salvage_drop; // by the follower; an operator is about to drop
     bool serving, frozen_told, thawing, open_after_close;
     struct end_action open_action;
@@ -384,6 +395,8 @@ int memory_copy(int fd);
 void stream_init(struct host *h);
 void stream_stop(struct host *h, bool in_order); // the daemon is gone
 int stream_open(struct host *h, uint64_t *ret_seq, char *why, size_t size);
+void stream_own_map(struct host *host, uint64_t ticket, unsigned object, uint32_t region, uint64_t regions,
+                    const uint8_t *bits);
 bool stream_stats(const struct host *h,
                   struct replica_stats *ret_stats); // false: no replica is open
 void stream_letter(struct host *h, const struct end_action *a);
@@ -439,6 +452,9 @@ void judge_store(struct host *h, int at, uint64_t seq, const char *when);
 void judge_replica(struct host *h);
 void judge_equal(struct sim *s);
 void judge_follows(struct host *h, const struct end_state *state); // is about to be saved
+void judge_salvage(struct host *h, const struct end_state *state);  // likewise
+void judge_salvage_dropped(struct host *h);                         // everything of it is about to be
+void judge_salvage_over(struct host *h);                            // what it held is not known any more
 void judge_verified(struct host *h, const struct verify_result *result);
 bool judge_on_line(struct sim *s, int at, uint64_t fork, int epoch, uint64_t seq);
 

@@ -122,6 +122,7 @@ static void drop_salvage(struct host *h, void *arg, uint64_t n)
     h->salvage_drop = false;
     if (h->salvage_open)
         return; // asked for again
+    judge_salvage_dropped(h);
     (void)salvage_list(disk, collect, &number, &beyond, NULL);
     if (number && salvage_drop(disk, number, NULL) == 0)
         cover_count("operator: drops a salvage");
@@ -213,6 +214,33 @@ static void note(void *user, const char *text)
     trace(h->sim, h, "%s", text);
 }
 
+static void copy_maps(struct host *h, void *arg, uint64_t ticket)
+{
+    (void)arg;
+    service_map_copy(h->front.service, h->copy_objects, ticket);
+    front_turn(h);
+}
+
+static void ask_own_maps(void *user, uint64_t objects, uint64_t ticket)
+{
+    struct host *h = user;
+    h->copy_objects = objects;
+    plan_daemon(h, h->sim->now + (int64_t)rnd(h->sim, 100) * NS_PER_US, copy_maps, NULL, ticket);
+}
+
+static void turn_soon(struct host *h, void *arg, uint64_t n)
+{
+    (void)arg, (void)n;
+    stream_turn(h);
+}
+
+void stream_own_map(struct host *h, uint64_t ticket, unsigned object, uint32_t region, uint64_t regions,
+                    const uint8_t *bits)
+{
+    follower_own_map(h->follower, ticket, object, region, regions, bits);
+    plan_daemon(h, h->sim->now + 10 * NS_PER_US, turn_soon, NULL, 0);
+}
+
 static const struct follower_ops follower_ops = {
     .open_stores = open_stores,
     .close_stores = close_stores,
@@ -221,6 +249,7 @@ static const struct follower_ops follower_ops = {
     .work_disk = work_disk,
     .open_salvage = open_salvage,
     .close_salvage = close_salvage,
+    .ask_own_maps = ask_own_maps,
     .real_ns = real_ns,
     .random = random_number,
     .send = send_message,

@@ -59,7 +59,7 @@ struct host {
     uint64_t resynced;          // mask of the last ACT_RESYNC
     struct frame_map pieces[8];
     unsigned piece_next;
-    uint64_t salvaged; // mask of volumes, of the last ACT_SALVAGE
+    uint64_t salvaged, salvage_whole; // masks of volumes, of the last ACT_SALVAGE
     enum salvage_cause salvage_cause;
     uint64_t salvaged_epoch;
 };
@@ -198,6 +198,7 @@ static void act(struct host *h, const struct end_action *a)
         break;
     case ACT_SALVAGE:
         h->salvaged = a->objects;
+        h->salvage_whole = a->state.salvage_whole;
         h->salvage_cause = a->state.salvage_cause;
         h->salvaged_epoch = a->state.salvaged.id;
         return;
@@ -315,8 +316,12 @@ static void act(struct host *h, const struct end_action *a)
         ev.map.piece = piece;
         break;
     }
+    case ACT_MAP_ASIDE:
+        return;
     case ACT_MAP_ADD: {
         uint64_t bits;
+        if (a->on)
+            return;
         memcpy(&bits, a->frame.map.bits, 8);
         h->added[a->frame.map.object][a->frame.map.first / 64] |= bits;
         return;
@@ -1256,6 +1261,64 @@ static void damaged_state_stays_so_until_it_is_decided(void **state)
     assert_true(w->host[1].ticket > ticket);
 }
 
+// In a split each end's map stays what it has written on its own, which is what goes to the salvage of the one that is
+// given up; but anything does where the other one has lost something that its peer may have.
+static void salvage_is_of_what_was_written_alone(void **state)
+{
+    for (int loses = 0; loses < 2; loses++) {
+        struct world *w = *state;
+        start_pair(w);
+        crash(w, 1);
+        run(w, 6 * NS_PER_S);
+        crash(w, 0);
+        boot(w, 1, (struct end_start){0});
+        run(w, 3 * NS_PER_S);
+        command(w, 1, COMMAND_TAKEOVER, COMMAND_FORCE);
+        run(w, 2 * NS_PER_S);
+        w->host[0].own_map[0][0] = 5;
+        w->host[1].own_map[0][0] = 9;
+        boot(w, 0, (struct end_start){.same_boot = true});
+        run(w, 3 * NS_PER_S);
+        assert_int_equal(view(w, 0).state, END_SPLIT);
+        assert_int_equal(w->host[0].added[0][0], 0);
+        assert_int_equal(w->host[1].added[0][0], 0);
+        if (loses)
+            push(&w->host[1], &(struct end_event){.type = EV_MAP, .map = {.what = MAP_EV_UNDEFINED, .object = 1}});
+        run(w, NS_PER_S);
+        assert_int_equal(w->host[1].disk.torn, loses ? 2 : 0);
+        command(w, 0, COMMAND_RESOLVE, COMMAND_KEEP_SECONDARY);
+        run(w, 5 * NS_PER_S);
+        assert_int_equal(w->host[0].salvaged, 3);
+        assert_int_equal(w->host[0].salvage_whole, loses ? 2 : 0);
+        assert_int_equal(w->host[0].disk.salvage_whole, 0);
+        assert_int_equal(w->host[1].added[0][0], 5); // for the resync
+        assert_int_equal(w->host[1].disk.torn, 0);   // synchronized
+        teardown(state);
+        setup(state);
+    }
+}
+
+// What a power loss may have taken from the store of an active end is told, also by a later run, until it is mirrored.
+static void power_loss_of_an_active_end_is_remembered(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    assert_int_equal(w->host[0].disk.torn, 0);
+    crash(w, 0);
+    w->cut[0] = w->cut[1] = true;
+    boot(w, 0, (struct end_start){.same_boot = true});
+    run(w, NS_PER_S);
+    assert_int_equal(w->host[0].disk.torn, 0);
+    crash(w, 0);
+    boot(w, 0, (struct end_start){0});
+    run(w, NS_PER_S);
+    assert_int_equal(w->host[0].disk.torn, 3);
+    crash(w, 0);
+    boot(w, 0, (struct end_start){.same_boot = true});
+    run(w, NS_PER_S);
+    assert_int_equal(w->host[0].disk.torn, 3);
+}
+
 // An old active end that yields salvages; one that has handed over in order does not.
 static void only_who_held_something_alone_salvages(void **state)
 {
@@ -1836,6 +1899,45 @@ static void equality_is_remembered(void **state)
     assert_int_equal(v.operation_result, STEP_FAILED);
     assert_int_equal(v.proven.time, 1234567);
     assert_true(v.synchronized);
+}
+
+// Both ends say when they were last proven equal, also behind a switch and restarts; not of another line or another replica.
+static void equality_is_said_by_both_ends(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    w->host[0].data.numbered = w->host[0].data.durable = w->host[0].data.applied = 200;
+    w->host[1].data.replica_durable = w->host[1].data.applied = 200;
+    run(w, NS_PER_S);
+    command(w, 0, COMMAND_VERIFY, 0);
+    verified(w, 0, 0);
+    uint64_t epoch = view(w, 0).epoch.id;
+    run(w, NS_PER_S);
+    assert_int_equal(view(w, 1).proven.time, 1234567);
+    assert_int_equal(view(w, 1).proven.epoch, epoch);
+    assert_int_equal(view(w, 1).proven.seq, 77);
+    assert_int_equal(w->host[1].disk.proven.seq, 77);
+    assert_int_equal(w->host[1].disk.proven.number, view(w, 0).epoch.number);
+    crash(w, 1);
+    run(w, 5 * NS_PER_S);
+    boot(w, 1, (struct end_start){0});
+    assert_int_equal(view(w, 1).proven.seq, 77);
+    run(w, 3 * NS_PER_S);
+    command(w, 0, COMMAND_SWITCH, 0);
+    run(w, 3 * NS_PER_S);
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+    assert_int_equal(view(w, 1).proven.seq, 77);
+    assert_int_equal(view(w, 0).proven.seq, 77);
+    // The other end is replaced.
+    crash(w, 0);
+    run(w, 5 * NS_PER_S);
+    w->host[0].disk = (struct end_state){0};
+    w->host[0].data = (struct end_data){.waypoint_ns = 0};
+    boot(w, 0, (struct end_start){0});
+    run(w, 3 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_PASSIVE);
+    assert_int_equal(view(w, 0).proven.time, 0);
+    assert_int_equal(view(w, 1).proven.time, 0);
 }
 
 // What was found to differ is not synchronized, holds no grant and is not switched to, also behind a restart, until it
@@ -3139,6 +3241,8 @@ int main(void)
         T(resolve_goes_on_after_a_crash_of_both),
         T(resolve_after_damage),
         T(damaged_state_stays_so_until_it_is_decided),
+        T(salvage_is_of_what_was_written_alone),
+        T(power_loss_of_an_active_end_is_remembered),
         T(only_who_held_something_alone_salvages),
         T(full_salvage_stops_the_stream),
         T(full_salvage_is_said_behind_a_restart),
@@ -3184,6 +3288,7 @@ int main(void)
         T(queue_that_a_new_stream_replaces_is_let_pass),
         T(report_of_an_old_resync_does_not_count),
         T(equality_is_remembered),
+        T(equality_is_said_by_both_ends),
         T(difference_waits_for_its_repair),
         T(difference_is_repaired_at_once_when_told_to),
         T(verify_is_given_up_with_its_session),

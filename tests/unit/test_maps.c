@@ -191,6 +191,34 @@ static void a_map_that_cannot_be_written_is_void(void **state)
     world_free(&w);
 }
 
+// When nobody writes any more, the file can be made to say what the memory does: no later run takes more for set.
+static void a_settled_map_says_no_more_than_the_memory(void **state)
+{
+    (void)state;
+    struct world w;
+    world_make(&w, 1);
+    settle(&w);
+    clear_all(&w);
+    for (unsigned i = 0; i < 4; i++)
+        (void)maps_set(w.maps, 0, i * MIB + 3 * INTENT_REGION, 4096);
+    settle(&w);
+    again(&w, true);
+    assert_true(intent_bytes(maps_at(w.maps, 0), 0) >= 4 * MIB); // hot extents, as a whole
+    clear_all(&w);
+    for (unsigned i = 0; i < 4; i++)
+        (void)maps_set(w.maps, 0, i * MIB + 3 * INTENT_REGION, 4096);
+    maps_settle(w.maps, 0);
+    assert_false(maps_exact(w.maps, 0));
+    settle(&w);
+    assert_true(maps_exact(w.maps, 0));
+    again(&w, true);
+    assert_true(maps_exact(w.maps, 0));
+    assert_int_equal(intent_bytes(maps_at(w.maps, 0), 0), 4 * INTENT_REGION);
+    for (unsigned i = 0; i < 4; i++)
+        assert_true(region_set(&w, 0, i * 16 + 3));
+    world_free(&w);
+}
+
 // What the end has recorded as void counts as wholly set at the next start.
 static void a_recorded_map_counts_as_wholly_set(void **state)
 {
@@ -337,6 +365,7 @@ int main(void)
         cmocka_unit_test(a_new_map_counts_as_wholly_set),
         cmocka_unit_test(waiting_writes_share_a_sync),
         cmocka_unit_test(a_map_that_cannot_be_written_is_void),
+        cmocka_unit_test(a_settled_map_says_no_more_than_the_memory),
         cmocka_unit_test(a_recorded_map_counts_as_wholly_set),
         cmocka_unit_test(a_mark_is_durable_under_load),
         cmocka_unit_test(whatever_fails_what_was_let_through_is_covered),
