@@ -39,7 +39,7 @@
 #include "common/base/clock.h"
 #include "common/base/error.h"
 
-#define GUARD_PAIRS_MAX     64
+#define GUARD_PAIRS_MAX     256
 #define GUARD_NAME_SIZE     64
 #define GUARD_ADDRESSES_MAX 16
 #define GUARD_CGROUPS_MAX   16

@@ -2,9 +2,11 @@
 #include "common/address/echo.h"
 
 #include <errno.h>
+#include <linux/filter.h>
 #include <linux/icmp.h>
 #include <netinet/icmp6.h>
 #include <netinet/in.h>
+#include <stddef.h>
 #include <string.h>
 
 #include "common/address/wire.h"
@@ -35,7 +37,28 @@ static int pass_replies_only(int fd, uint8_t family)
     return r < 0 ? -errno : 0;
 }
 
-int echo_open(const char *interface, uint8_t family, struct error *err)
+// The id that an ask with this cookie carries: the kernel compares it, echo_receive() the rest.
+static uint16_t id_of(uint64_t cookie)
+{
+    return (uint16_t)cookie;
+}
+
+// A raw socket of IPv4 sees the IP header before the message, one of IPv6 does not.
+static int pass_own_only(int fd, uint8_t family, uint64_t cookie)
+{
+    struct sock_filter code[] = {
+        family == IP_V4 ? (struct sock_filter)BPF_STMT(BPF_LDX | BPF_B | BPF_MSH, 0)
+                        : (struct sock_filter)BPF_STMT(BPF_LDX | BPF_W | BPF_IMM, 0),
+        BPF_STMT(BPF_LD | BPF_H | BPF_IND, offsetof(struct echo_message, id)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, id_of(cookie), 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, 0xffff),
+        BPF_STMT(BPF_RET | BPF_K, 0),
+    };
+    struct sock_fprog program = {.len = ARRAY_LEN(code), .filter = code};
+    return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)) < 0 ? -errno : 0;
+}
+
+int echo_open(const char *interface, uint8_t family, uint64_t cookie, struct error *err)
 {
     CLEANUP_CLOSE int fd =
         socket(family == IP_V4 ? AF_INET : AF_INET6, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC,
@@ -43,6 +66,8 @@ int echo_open(const char *interface, uint8_t family, struct error *err)
     if (fd < 0)
         return error_sys(err, -errno, "cannot make an ICMP socket (CAP_NET_RAW is needed)");
     int r = pass_replies_only(fd, family);
+    if (r == 0)
+        r = pass_own_only(fd, family, cookie);
     if (r < 0)
         return error_sys(err, r, "cannot prepare an ICMP socket");
     if (setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, interface, (socklen_t)strlen(interface)) < 0)
@@ -71,7 +96,7 @@ int echo_send(int fd, const struct ip *to, int interface_index, uint64_t cookie,
     socklen_t size = ip_to_sockaddr(to, 0, interface_index, &at);
     struct echo_message m = {
         .type = to->family == IP_V4 ? ICMP_ECHO : ICMP6_ECHO_REQUEST,
-        .id = {(uint8_t)(cookie >> 8), (uint8_t)cookie},
+        .id = {(uint8_t)(id_of(cookie) >> 8), (uint8_t)id_of(cookie)},
         .sequence = {(uint8_t)(number >> 8), (uint8_t)number},
         .cookie = le64_make(cookie),
         .number = le64_make(number),

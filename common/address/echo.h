@@ -7,8 +7,10 @@
 
 #include "common/address/ip.h"
 
-// A non-blocking socket that receives nothing but echo replies. Returns the fd or -errno.
-int echo_open(const char *interface, uint8_t family, struct error *err);
+// A non-blocking socket that receives nothing but echo replies, and of those hardly any but to asks
+// with this cookie: where many on this machine ask, none is woken by the others' replies. Returns
+// the fd or -errno.
+int echo_open(const char *interface, uint8_t family, uint64_t cookie, struct error *err);
 
 // What an echo carries and its reply brings back. `cookie` keeps other pinging programs' replies
 // apart.

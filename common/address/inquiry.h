@@ -20,7 +20,7 @@
 
 #define INQUIRY_PORT     7791 // default
 #define INQUIRY_ID_SIZE  16
-#define INQUIRY_PAIR_MAX 64                // pairs at one responder
+#define INQUIRY_PAIR_MAX 256               // pairs at one responder
 #define INQUIRY_GAP_NS   (70 * NS_PER_MS)  // the ask is repeated so often
 #define INQUIRY_SPAN_NS  (220 * NS_PER_MS) // and an answer awaited so long
 

@@ -21,8 +21,9 @@
 #include "common/base/random.h"
 
 #define ASKS_KEPT       64
-#define LOOK_NS         NS_PER_S // how often the interface is looked at anew
-#define BROADCAST_AFTER 2        // asks without an answer, after which everybody is asked again
+#define LOOK_NS         NS_PER_S       // how often the interface is looked at anew,
+#define LOOK_CALM_NS    (5 * NS_PER_S) // and while everybody answers and nobody watches closely
+#define BROADCAST_AFTER 2 // asks without an answer, after which everybody is asked again
 #define SUBNET_MAX      32
 #define FAMILIES        2
 
@@ -31,6 +32,7 @@ struct waypoint {
     int64_t asked_ns[ASKS_KEPT]; // by number % ASKS_KEPT
     uint64_t waiting_from;       // the oldest ask that a neighbour answer may be for
     uint64_t next;               // number of the next ask
+    uint64_t echoed;             // number behind the newest ask that an echo has answered
     bool has_mac;
     uint8_t mac[MAC_ADDRESS_SIZE];
     bool has_sender;
@@ -130,6 +132,7 @@ static void take_echo(struct waypoint_monitor *m, const struct echo *echo)
     struct waypoint *w = find_point(m, &echo->from);
     if (!w || echo->number >= w->next || echo->number < oldest_kept(w))
         return;
+    w->echoed = MAX(w->echoed, echo->number + 1);
     count_answer(m, w, w->asked_ns[echo->number % ASKS_KEPT], echo->received_ns);
 }
 
@@ -167,7 +170,7 @@ static int open_slot(struct waypoint_monitor *m, int slot, struct error *err)
         m->neighbours[slot] = fd < 0 ? fd : watch_fd(m, fd, err);
     if (m->neighbours[slot] < 0)
         return m->neighbours[slot];
-    fd = m->echoes[slot] < 0 ? echo_open(m->interface, slot_family(slot), err) : -1;
+    fd = m->echoes[slot] < 0 ? echo_open(m->interface, slot_family(slot), m->cookie, err) : -1;
     if (m->echoes[slot] < 0)
         m->echoes[slot] = fd < 0 ? fd : watch_fd(m, fd, err);
     return m->echoes[slot] < 0 ? m->echoes[slot] : 0;
@@ -238,30 +241,51 @@ static int ask_neighbour(struct waypoint_monitor *m, const struct waypoint *w)
     uint8_t frame[FRAME_SIZE];
     bool all = !w->has_mac || w->next - w->waiting_from > BROADCAST_AFTER;
     size_t size = packet_ask(frame, m->link.mac, w->has_sender ? &w->sender : NULL, &w->status.ip,
-                            all ? NULL : w->mac);
+                             all ? NULL : w->mac);
     return wire_send(m->neighbours[family_slot(&w->status.ip)], frame, size);
+}
+
+// Its last ask was answered by an echo. No neighbour question is out, whose answer might be taken
+// for that to a later one.
+static bool echo_suffices(const struct waypoint_monitor *m, const struct waypoint *w)
+{
+    return !m->closely && w->next > 0 && w->echoed == w->next && w->waiting_from == w->next;
 }
 
 static int ask_point(struct waypoint_monitor *m, struct waypoint *w)
 {
     int slot = family_slot(&w->status.ip), first = 0;
+    bool neighbour = w->status.on_link && m->neighbours[slot] >= 0 && !echo_suffices(m, w);
     uint64_t number = w->next++;
     w->asked_ns[number % ASKS_KEPT] = clock_boot_ns();
     w->status.asks++;
-    if (w->status.on_link && m->neighbours[slot] >= 0)
+    if (neighbour)
         first = ask_neighbour(m, w);
+    else if (w->waiting_from == number)
+        w->waiting_from = w->next;
     if (m->echoes[slot] >= 0) {
         int r = echo_send(m->echoes[slot], &w->status.ip, m->link.index, m->cookie, number);
-        first = first < 0 || w->status.on_link ? first : r; // on the link, the other ask suffices
+        first = neighbour ? first : r; // on the link, the other ask suffices
     }
     return first;
+}
+
+// Nothing is wrong: every waypoint has answered its last ask.
+static bool all_answer(const struct waypoint_monitor *m)
+{
+    for (size_t i = 0; i < m->count; i++) {
+        const struct waypoint *w = &m->points[i];
+        if (w->next == 0 || w->status.sent_ns < w->asked_ns[(w->next - 1) % ASKS_KEPT])
+            return false;
+    }
+    return !m->closely && m->problem[0] == '\0';
 }
 
 static void ask_all(struct waypoint_monitor *m, int64_t now)
 {
     struct error err = {0};
     char text[IP_TEXT_SIZE];
-    if (!m->has_link || now - m->looked_ns >= LOOK_NS) {
+    if (!m->has_link || now - m->looked_ns >= (all_answer(m) ? LOOK_CALM_NS : LOOK_NS)) {
         m->looked_ns = now;
         if (look(m, &err) < 0)
             snprintf(m->problem, sizeof(m->problem), "%.*s", (int)sizeof(m->problem) - 1, err.text);

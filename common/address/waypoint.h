@@ -3,8 +3,10 @@
 // is not cut off.
 //
 // An address on the link is asked by ARP or neighbour solicitation and by ICMP echo, each time both
-// (a machine that filters echoes still counts); an address beyond a router by ICMP echo alone. All
-// times are CLOCK_BOOTTIME ns.
+// (a machine that filters echoes still counts); an address beyond a router by ICMP echo alone. So is
+// one on the link while it is not watched closely and has answered the last echo: an answer to a
+// neighbour question is heard by everybody on this machine who watches, one to an echo only by who
+// has asked. All times are CLOCK_BOOTTIME ns.
 //
 // Invariants: an answer proves the network at the time when its ask was *sent*, never at the time
 // when it was read. The receive time is the kernel's, so a loop that is scheduled late still sees

@@ -178,10 +178,11 @@ class Loopback:
         shutil.rmtree(self.runtime, ignore_errors=True)
 
 
-def pair_of_lab(name, mode, size, number=0, whole=False, queues=None):
+def pair_of_lab(name, mode, size, number=0, whole=False, queues=None, paths=2):
     """A pair file's content. `whole`: with the address and the application, which one pair of a lab can have; `number`
     tells the pairs of a lab apart."""
     pair = pairfile.default(mode)
+    del pair["channel"]["paths"][paths:]
     port = 7700 + 2 * number
     pair["pair"] = name
     pair["channel"]["key"] = f"/etc/understudy/{name}.key"

@@ -18,6 +18,7 @@ import process
 
 MIB = 2**20
 QUEUES = {"memory": "136M"}
+PATHS = 1  # of each idle pair: with two a daemon can have 73 pairs (see docs/channel.md)
 GUARDS = (*benchlab.DAEMONS, benchlab.GUARDS)
 
 
@@ -43,7 +44,7 @@ def idle(bench, count):
     with measures.a_directory(bench) as work:
         for number in range(count):
             benchlab.write_pair(work, benchlab.pair_of_lab(f"p{number}", "sync", sizes.idle_volume, number,
-                                                           queues=QUEUES))
+                                                           queues=QUEUES, paths=PATHS))
         try:
             begun = time.monotonic()
             lab.up(work)

@@ -462,6 +462,30 @@ static void waypoints_answer_until_they_are_gone(void **state)
     netns_there(&ns, "ip addr flush dev b scope global");
 }
 
+static void a_calm_one_is_asked_by_echo_alone_until_it_filters_them(void **state)
+{
+    static const char *const texts[] = {"192.0.2.254"};
+    netns_here("ip addr add 192.0.2.1/24 dev a");
+    netns_there(&ns, "ip addr add 192.0.2.254/24 dev b");
+    struct waypoint_monitor *m = watch_these(texts, 1, NULL);
+    waypoint_watch(m, false);
+    struct waypoint_status s;
+    int64_t give_up = clock_boot_ns() + PATIENCE_NS;
+    do { // an ask both ways has two answers
+        watch_once(m);
+        waypoint_status(m, 0, &s);
+    } while (2 * s.asks < s.answers + 4 && clock_boot_ns() < give_up);
+    assert_true(2 * s.asks >= s.answers + 4);
+    assert_true(s.answers > 0);
+    netns_there(&ns, "sh -c 'echo 1 >/proc/sys/net/ipv4/icmp_echo_ignore_all'");
+    assert_true(answers_since(m, 0, clock_boot_ns()));
+    assert_true(answers_since(m, 0, clock_boot_ns()));
+    waypoint_free(m);
+    netns_there(&ns, "sh -c 'echo 0 >/proc/sys/net/ipv4/icmp_echo_ignore_all'");
+    netns_here("ip addr flush dev a scope global");
+    netns_there(&ns, "ip addr flush dev b scope global");
+}
+
 static void one_that_filters_echoes_counts_by_arp(void **state)
 {
     static const char *const texts[] = {"192.0.2.254"};
@@ -751,6 +775,7 @@ int main(void)
         TEST(link_lost_while_asking_is_no_silence),
         TEST(bridges_are_interfaces_too),
         TEST(waypoints_answer_until_they_are_gone),
+        TEST(a_calm_one_is_asked_by_echo_alone_until_it_filters_them),
         TEST(one_that_filters_echoes_counts_by_arp),
         TEST(end_without_an_own_address_asks_too),
         TEST(one_beyond_a_router_counts_by_echo),
