@@ -72,7 +72,7 @@ def parse():
     top.add_argument("--only", metavar="NAME,...", help="loads for these contenders alone, of "
                      + ", ".join(measure_loads.CONTENDERS) + "; without names of measures, loads alone")
     top.add_argument("--turns", type=int, help="of every load (default: 5; quick: 2)")
-    top.add_argument("--seconds", type=float, help="of one load in one turn (default: 3; quick: 0.5)")
+    top.add_argument("--seconds", type=float, help="of one load in one turn (default: 3; quick: 0.4)")
     top.add_argument("--size", type=int, help="of the loads' volume in MiB (default: 256; quick: 64)")
     top.add_argument("--json", metavar="FILE", help="where the figures go (default: bench.json in the build tree)")
     top.add_argument("--compare", metavar="OLD.json", help="figures of an earlier run, shown beside these")

@@ -18,7 +18,7 @@ import process
 
 MIB = 2**20
 QUEUES = {"memory": "136M"}
-PATHS = 1  # of each idle pair: with two a daemon can have 73 pairs (see docs/channel.md)
+PATHS = 1  # of each idle pair: with two there is room for 73 pairs (see docs/channel.md)
 GUARDS = (*benchlab.DAEMONS, benchlab.GUARDS)
 
 

@@ -33,7 +33,7 @@ def full():
 
 
 def quick():
-    return Sizes(volume=64 * MIB, turns=2, seconds=0.5, turns_bulk=1, bulk=256 * MIB, content=128 * MIB, idle=5.0,
+    return Sizes(volume=64 * MIB, turns=2, seconds=0.4, turns_bulk=1, bulk=256 * MIB, content=128 * MIB, idle=3.0,
                  settle=1.0)
 
 
