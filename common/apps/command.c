@@ -42,6 +42,9 @@ run_child(const struct command_spec *spec, int null_fd, int report_fd)
 
     (void)setsid();
     (void)sched_setscheduler(0, SCHED_OTHER, &normal);
+    // Nor is what spares the daemon when memory is short.
+    int score = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+    (void)!(score >= 0 && write(score, "0", 1) == 1);
     for (int s = 1; s < NSIG; s++)
         (void)sigaction(s, &plain, NULL);
     sigemptyset(&none);

@@ -147,6 +147,16 @@ static void add_link(struct channel *ch, struct side *side, int i)
     l->control_heard_ns = &ch->control.links[i].heard_ns;
 }
 
+int channel_carrier(void)
+{
+    return nano_carrier();
+}
+
+void channel_carrier_end(int carrier)
+{
+    nano_close(carrier);
+}
+
 int channel_open(const struct channel_config *config, const struct channel_ops *ops, void *context,
                  struct channel **ret_channel, struct error *err)
 {

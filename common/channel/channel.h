@@ -98,6 +98,11 @@ struct channel_config {
     uint32_t protocol; // 0: CHANNEL_PROTOCOL (for tests)
 };
 
+// The thread that carries the messages of all channels of this process is preferred to ordinary ones from here on, until
+// channel_carrier_end(): heartbeats go through it. To be called before any channel is opened. -1: it is not.
+int channel_carrier(void);
+void channel_carrier_end(int carrier);
+
 // Opens the channel; nothing waits for the peer, nor for my addresses to exist. Refuses (-EINVAL,
 // -EPERM) bad or scoped addresses, ports out of range and, without a key, any address but loopback.
 int channel_open(const struct channel_config *config, const struct channel_ops *ops, void *context,

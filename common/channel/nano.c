@@ -6,6 +6,8 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <nanomsg/nn.h>
 #include <nanomsg/pipeline.h>
@@ -34,6 +36,21 @@ static int open_socket(int protocol, int *ret_socket)
         return -nn_errno();
     *ret_socket = s;
     return 0;
+}
+
+#define CARRIER_NICE (-10)
+
+// A new thread is as nice as the one that makes it.
+int nano_carrier(void)
+{
+    int s = -1;
+    pid_t self = gettid();
+    int before = getpriority(PRIO_PROCESS, (id_t)self);
+    (void)setpriority(PRIO_PROCESS, (id_t)self, CARRIER_NICE);
+    if (open_socket(NN_PULL, &s) < 0)
+        s = -1;
+    (void)setpriority(PRIO_PROCESS, (id_t)self, before);
+    return s;
 }
 
 int nano_pull_open(size_t size_max, int *ret_socket)

@@ -12,6 +12,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+// Every message passes through a thread of nanomsg's. It begins here, preferred to ordinary ones where that is permitted,
+// and lives as long as this socket; to be called before any other is opened. -1: it could not be opened.
+int nano_carrier(void);
+
 // A socket that receives messages of up to `size_max` bytes; a sender of a larger one is
 // disconnected.
 int nano_pull_open(size_t size_max, int *ret_socket);

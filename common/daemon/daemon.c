@@ -17,6 +17,7 @@
 #include "common/base/clock.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
+#include "common/channel/channel.h"
 #include "common/config/places.h"
 #include "common/control/control.h"
 #include "common/daemon/endpoint.h"
@@ -58,6 +59,7 @@ struct daemon {
     sd_event_source *left_out_timer;
     uint64_t left_out_pause_us;
     struct control_server *control;
+    int carrier; // channel_carrier()
     bool ending;
 };
 
@@ -559,6 +561,7 @@ static int run(struct daemon *d, struct error *err)
         return r;
     prompt_short_slice(); // the channels' own threads are started with the first pair
     start_guard(d);
+    d->carrier = channel_carrier();
     r = start_endpoints(d);
     if (r < 0)
         return error_set(err, r, "no pair could be started");
@@ -591,6 +594,7 @@ static void stop(struct daemon *d)
     (void)sd_event_source_disable_unref(d->left_out_timer);
     (void)sd_event_source_disable_unref(d->guard_source);
     (void)sd_event_source_disable_unref(d->guard_timer);
+    channel_carrier_end(d->carrier);
     guard_free(d->guard);
     control_server_free(d->control);
     pair_config_list_done(&d->pairs);
@@ -599,7 +603,7 @@ static void stop(struct daemon *d)
 
 int daemon_main(enum pair_end kind, int argc, char **argv)
 {
-    struct daemon d = {.kind = kind};
+    struct daemon d = {.kind = kind, .carrier = -1};
     struct error err = {0};
     int status = options_parse(&d.options, kind, argc, argv);
     if (status >= 0)

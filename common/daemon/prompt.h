@@ -11,7 +11,8 @@
 // Of the calling thread, and of the threads that it starts from then on. Kernels before 6.12 do nothing.
 void prompt_short_slice(void);
 // Makes the calling thread the control thread: the threads that it starts from then on are ordinary ones. Also keeps the
-// daemon's memory from being paged out.
+// daemon's memory from being paged out, reads in what the control thread runs, for a disk may be slow when that is needed,
+// and has the kernel kill others first when memory is short.
 void prompt_real_time(void);
 
 #endif
