@@ -313,11 +313,16 @@ void follower_finish(struct follower *f)
         failed(f, "the replica is not open");
 }
 
+const struct intent *follower_lost_map(const struct follower *f, uint16_t object)
+{
+    return f->replica ? replica_lost(f->replica, object) : NULL;
+}
+
 void follower_lost(struct follower *f, uint16_t object, uint64_t from, uint64_t session)
 {
     if (object >= f->config.volumes)
         return;
-    struct frame_map piece = piece_of(f->replica ? replica_lost(f->replica, object) : NULL, object, from);
+    struct frame_map piece = piece_of(follower_lost_map(f, object), object, from);
     struct end_event ev = {.type = EV_MAP};
     ev.map.what = MAP_EV_PIECE;
     ev.map.ticket = session;

@@ -97,6 +97,7 @@ void follower_consent(struct follower *follower, uint64_t seq);
 void follower_finish(struct follower *follower); // -> FOLLOW_FINISHED or FOLLOW_FAILED
 // The piece at or behind region `from` of what a finish is about to discard -> MAP_EV_PIECE with `session`
 void follower_lost(struct follower *follower, uint16_t object, uint64_t from, uint64_t session);
+const struct intent *follower_lost_map(const struct follower *follower, uint16_t object); // of all of it; NULL: nothing
 void follower_discard(struct follower *follower); // -> FOLLOW_FINISHED or FOLLOW_FAILED
 void follower_replay(struct follower *follower, bool on);
 

@@ -44,6 +44,46 @@ void judge_finished(struct host *h, uint64_t epoch, uint64_t seq)
     judge_store(h, at, seq, "at the end of its replay");
 }
 
+// What is set in the map file, as it stands on the disk: NULL when it counts as wholly set.
+static struct intent *map_on_disk(struct host *h, unsigned volume)
+{
+    struct intent_config config = {
+        .pair = PAIR_ID, .volume = volume + 1, .size = h->sim->size, .region = INTENT_REGION_MIN};
+    uint64_t size = 0;
+    const uint8_t *bytes = fake_disk_bytes(h->maps, volume, &size);
+    struct intent *map = intent_new(&config);
+    ENSURE(map);
+    if (!bytes || size != intent_file_size(map) || intent_load_header(map, bytes))
+        return intent_free(map);
+    for (uint32_t i = 0; i < intent_pages(map); i++)
+        (void)intent_load_page(map, i, bytes + (uint64_t)(i + 1) * INTENT_PAGE);
+    return map;
+}
+
+// What a takeover discards is in the map, or that is known to count as wholly set, before it is forgotten.
+void judge_discard(struct host *h)
+{
+    struct end_state *saved = calloc(1, sizeof(*saved));
+    const struct state_copy *c = &h->copy[h->copy[1].version > h->copy[0].version];
+    ENSURE(saved && !state_decode(c->bytes, c->size, saved));
+    for (uint16_t v = 0; v < h->sim->volumes; v++) {
+        const struct intent *lost = follower_lost_map(h->follower, v);
+        uint64_t at = 0, length;
+        if (saved->map_void >> v & 1)
+            continue;
+        struct intent *map = h->lost_unknown || lost ? map_on_disk(h, v) : NULL;
+        if (h->lost_unknown && map)
+            fail(h->sim, "%c: discards records of unknown regions, and the map of volume %u counts", h->letter, v);
+        for (; map && lost && intent_next(lost, at, INTENT_REGION_MIN, &at, &length); at += length) {
+            if (!intent_test(map, at, length))
+                fail(h->sim, "%c: discards a record at %llu of volume %u that its map does not have", h->letter,
+                     (unsigned long long)at, v);
+        }
+        intent_free(map);
+    }
+    free(saved);
+}
+
 // A replica that has nothing under way is what its position says.
 void judge_replica(struct host *h)
 {

@@ -136,6 +136,7 @@ struct host {
     struct front front;
     struct follower *follower;
     struct frame_map lost_piece; // told last
+    bool lost_unknown;           // of which regions what it discards is nobody knows
     bool replay_paused;
     int stores_of; // which thread has the stores open: BOX_FRONT, BOX_STREAM, BOX_NONE
     int64_t replica_at;
@@ -445,6 +446,7 @@ static inline unsigned sectors(const struct sim *s)
 // judge_*.c
 void judge_answer(struct host *h, struct guest_op *op, int status);
 void judge_finished(struct host *h, uint64_t epoch, uint64_t seq);
+void judge_discard(struct host *h); // about to forget what lies behind its prefix
 void judge_own_store(struct host *h); // is about to serve from its own store
 void judge_opened(struct host *h, const struct epoch *epoch);
 void judge_roles(struct sim *s); // between any two moments

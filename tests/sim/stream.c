@@ -199,6 +199,7 @@ static void report(void *user, const struct end_event *event)
         trace(h->sim, h, "the replica failed: %s", ev.replica.text);
         ev.replica.text = "its disk failed"; // it has to live longer
     }
+    h->lost_unknown = ev.replica.what == FOLLOW_FINISHED && ev.replica.unknown;
     if (ev.replica.what == FOLLOW_FINISHED && !ev.replica.discards && stream_stats(h, &st))
         judge_finished(h, st.applied_epoch ? st.applied_epoch : st.durable_epoch, ev.replica.seq);
     report_event(h, &ev);
@@ -356,6 +357,7 @@ void stream_letter(struct host *h, const struct end_action *a)
         break;
     case ACT_DISCARD:
         cover_count("takeover: records are discarded");
+        judge_discard(h);
         follower_discard(h->follower);
         break;
     case ACT_REPLAY:
