@@ -63,6 +63,14 @@ static bool is_wedged(const struct endpoint *ep, int64_t now)
     return front_stuck || stream_stuck;
 }
 
+static uint64_t behind(struct endpoint *ep)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < ep->pair->volume_count; i++)
+        bytes += atomic_load(&ep->figures.out_of_sync[i]);
+    return bytes;
+}
+
 static void sample(struct endpoint *ep, int64_t now, struct end_data *d)
 {
     struct figures *g = &ep->figures;
@@ -81,6 +89,7 @@ static void sample(struct endpoint *ep, int64_t now, struct end_data *d)
         .moved_ns = atomic_load(&g->moved_ns),
         .stream_ns = atomic_load(&g->stream_up) ? now : atomic_load(&g->stream_ns),
         .backlog = atomic_load(&g->queue_bytes),
+        .behind = behind(ep),
         .full = !ep->serving && atomic_load(&g->replica_full),
         .salvage_full = !ep->serving && atomic_load(&g->salvage_full),
         .wedged = is_wedged(ep, now),

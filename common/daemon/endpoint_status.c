@@ -50,6 +50,9 @@ static void fill_queues(struct endpoint *ep, uint64_t told, struct pair_status *
 
 static void fill_volumes(struct endpoint *ep, const struct end_view *view, struct pair_status *s)
 {
+    // The active end tells how much it is together: the volumes are gone over in their order, from the first one on.
+    bool told = !view->active && view->connected && view->peer_active && view->session;
+    uint64_t rest = view->peer_behind;
     s->volume_count = ep->pair->volume_count;
     for (size_t i = 0; i < s->volume_count; i++) {
         const struct pair_volume_config *v = &ep->pair->volumes[i];
@@ -65,7 +68,12 @@ static void fill_volumes(struct endpoint *ep, const struct end_view *view, struc
         if (behind)
             out->out_of_sync_bytes = view->active && view->epoch.number
                                          ? atomic_load(&ep->figures.out_of_sync[i])
-                                         : v->size; // its peer knows better
+                                         : v->size; // as long as nobody has told better
+    }
+    for (size_t i = s->volume_count; told && i-- > 0;) {
+        struct status_volume *out = &s->volumes[i];
+        out->out_of_sync_bytes = MIN(out->out_of_sync_bytes, rest);
+        rest -= out->out_of_sync_bytes;
     }
 }
 

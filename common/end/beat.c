@@ -75,6 +75,7 @@ static void send_beat(struct end *e, bool wants_echo)
         .durable = serving ? e->data.numbered : e->data.replica_durable,
         .applied = serving ? e->data.numbered : e->data.applied,
         .backlog = serving ? e->data.backlog : 0,
+        .behind = serving ? e->data.behind : 0,
     };
     if (serving)
         f.beat.proven = e->st.proven;
@@ -195,6 +196,7 @@ void beat_take(struct end *e, const struct frame *f)
         e->peer.durable = b->durable;
         e->peer.applied = b->applied;
         e->peer.backlog = b->backlog;
+        e->peer.behind = b->behind;
     }
     bool same = e->session.number && f->session == e->session.number;
     if (newest && e->session.number) {

@@ -752,6 +752,7 @@ void end_view(struct end *e, int64_t now, struct end_view *view)
         .peer_run = e->peer.run,
         .peer_position = e->peer.durable,
         .peer_backlog = e->peer.backlog,
+        .peer_behind = e->peer.behind,
         .peer_active = e->peer.flags & FRAME_ACTIVE,
         .grant_until_ns = serving ? 0 : e->held.until_ns,
         .why = why_text(e, e->why, sizeof(e->why)),

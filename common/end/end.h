@@ -88,6 +88,7 @@ struct end_data {
     int64_t stream_ns; // when the data link was up last (its time of now while it is); 0: never
     int64_t waypoint_ns; // when the newest ask that a waypoint has answered was sent; 0: never
     uint64_t backlog;    // active: bytes in the unsafe queue that the peer has not confirmed
+    uint64_t behind;     // active: bytes of all volumes that a resync has to go over still
     bool full;            // passive: its safe queue takes nothing for now
     bool salvage_full;    // passive: its salvage takes nothing more, so nothing is applied
     bool wedged;         // a data thread of this pair does not turn: no heartbeat may go out
@@ -425,6 +426,7 @@ struct end_view {
     int64_t grant_until_ns; // passive: when its grant ends; 0: none
     bool peer_active;       // what the peer last said of itself
     uint64_t peer_backlog;  // passive: what the active end told of its queue last, bytes
+    uint64_t peer_behind;   // and of what a resync has to go over still
     int64_t stale_since_ns; // 0: not stale
     int64_t heard_ns;       // when the peer was heard last; 0 never
     int64_t echo_sent_ns;   // serving: from when on the peer can have counted its timeout, at the earliest; what a restart

@@ -60,7 +60,7 @@ struct peer {
     uint64_t session; // the one it believes in
     uint64_t last_session;
     uint64_t durable, applied;
-    uint64_t backlog;
+    uint64_t backlog, behind;
     uint64_t command_id;   // its newest command that was carried out here
     struct frame answer;   // ... and what was answered to that, or has come of it since
     bool answer_open;      // it has not ended yet: a switchover

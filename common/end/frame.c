@@ -6,7 +6,7 @@
 #include "common/base/bytes.h"
 
 #define FRAME_MAGIC   UINT32_C(0x46525355) // "USRF"
-#define FRAME_VERSION 3
+#define FRAME_VERSION 4
 
 const char *frame_type_name(unsigned type)
 {
@@ -57,6 +57,7 @@ static void put_beat(struct byte_writer *w, const struct frame_beat *b)
     byte_put_u64(w, b->proven.epoch);
     byte_put_u64(w, b->proven.seq);
     byte_put_u32(w, b->proven.number);
+    byte_put_u64(w, b->behind);
 }
 
 static void put_meet(struct byte_writer *w, const struct frame_meet *m)
@@ -156,6 +157,7 @@ static const char *get_beat(struct byte_reader *r, struct frame_beat *b)
     b->proven.epoch = byte_u64(r);
     b->proven.seq = byte_u64(r);
     b->proven.number = byte_u32(r);
+    b->behind = byte_u64(r);
     if (answer > ANSWER_YES)
         return "a heartbeat with an unknown answer";
     if (b->number == 0)

@@ -67,6 +67,7 @@ struct frame_beat {
     uint64_t applied;
     uint64_t backlog;     // active: bytes that the peer has not confirmed
     struct state_proof proven; // active: when both ends were last proven equal; time 0: never
+    uint64_t behind;      // active: bytes that a resync has to go over still
 };
 
 // What an end knows of itself when it meets the other.

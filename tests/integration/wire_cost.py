@@ -242,7 +242,7 @@ def steady(volume, share=0.7, name="i writer at 70 % of the link", **changes):
     case.lab("slow", "80mbit")
     load = case.load("primary", "steady", share * link)
     case.count_from_here("primary")
-    before, began = load.written(), time.monotonic()
+    began = time.monotonic()
     case.lab.start("secondary")
 
     def look():
@@ -252,10 +252,10 @@ def steady(volume, share=0.7, name="i writer at 70 % of the link", **changes):
               f"{status['unsafe_queue']['bytes'] / MIB:.0f} MiB, {status['resync']}", file=sys.stderr, flush=True)
         return case.lab.is_promotable("primary")
     end = time.monotonic() + 240
-    while not look() and time.monotonic() < end:
+    while not look() and time.monotonic() < end and load.process.poll() is None:
         time.sleep(5)
     seconds = time.monotonic() - began
-    changed += load.written() - before
+    changed += load.written()
     print(f"  {name}: {seconds:.0f} s", file=sys.stderr, flush=True)
     load.stop()
     case.lab.heal()

@@ -3032,7 +3032,9 @@ static void age_of_a_takeover_counts_what_was_told(void **state)
     w->host[0].streams = 0; // nothing arrives any more
     w->host[0].data.numbered += 7;
     w->host[0].data.backlog = 7000;
+    w->host[0].data.behind = 9000;
     run(w, 600 * NS_PER_MS);
+    assert_int_equal(view(w, 1).peer_behind, 9000);
     crash(w, 0);
     run(w, 2200 * NS_PER_MS);
     takeover(w, 0, 0);
