@@ -4,6 +4,9 @@
 // counts for the oldest that is still out, and ends the wait of all (so that one lost ask does not
 // make every later answer look old).
 //
+// What the interface is like, and which addresses it has, is asked of the kernel by a thread of its own: there is one lock for
+// all of this in the kernel, and whoever takes a network namespace or a container down holds it for seconds.
+//
 // A public address is never used as the sender of a question: the guard may have taken it off since
 // we looked, and the neighbours would learn the wrong place for it.
 #include "common/address/waypoint.h"
@@ -17,6 +20,7 @@
 #include "common/address/address.h"
 #include "common/address/echo.h"
 #include "common/address/wire.h"
+#include "common/base/aside.h"
 #include "common/base/cleanup.h"
 #include "common/base/random.h"
 
@@ -39,8 +43,27 @@ struct waypoint {
     struct ip sender; // our address on its subnet
 };
 
+// One look at the interface. While it is under way it belongs to the thread that looks.
+struct look {
+    char interface[16];
+    uint64_t cookie;
+    int index;                                             // of the interface that the sockets are for; 0: none
+    bool want_neighbours[FAMILIES], want_echoes[FAMILIES]; // families that are asked for ...
+    bool open_neighbours[FAMILIES], open_echoes[FAMILIES]; // ... whose sockets are open
+    // What was found.
+    bool found; // `link` and `own` are good
+    int r;      // 0 or -errno, with the reason in `err`
+    struct error err;
+    struct wire_link link;
+    struct ip own[ADDRESS_LIST_MAX];
+    size_t own_count;
+    int neighbours[FAMILIES], echoes[FAMILIES]; // opened now; else negative
+};
+
 struct waypoint_monitor {
     char interface[16];
+    struct aside *aside;
+    struct look look; // the aside's while that is busy
     int epoll;
     int neighbours[FAMILIES], echoes[FAMILIES]; // sockets, -1: closed; by family_slot()
     struct wire_link link;
@@ -153,41 +176,6 @@ static void receive_all(struct waypoint_monitor *m)
 
 // --- Asks ---
 
-static int watch_fd(struct waypoint_monitor *m, int fd, struct error *err)
-{
-    struct epoll_event event = {.events = EPOLLIN, .data = {.fd = fd}};
-    if (epoll_ctl(m->epoll, EPOLL_CTL_ADD, fd, &event) == 0)
-        return fd;
-    int r = error_sys(err, -errno, "cannot watch a socket");
-    (void)close(fd);
-    return r;
-}
-
-static int open_slot(struct waypoint_monitor *m, int slot, struct error *err)
-{
-    int fd = m->neighbours[slot] < 0 ? wire_open(m->link.index, slot_family(slot), err) : -1;
-    if (m->neighbours[slot] < 0)
-        m->neighbours[slot] = fd < 0 ? fd : watch_fd(m, fd, err);
-    if (m->neighbours[slot] < 0)
-        return m->neighbours[slot];
-    fd = m->echoes[slot] < 0 ? echo_open(m->interface, slot_family(slot), m->cookie, err) : -1;
-    if (m->echoes[slot] < 0)
-        m->echoes[slot] = fd < 0 ? fd : watch_fd(m, fd, err);
-    return m->echoes[slot] < 0 ? m->echoes[slot] : 0;
-}
-
-static int open_sockets(struct waypoint_monitor *m, struct error *err)
-{
-    int first = 0;
-    for (size_t i = 0; i < m->count; i++) {
-        // One family may be missing on this machine: the other one's waypoints are asked all the
-        // same.
-        int r = open_slot(m, family_slot(&m->points[i].status.ip), first == 0 ? err : NULL);
-        first = first < 0 ? first : r;
-    }
-    return first;
-}
-
 static bool is_public(const struct waypoint_monitor *m, const struct ip *ip)
 {
     for (size_t i = 0; i < m->subnet_count; i++)
@@ -216,24 +204,81 @@ static void place_point(const struct waypoint_monitor *m, struct waypoint *w, co
     }
 }
 
-static int look(struct waypoint_monitor *m, struct error *err)
+// On the thread beside. One family may be missing on this machine: the other one's waypoints are asked all the same.
+static void open_missing(struct look *l)
 {
-    struct wire_link link;
-    struct ip own[ADDRESS_LIST_MAX];
-    size_t count = 0;
-    int r = wire_look(m->interface, &link, err);
-    if (r < 0)
-        return r;
-    if (m->has_link && link.index != m->link.index)
+    bool renewed = l->index != l->link.index;
+    for (int slot = 0; slot < FAMILIES; slot++) {
+        struct error *err = l->r == 0 ? &l->err : NULL;
+        int r = 0;
+        if (l->want_neighbours[slot] && (renewed || !l->open_neighbours[slot]))
+            r = l->neighbours[slot] = wire_open(l->link.index, slot_family(slot), err);
+        if (r >= 0 && l->want_echoes[slot] && (renewed || !l->open_echoes[slot]))
+            r = l->echoes[slot] = echo_open(l->interface, slot_family(slot), l->cookie, err);
+        l->r = l->r == 0 && r < 0 ? r : l->r;
+    }
+}
+
+static void look(void *arg)
+{
+    struct look *l = arg;
+    l->r = wire_look(l->interface, &l->link, &l->err);
+    if (l->r == 0)
+        l->r = address_list(l->interface, l->own, ARRAY_LEN(l->own), &l->own_count, &l->err);
+    l->found = l->r == 0;
+    if (l->found)
+        open_missing(l);
+}
+
+static void start_look(struct waypoint_monitor *m)
+{
+    struct look *l = &m->look;
+    *l = (struct look){.cookie = m->cookie,
+                       .index = m->has_link ? m->link.index : 0,
+                       .neighbours = {-1, -1},
+                       .echoes = {-1, -1}};
+    memcpy(l->interface, m->interface, sizeof(l->interface));
+    for (size_t i = 0; i < m->count; i++) {
+        int slot = family_slot(&m->points[i].status.ip);
+        l->want_neighbours[slot] = l->want_echoes[slot] = true;
+    }
+    for (int slot = 0; slot < FAMILIES; slot++) {
+        l->open_neighbours[slot] = m->neighbours[slot] >= 0;
+        l->open_echoes[slot] = m->echoes[slot] >= 0;
+    }
+    aside_start(m->aside, look, l);
+}
+
+static void adopt(struct waypoint_monitor *m, int *socket, int opened)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data = {.fd = opened}};
+    if (opened < 0)
+        return;
+    if (epoll_ctl(m->epoll, EPOLL_CTL_ADD, opened, &event) == 0)
+        *socket = opened;
+    else
+        (void)close(opened); // tried again with the next look
+}
+
+// What the thread beside has found.
+static void take_look(struct waypoint_monitor *m)
+{
+    const struct look *l = &m->look;
+    snprintf(m->problem, sizeof(m->problem), "%.*s", (int)sizeof(m->problem) - 1, l->r < 0 ? l->err.text : "");
+    if (!l->found)
+        return;
+    if (m->has_link && l->link.index != m->link.index)
         close_sockets(m); // the interface was made anew
-    m->link = link;
+    if (!m->has_link)
+        m->next_ns = MIN(m->next_ns, clock_boot_ns()); // the first ask
+    m->link = l->link;
     m->has_link = true;
-    r = address_list(m->interface, own, ARRAY_LEN(own), &count, err);
-    if (r < 0)
-        return r;
+    for (int slot = 0; slot < FAMILIES; slot++) {
+        adopt(m, &m->neighbours[slot], l->neighbours[slot]);
+        adopt(m, &m->echoes[slot], l->echoes[slot]);
+    }
     for (size_t i = 0; i < m->count; i++)
-        place_point(m, &m->points[i], own, count);
-    return open_sockets(m, err);
+        place_point(m, &m->points[i], l->own, l->own_count);
 }
 
 static int ask_neighbour(struct waypoint_monitor *m, const struct waypoint *w)
@@ -283,14 +328,11 @@ static bool all_answer(const struct waypoint_monitor *m)
 
 static void ask_all(struct waypoint_monitor *m, int64_t now)
 {
-    struct error err = {0};
     char text[IP_TEXT_SIZE];
-    if (!m->has_link || now - m->looked_ns >= (all_answer(m) ? LOOK_CALM_NS : LOOK_NS)) {
+    int64_t pause = all_answer(m) ? LOOK_CALM_NS : LOOK_NS;
+    if ((!m->has_link || now - m->looked_ns >= pause) && !aside_busy(m->aside)) {
         m->looked_ns = now;
-        if (look(m, &err) < 0)
-            snprintf(m->problem, sizeof(m->problem), "%.*s", (int)sizeof(m->problem) - 1, err.text);
-        else
-            m->problem[0] = '\0';
+        start_look(m);
     }
     for (size_t i = 0; m->has_link && i < m->count; i++) {
         int r = ask_point(m, &m->points[i]);
@@ -308,6 +350,8 @@ static int64_t interval_ns(const struct waypoint_monitor *m)
 void waypoint_work(struct waypoint_monitor *monitor)
 {
     int64_t now = clock_boot_ns();
+    if (aside_take(monitor->aside))
+        take_look(monitor);
     receive_all(monitor);
     if (monitor->count == 0 || now < monitor->next_ns)
         return;
@@ -344,6 +388,14 @@ int waypoint_start(const char *interface, const struct ip *ips, size_t count,
         waypoint_free(m);
         return r;
     }
+    int r = aside_new("look", &m->aside);
+    struct epoll_event event = {.events = EPOLLIN};
+    if (r == 0 && epoll_ctl(m->epoll, EPOLL_CTL_ADD, aside_fd(m->aside), &event) < 0)
+        r = -errno;
+    if (r < 0) {
+        waypoint_free(m);
+        return error_sys(err, r, "waypoints on %s", interface);
+    }
     memcpy(m->interface, interface, strlen(interface));
     m->count = count;
     m->subnet_count = subnet_count;
@@ -363,6 +415,14 @@ struct waypoint_monitor *waypoint_free(struct waypoint_monitor *monitor)
 {
     if (!monitor)
         return NULL;
+    if (monitor->aside && aside_busy(monitor->aside)) {
+        monitor->aside = aside_free(monitor->aside);
+        for (int slot = 0; slot < FAMILIES; slot++) {
+            cleanup_close(&monitor->look.neighbours[slot]);
+            cleanup_close(&monitor->look.echoes[slot]);
+        }
+    }
+    aside_free(monitor->aside);
     close_sockets(monitor);
     cleanup_close(&monitor->epoll);
     free(monitor);

@@ -69,6 +69,7 @@ int64_t waypoint_answered_ns(const struct waypoint_monitor *monitor);
 // only while watched closely. Call waypoint_work() first.
 int64_t waypoint_unbroken_since_ns(const struct waypoint_monitor *monitor, int64_t now_ns);
 // Why the last ask could not be sent, or "".
+// Which is known once a thread beside has looked at the interface.
 const char *waypoint_problem(const struct waypoint_monitor *monitor);
 
 #endif

@@ -183,6 +183,7 @@ TABLE(divergence);
 static const struct json_field peer_fields[] = {
     {"connected", JSON_BOOL, IN(peer, connected)},
     {"silent_ms", JSON_TIME, IN(peer, silent_ms)},
+    {"longest_silence_ms", JSON_TIME, IN(peer, longest_silence_ms)},
     {"timeout_ms", JSON_U32, IN(peer, timeout_ms)},
     {"role", JSON_TEXT, IN(peer, role), .size = sizeof(((S *)0)->peer.role)},
     {"refused", JSON_TEXT, IN(peer, refused), .size = sizeof(((S *)0)->peer.refused)},

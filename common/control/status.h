@@ -182,6 +182,7 @@ struct pair_status {
     struct {
         bool connected;
         int64_t silent_ms; // since it was last heard; -1: never in this run
+        int64_t longest_silence_ms; // between two of its heartbeats, in this session; -1: none yet
         uint32_t timeout_ms;
         char role[STATUS_WORD_SIZE];    // what it last said; empty: nothing
         char refused[STATUS_TEXT_SIZE]; // why it was refused last; empty: it was not

@@ -127,6 +127,18 @@ static void keep_plan(struct endpoint *ep, int64_t now)
     endpoint_plan(ep);
 }
 
+static void note_silence(struct endpoint *ep, const struct end_view *view)
+{
+    if (view->session != ep->heard_session) {
+        ep->heard_session = view->session;
+        ep->heard_ns = view->heard_ns;
+        ep->silence_ns = 0;
+    }
+    if (ep->heard_ns)
+        ep->silence_ns = MAX(ep->silence_ns, view->heard_ns - ep->heard_ns);
+    ep->heard_ns = view->heard_ns;
+}
+
 static void step_one(struct endpoint *ep, const struct end_event *event)
 {
     struct end_data data;
@@ -141,6 +153,7 @@ static void step_one(struct endpoint *ep, const struct end_event *event)
     end_view(ep->end, now, &view);
     vitals_echo(ep->vitals, view.echo_sent_ns);
     say_role(ep, &view);
+    note_silence(ep, &view);
 }
 
 // Actions may bring about further events at once: those wait for their turn here.

@@ -89,6 +89,9 @@ struct endpoint {
     struct end_event events[EVENTS_MAX];
     unsigned event_first, event_count;
     bool stepping;
+    // How long the peer was silent at most in this session.
+    uint64_t heard_session; // 0: none
+    int64_t heard_ns, silence_ns;
     int64_t verify_next_ns; // when the schedule is looked at next
     // The operator.
     uint64_t operation;

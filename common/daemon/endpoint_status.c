@@ -339,6 +339,7 @@ static void fill_role(struct endpoint *ep, const struct end_view *view, int64_t 
     s->uptime_ms = (now - ep->born_ns) / NS_PER_MS;
     s->peer.connected = view->connected;
     s->peer.silent_ms = age_ms(now, view->heard_ns);
+    s->peer.longest_silence_ms = ep->heard_session ? ep->silence_ns / NS_PER_MS : -1;
     s->peer.timeout_ms = ep->pair->timing.timeout_ms;
     SET(s->peer.refused, "%s", ep->channel_refused);
     SET(s->peer.role, "%s", !view->connected ? "" : view->peer_active ? "active" : "passive");

@@ -577,7 +577,9 @@ static void interface_may_come_later(void **state)
     struct ip ip = ip_of("192.0.2.254"), none = {0};
     struct waypoint_monitor *m = NULL;
     assert_int_equal(waypoint_start("later", &ip, 1, &none, 0, &m, &err), 0);
-    watch_once(m);
+    int64_t give_up = clock_boot_ns() + PATIENCE_NS;
+    while (!strstr(waypoint_problem(m), "later") && clock_boot_ns() < give_up)
+        watch_once(m);
     assert_non_null(strstr(waypoint_problem(m), "later"));
     netns_here("ip link add name later type veth peer name other netns %d", (int)ns.there);
     netns_here("ip link set dev later up && ip addr add 192.0.2.1/24 dev later");

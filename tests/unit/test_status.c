@@ -35,7 +35,7 @@ static void fill(struct pair_status *s)
         .uptime_ms = 1000,
         .host = "beta",
         .peer_host = "alpha",
-        .peer = {.connected = true, .silent_ms = 40, .timeout_ms = 2000, .role = "active"},
+        .peer = {.connected = true, .silent_ms = 40, .longest_silence_ms = 251, .timeout_ms = 2000, .role = "active"},
         .unsafe_queue = {0, 0, 0, 268435456},
         .safe_queue = {2, 8192, 5, UINT64_C(1) << 50},
         .positions = {100, 100, 99, 97, 90},
@@ -79,7 +79,7 @@ static const char golden[] =
     "\"alone\":false,\"paired\":true,\"granted\":true,\"paused\":false,\"split\":false,\"stale_ms\":null,"
     "\"grant_left_ms\":3900,\"session\":12,\"run\":\"0000000000000001\",\"uptime_ms\":1000,"
     "\"host\":\"beta\",\"peer_host\":\"alpha\",\"peer\":{\"connected\":true,\"silent_ms\":40,"
-    "\"timeout_ms\":2000,\"role\":\"active\",\"refused\":\"\"},\"unsafe_queue\":{\"records\":0,"
+    "\"longest_silence_ms\":251,\"timeout_ms\":2000,\"role\":\"active\",\"refused\":\"\"},\"unsafe_queue\":{\"records\":0,"
     "\"bytes\":0,\"oldest_ms\":0,\"limit_bytes\":268435456,\"spilled_bytes\":0},\"safe_queue\":{\"records\":2,"
     "\"bytes\":8192,\"oldest_ms\":5,\"limit_bytes\":1125899906842624,\"spilled_bytes\":0},\"positions\":{"
     "\"numbered\":100,\"received\":100,\"durable\":99,\"applied\":97,\"settled\":90},\"volumes\":["
