@@ -7,7 +7,6 @@
 #define VERIFY_LOOK_NS  (10 * NS_PER_S)   // between two looks at whether a verify is due
 #define VERIFY_RETRY_NS (3600 * NS_PER_S) // between two that begin
 #define FOREIGN_NS   (60 * NS_PER_S)
-#define AWAKE_MAX_NS (NS_PER_S) // a data thread that works so long without an I/O is wedged
 
 // ---- history ----
 
@@ -52,15 +51,14 @@ size_t endpoint_history(const struct endpoint *ep, struct status_event *events, 
 
 // ---- the step ----
 
-// Heartbeats go out only while the data threads turn; waiting for a disk is no wedge.
-static bool is_wedged(const struct endpoint *ep, int64_t now)
+// Heartbeats go out only while the data threads turn; waiting for a disk, or for a processor, is no wedge.
+static bool is_wedged(struct endpoint *ep, int64_t now)
 {
-    int64_t front = atomic_load(&ep->figures.front_awake_ns);
-    int64_t stream = atomic_load(&ep->figures.stream_awake_ns);
-    bool front_stuck = front && now - front > AWAKE_MAX_NS && !atomic_load(&ep->figures.front_busy);
-    bool stream_stuck =
-        stream && now - stream > AWAKE_MAX_NS && !atomic_load(&ep->figures.stream_busy);
-    return front_stuck || stream_stuck;
+    struct figures *g = &ep->figures;
+    int64_t front = atomic_load(&g->front_busy) ? 0 : atomic_load(&g->front_awake_ns);
+    int64_t stream = atomic_load(&g->stream_busy) ? 0 : atomic_load(&g->stream_awake_ns);
+    bool stuck = turning_stuck(&ep->front_turning, front, atomic_load(&g->front_tid), now, turning_look);
+    return turning_stuck(&ep->stream_turning, stream, atomic_load(&g->stream_tid), now, turning_look) || stuck;
 }
 
 static uint64_t behind(struct endpoint *ep)
@@ -145,6 +143,9 @@ static void step_one(struct endpoint *ep, const struct end_event *event)
     int64_t now = clock_boot_ns();
     keep_plan(ep, now);
     sample(ep, now, &data);
+    if (data.wedged && !ep->wedged)
+        endpoint_note(ep, -1, "a data thread does not turn any more: this end is silent, until it does");
+    ep->wedged = data.wedged;
     end_step(ep->end, now, &data, event);
     const struct end_action *a;
     while ((a = end_action(ep->end)))

@@ -21,6 +21,7 @@
 #include "common/daemon/mailbox.h"
 #include "common/daemon/saver.h"
 #include "common/daemon/stream.h"
+#include "common/daemon/turning.h"
 #include "common/daemon/vetoes.h"
 #include "queues/vitals.h"
 
@@ -89,6 +90,8 @@ struct endpoint {
     struct end_event events[EVENTS_MAX];
     unsigned event_first, event_count;
     bool stepping;
+    struct turning front_turning, stream_turning;
+    bool wedged; // as seen last
     // How long the peer was silent at most in this session.
     uint64_t heard_session; // 0: none
     int64_t heard_ns, silence_ns;

@@ -22,6 +22,7 @@ struct figures {
     _Atomic uint64_t waiting_for;         // lowest seq that an answer waits for; 0: none
     _Atomic int64_t waiting_ns;           // since when (CLOCK_BOOTTIME); 0: none waits
     awake_t front_awake_ns; // the front thread's
+    _Atomic int front_tid;
     _Atomic bool front_busy;        // it is inside, or waits for, an I/O
     _Atomic uint64_t resync_done, resync_total, resync_sent;
     _Atomic uint64_t out_of_sync[RECORD_OBJECTS_MAX]; // bytes, by volume
@@ -36,6 +37,7 @@ struct figures {
     _Atomic bool stream_up;    // the data link stands
     _Atomic int64_t stream_ns; // when it was seen up last, while it does not
     _Atomic int64_t stream_awake_ns;
+    _Atomic int stream_tid;
     _Atomic bool stream_busy;
     _Atomic bool replica_full;     // the safe queue takes nothing for now
     _Atomic uint64_t replica_durable, replica_applied, replica_settled;

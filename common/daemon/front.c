@@ -298,6 +298,7 @@ static void *run(void *arg)
     struct front *f = arg;
     (void)pthread_setname_np(pthread_self(), "front");
     prompt_short_slice();
+    atomic_store(&f->config.figures->front_tid, gettid());
     atomic_store(&f->config.figures->front_awake_ns, clock_boot_ns());
     while (!f->ending) {
         front_take_letters(f);

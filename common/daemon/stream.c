@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "common/base/cleanup.h"
 #include "common/base/clock.h"
@@ -445,6 +446,7 @@ static void *run(void *arg)
     struct stream *s = arg;
     (void)pthread_setname_np(pthread_self(), "stream");
     prompt_short_slice();
+    atomic_store(&s->config.figures->stream_tid, gettid());
     while (!s->ending) {
         struct stream_letter *l;
         while ((l = mailbox_take(s->config.box))) {

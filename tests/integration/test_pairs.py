@@ -78,6 +78,25 @@ def wait_answer(lab, pair, host):
     lab.wait_until(good, f"{pair} to be answered by {host}")
 
 
+def be_alone(lab):
+    """Until both pairs are alone on the primary host, whose peer is dead. One whose waypoint's answers have a gap meanwhile,
+    for which it is enough that this machine is very busy, has to step down: then the peer comes back, and dies again."""
+    def outcome():
+        ends = [status(lab, "primary", pair) for pair in ADDRESS]
+        states = {end.get("state") for end in ends}
+        if "suspended" in states:
+            return "suspended"
+        return states == {"active"} and all(end["alone"] for end in ends) and "alone"
+    for _ in range(5):
+        if lab.wait_until(outcome, "both pairs to be alone") == "alone":
+            return
+        lab.start("secondary")
+        for pair in ADDRESS:
+            wait_promotable(lab, pair, "primary")
+        lab.crash("secondary")
+    raise AssertionError("an end has stepped down each time: the waypoint's answers had gaps")
+
+
 def test_each_host_carries_one_and_can_carry_both(lab):
     for pair, host in HOME.items():
         wait_promotable(lab, pair, host)
@@ -89,9 +108,9 @@ def test_each_host_carries_one_and_can_carry_both(lab):
     lab.crash("secondary")
     # The pair that was active there is taken over, the other one goes on alone.
     wait_answer(lab, "west", "primary")
-    lab.wait_until(lambda: status(lab, "primary", "east").get("alone"), "east to go alone")
-    assert status(lab, "primary", "west")["role"] == "active"
-    wait_answer(lab, "east", "primary")
+    be_alone(lab)
+    for pair in ADDRESS:
+        wait_answer(lab, pair, "primary")
     lab.start("secondary")
     for pair in ADDRESS:
         wait_promotable(lab, pair, "primary")
