@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The files of a safe queue, for reading only.
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "common/base/cleanup.h"
 #include "pairctl/fsck.h"
+#include "pairctl/segment.h"
 
 struct disk_file {
     struct fsck_disk *disk;
@@ -28,59 +26,41 @@ static struct fsck_disk *of(struct disk *disk)
     return (struct fsck_disk *)disk;
 }
 
-static void name_of(char name[32], uint32_t slot)
-{
-    (void)snprintf(name, 32, "segment.%04u", slot);
-}
+struct listing {
+    struct fsck_disk *disk;
+    void (*found)(void *arg, uint32_t slot);
+    void *arg;
+};
 
-static void take_name(struct fsck_disk *d, const char *name, void (*found)(void *arg, uint32_t slot), void *arg)
+static void take_slot(void *arg, uint32_t slot)
 {
-    char again[32];
+    struct listing *l = arg;
+    char name[SEGMENT_NAME_SIZE];
     struct stat st;
-    unsigned slot;
-    if (sscanf(name, "segment.%u", &slot) != 1)
-        return;
-    name_of(again, slot);
-    if (strcmp(name, again) != 0)
-        return;
-    if (fstatat(d->dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
-        d->total += (uint64_t)st.st_size;
-    found(arg, slot);
+    segment_name(name, slot);
+    if (fstatat(l->disk->dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+        l->disk->total += (uint64_t)st.st_size;
+    l->found(l->arg, slot);
 }
 
 static int look_list(struct disk *disk, void (*found)(void *arg, uint32_t slot), void *arg)
 {
-    int fd = openat(of(disk)->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    CLEANUP_CLOSEDIR DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-    if (!dir) {
-        int r = -errno;
-        cleanup_close(&fd);
-        return r;
-    }
-    for (;;) {
-        errno = 0;
-        const struct dirent *entry = readdir(dir);
-        if (!entry)
-            return -errno;
-        take_name(of(disk), entry->d_name, found, arg);
-    }
+    struct listing listing = {of(disk), found, arg};
+    return segment_list(of(disk)->dir_fd, take_slot, &listing);
 }
 
 static int look_open(struct disk *disk, uint32_t slot, struct disk_file **ret_file, uint64_t *ret_size)
 {
-    char name[32];
-    struct stat st;
-    name_of(name, slot);
-    CLEANUP_CLOSE int fd = openat(of(disk)->dir_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0 || fstat(fd, &st) < 0)
-        return -errno;
-    if (!S_ISREG(st.st_mode))
-        return -EINVAL;
+    int fd = -1;
+    int r = segment_open(of(disk)->dir_fd, slot, &fd, ret_size);
+    if (r < 0)
+        return r;
     struct disk_file *file = calloc(1, sizeof(*file));
-    if (!file)
+    if (!file) {
+        cleanup_close(&fd);
         return -ENOMEM;
-    *file = (struct disk_file){of(disk), TAKE_FD(fd)};
-    *ret_size = (uint64_t)st.st_size;
+    }
+    *file = (struct disk_file){of(disk), fd};
     *ret_file = file;
     return 0;
 }
@@ -149,11 +129,10 @@ int fsck_disk_open(const char *directory, struct fsck *progress, struct fsck_dis
         return error_sys(err, -ENOMEM, "%s", directory);
     d->disk.ops = &ops;
     d->progress = progress;
-    d->dir_fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (d->dir_fd < 0) {
-        int r = -errno;
+    int r = segment_directory(directory, &d->dir_fd, err);
+    if (r < 0) {
         free(d);
-        return r == -ENOENT ? r : error_sys(err, r, "cannot open %s", directory);
+        return r;
     }
     *ret_disk = d;
     return 0;

@@ -242,23 +242,28 @@ static void found_salvage(void *arg, const struct salvage_info *info)
     struct fsck *f = arg;
     f->salvage_count++;
     f->salvage_bytes += info->data_bytes;
-    if (info->verdict != SALVAGE_WHOLE)
-        note(f, info->verdict == SALVAGE_DAMAGED, "salvage", 0, "salvage %u: %s", info->number, info->what);
+}
+
+static void damaged_salvage(void *arg, const struct salvage_damage *d)
+{
+    char name[40];
+    (void)snprintf(name, sizeof(name), "salvage/segment.%04u", d->slot);
+    if (d->number)
+        note(arg, d->verdict == SALVAGE_DAMAGED, name, d->offset, "salvage %u: %s", d->number, d->what);
+    else
+        note(arg, true, name, d->offset, "%s", d->what);
 }
 
 static void look_at_salvage(struct fsck *f)
 {
     struct fsck_disk *disk = NULL;
     struct error err = {0};
-    unsigned beyond = 0;
     if (!open_part(f, "salvage", "salvage", &disk))
         return;
-    if (salvage_list(fsck_disk_of(disk), found_salvage, f, &beyond, &err) < 0) {
+    if (salvage_inspect(fsck_disk_of(disk), found_salvage, damaged_salvage, f, &err) < 0) {
         note(f, true, "salvage", 0, "%s", err.text);
         f->failed = true;
     }
-    if (beyond)
-        note(f, true, "salvage", 0, "the headers of %u files cannot be read: what they hold is in no salvage", beyond);
     fsck_disk_free(disk);
 }
 

@@ -27,9 +27,10 @@ struct salvage_place {
     struct salvage_info info;
 };
 
-// salvage_export.c: into the new directory `path`, two files for each volume: NAME.map says what was kept, in the order
+// salvage_export.c: into the new directory `target`, two files for each volume: NAME.map says what was kept, in the order
 // in which it was; NAME.data holds it, or (image) NAME.img at the offsets that it has in the volume.
-int salvage_export(struct disk *disk, const struct salvage_place *place, const char *path, bool image,
+// It gets its name when it is whole.
+int salvage_export(struct disk *disk, const struct salvage_place *place, const char *target, bool image,
                    struct error *err);
 
 // salvage_show.c

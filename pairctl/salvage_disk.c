@@ -1,19 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // The files of a salvage (queues/disk.h) for one command: no thread, every call waits for the disk.
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/base/cleanup.h"
 #include "pairctl/salvage.h"
-
-#define NAME_SIZE 32
-#define PARTS_MAX 8
+#include "pairctl/segment.h"
 
 struct disk_file {
     int fd;
@@ -29,38 +24,9 @@ static struct salvage_disk *of(struct disk *disk)
     return (struct salvage_disk *)disk;
 }
 
-static void name_of(char name[NAME_SIZE], uint32_t slot)
-{
-    (void)snprintf(name, NAME_SIZE, "segment.%04u", slot);
-}
-
-static bool slot_of(const char *name, uint32_t *ret_slot)
-{
-    char again[NAME_SIZE];
-    if (sscanf(name, "segment.%u", ret_slot) != 1)
-        return false;
-    name_of(again, *ret_slot);
-    return strcmp(name, again) == 0;
-}
-
 static int list(struct disk *disk, void (*found)(void *arg, uint32_t slot), void *arg)
 {
-    int fd = openat(of(disk)->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    CLEANUP_CLOSEDIR DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-    if (!dir) {
-        int r = -errno;
-        cleanup_close(&fd);
-        return r;
-    }
-    for (;;) {
-        uint32_t slot;
-        errno = 0;
-        const struct dirent *entry = readdir(dir);
-        if (!entry)
-            return -errno;
-        if (slot_of(entry->d_name, &slot))
-            found(arg, slot);
-    }
+    return segment_list(of(disk)->dir_fd, found, arg);
 }
 
 static int file_new(int fd, struct disk_file **ret_file)
@@ -77,8 +43,8 @@ static int file_new(int fd, struct disk_file **ret_file)
 
 static int create(struct disk *disk, uint32_t slot, uint64_t size, struct disk_file **ret_file)
 {
-    char name[NAME_SIZE];
-    name_of(name, slot);
+    char name[SEGMENT_NAME_SIZE];
+    segment_name(name, slot);
     int fd = openat(of(disk)->dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
         return -errno;
@@ -94,22 +60,15 @@ static int create(struct disk *disk, uint32_t slot, uint64_t size, struct disk_f
 
 static int open_file(struct disk *disk, uint32_t slot, struct disk_file **ret_file, uint64_t *ret_size)
 {
-    char name[NAME_SIZE];
-    struct stat st;
-    name_of(name, slot);
-    CLEANUP_CLOSE int fd = openat(of(disk)->dir_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0 || fstat(fd, &st) < 0)
-        return -errno;
-    if (!S_ISREG(st.st_mode))
-        return -EINVAL;
-    *ret_size = (uint64_t)st.st_size;
-    return file_new(TAKE_FD(fd), ret_file);
+    int fd = -1;
+    int r = segment_open(of(disk)->dir_fd, slot, &fd, ret_size);
+    return r < 0 ? r : file_new(fd, ret_file);
 }
 
 static int remove_file(struct disk *disk, uint32_t slot)
 {
-    char name[NAME_SIZE];
-    name_of(name, slot);
+    char name[SEGMENT_NAME_SIZE];
+    segment_name(name, slot);
     return unlinkat(of(disk)->dir_fd, name, 0) < 0 ? -errno : 0;
 }
 
@@ -171,11 +130,10 @@ int salvage_disk_open(const char *directory, struct salvage_disk **ret_disk, str
     if (!d)
         return error_sys(err, -ENOMEM, "%s", directory);
     d->disk.ops = &ops;
-    d->dir_fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (d->dir_fd < 0) {
-        int r = -errno;
+    int r = segment_directory(directory, &d->dir_fd, err);
+    if (r < 0) {
         free(d);
-        return error_sys(err, r, "cannot open %s", directory);
+        return r;
     }
     *ret_disk = d;
     return 0;

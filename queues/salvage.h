@@ -148,6 +148,18 @@ struct salvage_entry {
     int status; // UNREADABLE: the -errno
 };
 
+// Something that is wrong with a file.
+struct salvage_damage {
+    uint32_t number; // of its salvage; 0: not known, the file's header cannot be read
+    uint32_t slot;   // the file segment.SLOT
+    uint64_t offset; // in it
+    enum salvage_verdict verdict;
+    const char *what; // static
+};
+
+// Calls found() for each, in the order of their numbers, and damaged() for each place, both with `arg`.
+int salvage_inspect(struct disk *disk, void (*found)(void *arg, const struct salvage_info *info),
+                    void (*damaged)(void *arg, const struct salvage_damage *damage), void *arg, struct error *err);
 // Calls found() for each, in the order of their numbers. `beyond` counts files whose header cannot be read.
 int salvage_list(struct disk *disk, void (*found)(void *arg, const struct salvage_info *info),
                  void *arg, unsigned *ret_beyond, struct error *err);

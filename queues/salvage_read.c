@@ -125,16 +125,29 @@ uint32_t salvage_shelf_slot(const struct salvage_shelf *shelf)
 
 // ---- the entries of one salvage ----
 
+struct inspection {
+    void (*found)(void *arg, const struct salvage_info *info);
+    void (*damaged)(void *arg, const struct salvage_damage *damage); // NULL: they are counted only
+    void *arg;
+    unsigned beyond;
+};
+
 struct walk {
     struct salvage_info info;
     uint64_t expected; // number of the next entry
     salvage_entry_fn *fn;
     void *arg;
+    const struct inspection *inspection; // NULL: nobody wants to know each damage
 };
 
 static void damaged(struct walk *w, enum salvage_verdict verdict, const struct salvage_file *f,
                     uint64_t offset, const char *what)
 {
+    const struct inspection *look = w->inspection;
+    if (look && look->damaged) {
+        struct salvage_damage d = {w->info.number, f->slot, offset, verdict, what};
+        look->damaged(look->arg, &d);
+    }
     if (w->info.verdict >= verdict)
         return;
     w->info.verdict = verdict;
@@ -263,22 +276,31 @@ static int walk_part(struct walk *w, struct disk *disk, const struct salvage_par
     return rc;
 }
 
-int salvage_shelf_walk(struct disk *disk, const struct salvage_shelf *shelf, size_t at, bool sync,
-                       salvage_entry_fn *fn, void *arg, struct salvage_info *ret_info,
-                       uint64_t *ret_last, struct error *err)
+static int walk_run(struct walk *w, struct disk *disk, const struct salvage_shelf *shelf, size_t at, bool sync,
+                    struct error *err)
 {
-    struct walk w = {.expected = 1, .fn = fn, .arg = arg};
     size_t run = salvage_shelf_run(shelf, at);
     uint32_t index = 0;
 
     for (size_t i = 0; i < run; i++) {
         const struct salvage_part *part = &shelf->parts[at + i];
         const struct salvage_part *follower = i + 1 < run ? part + 1 : NULL;
-        int rc = walk_part(&w, disk, part, follower, index, sync);
+        int rc = walk_part(w, disk, part, follower, index, sync);
         if (rc < 0)
             return error_sys(err, rc, "salvage %u: segment.%04u", part->number, part->slot);
         index = part->index + 1;
     }
+    return 0;
+}
+
+int salvage_shelf_walk(struct disk *disk, const struct salvage_shelf *shelf, size_t at, bool sync,
+                       salvage_entry_fn *fn, void *arg, struct salvage_info *ret_info,
+                       uint64_t *ret_last, struct error *err)
+{
+    struct walk w = {.expected = 1, .fn = fn, .arg = arg};
+    int rc = walk_run(&w, disk, shelf, at, sync, err);
+    if (rc < 0)
+        return rc;
     if (ret_info)
         *ret_info = w.info;
     if (ret_last)
@@ -288,29 +310,55 @@ int salvage_shelf_walk(struct disk *disk, const struct salvage_shelf *shelf, siz
 
 // ---- from outside ----
 
-int salvage_list(struct disk *disk, void (*each)(void *arg, const struct salvage_info *info),
-                 void *arg, unsigned *ret_beyond, struct error *err)
+// A file that belongs to no salvage for all that is known.
+static void look_at_stray(struct inspection *look, const struct salvage_part *part)
+{
+    if (part->state != SALVAGE_FILE_BAD)
+        return;
+    look->beyond++;
+    if (!look->damaged)
+        return;
+    struct salvage_damage d = {.slot = part->slot,
+                               .verdict = SALVAGE_DAMAGED,
+                               .what = "its header cannot be read: what it holds is in no salvage"};
+    look->damaged(look->arg, &d);
+}
+
+static int inspect(struct disk *disk, struct inspection *look, struct error *err)
 {
     struct salvage_shelf shelf;
-    unsigned beyond = 0;
     int rc = salvage_shelf_read(disk, &shelf, err);
     if (rc < 0)
         return rc;
     for (size_t i = 0; i < shelf.count && rc == 0; i += salvage_shelf_run(&shelf, i)) {
-        struct salvage_info info;
         if (shelf.parts[i].state != SALVAGE_FILE_GOOD) {
-            size_t run = salvage_shelf_run(&shelf, i);
-            for (size_t k = i; k < i + run; k++)
-                beyond += shelf.parts[k].state == SALVAGE_FILE_BAD;
+            for (size_t k = i; k < i + salvage_shelf_run(&shelf, i); k++)
+                look_at_stray(look, &shelf.parts[k]);
             continue;
         }
-        rc = salvage_shelf_walk(disk, &shelf, i, false, NULL, NULL, &info, NULL, err);
+        struct walk w = {.expected = 1, .inspection = look};
+        rc = walk_run(&w, disk, &shelf, i, false, err);
         if (rc == 0)
-            each(arg, &info);
+            look->found(look->arg, &w.info);
     }
     salvage_shelf_done(&shelf);
+    return rc;
+}
+
+int salvage_inspect(struct disk *disk, void (*each)(void *arg, const struct salvage_info *info),
+                    void (*broken)(void *arg, const struct salvage_damage *damage), void *arg, struct error *err)
+{
+    struct inspection look = {.found = each, .damaged = broken, .arg = arg};
+    return inspect(disk, &look, err);
+}
+
+int salvage_list(struct disk *disk, void (*each)(void *arg, const struct salvage_info *info),
+                 void *arg, unsigned *ret_beyond, struct error *err)
+{
+    struct inspection look = {.found = each, .arg = arg};
+    int rc = inspect(disk, &look, err);
     if (rc == 0)
-        *ret_beyond = beyond;
+        *ret_beyond = look.beyond;
     return rc;
 }
 

@@ -15,6 +15,7 @@ import unittest
 
 PAIRCTL = os.path.abspath("../../pairctl/pairctl")
 RIG = os.path.abspath("fsck_rig")
+SALVAGE_RIG = os.path.abspath("salvage_rig")
 LIMIT_S = 120
 
 
@@ -255,6 +256,26 @@ class Damage(Fsck):
         with open(os.path.join(self.runtime, "web/primary/stepped-down"), "w") as file:
             file.write("stepped down at noon")
         self.assert_says(self.report("primary"), "the guard has stepped it down")
+
+
+class Salvage(Fsck):
+    def test_each_damage_of_a_salvage_by_file_and_offset(self):
+        place = self.place("primary", "salvage")
+        subprocess.run([SALVAGE_RIG, place, "close", "1"], check=True, timeout=LIMIT_S)
+        subprocess.run([SALVAGE_RIG, place, "close", "2"], check=True, timeout=LIMIT_S)
+        self.assertEqual(self.report("primary")["salvages"], 2)
+        names = sorted(os.listdir(place))
+        first, second = os.path.join(place, names[0]), os.path.join(place, names[-1])
+        entry = 64 + 4096  # a block that was kept
+        self.flip(first, 4096 + 64 + 17)
+        self.flip(first, 4096 + 2 * entry + 64 + 64 + 9)  # behind a block of zeros, which has no data
+        report = self.report("primary", expect=1)
+        self.assert_found(report, "salvage/" + names[0], 4096)
+        self.assert_found(report, "salvage/" + names[0], 4096 + 2 * entry + 64)
+        self.flip(second, 0)
+        report = self.report("primary", expect=1)
+        self.assert_found(report, "salvage/" + names[-1], 0)
+        self.assertIn("salvage/" + names[0] + " at offset 4096", self.fsck(self.place("primary"), expect=1).stdout)
 
 
 if __name__ == "__main__":

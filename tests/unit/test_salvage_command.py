@@ -4,6 +4,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -63,6 +64,7 @@ class Salvage(unittest.TestCase):
 
     def test_export_gives_back_each_byte(self):
         self.rig(seed=9)
+        names = sorted(os.listdir(self.directory.name))
         target = os.path.join(self.directory.name, "out")
         self.run_pairctl(0, "export", "1", target)
         with open(os.path.join(target, "disk.data"), "rb") as file:
@@ -79,7 +81,31 @@ class Salvage(unittest.TestCase):
                 if kind == "data":
                     self.assertEqual(data[int(at):int(at) + BLOCK], content(block, 9))
         self.assertEqual(seen, {3: "data", 4: "data", 10: "zero", 11: "data", 15: "data"})
-        self.assertIn("File exists", self.run_pairctl(1, "export", "1", target))
+        self.assertIn("exists already", self.run_pairctl(1, "export", "1", target))
+        self.assertIn("exists already", self.run_pairctl(1, "export", "1", self.directory.name))
+        self.assertIn("No such file", self.run_pairctl(1, "export", "1", os.path.join(target, "none", "here")))
+        self.assertIn("there is no salvage 7", self.run_pairctl(1, "export", "7", target + "2"))
+        self.assertEqual(sorted(os.listdir(self.directory.name)), sorted(names + ["out"]))
+
+    def test_an_export_that_does_not_end_leaves_nothing(self):
+        """An interrupt, and a target without room: nothing is under the final name, and nothing is left beside it."""
+        self.rig(seed=9)
+        names = sorted(os.listdir(self.directory.name))
+        target = os.path.join(self.directory.name, "out")
+        command = [PAIRCTL, "salvage", "--state-dir", self.state, "export", "1", target]
+        done = subprocess.run(["prlimit", "--fsize=4000", *command], capture_output=True, text=True, timeout=LIMIT_S,
+                              preexec_fn=lambda: signal.signal(signal.SIGXFSZ, signal.SIG_IGN))
+        self.assertEqual(done.returncode, 1, done.stdout)
+        self.assertIn("cannot write", done.stderr)
+        self.assertEqual(sorted(os.listdir(self.directory.name)), names)
+
+        def interrupted():  # pending from the beginning: seen at the first range
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            os.kill(os.getpid(), signal.SIGINT)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, preexec_fn=interrupted)
+        self.assertEqual(done.returncode, 1, done.stdout)
+        self.assertIn("interrupted", done.stderr)
+        self.assertEqual(sorted(os.listdir(self.directory.name)), names)
 
     def test_export_as_an_image(self):
         self.rig(seed=9)
