@@ -223,7 +223,8 @@ class Pair(Contender):
         return granted and here.get("paired") and here.get("synchronized") and not here.get("alone")
 
     def ready(self):
-        wait(f"pair {self.pair} to be protected", self.protected, pause=0.02)
+        """A first mirror may have to end before."""
+        wait(f"pair {self.pair} to be protected", self.protected, pause=0.02, seconds=900)
 
     def drain(self):
         start = time.monotonic()
