@@ -129,6 +129,7 @@ def test_the_schedule(make_lab, tmp_path):
     lab.wait_promotable("primary")
     status = lab.wait_for("primary", "proven equal", verify=lambda v: v["equal_time_ms"] is not None)
     proven = status["verify"]["equal_seq"]
+    lab.wait_for("secondary", "saying so, too", verify=lambda v: v["equal_seq"] == proven)
     run = status["run"]
     lab.kill("primary")
     lab.wait_for("primary", "another run that knows it", run=lambda now: now != run,
