@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// The pair file.
+// The pair file, alone and beside another one.
+#include "common/config/check.h"
 #include "common/config/pair.h"
 #include "fuzz.h"
+#include "tests/unit/config_sample.h"
 
 static void warn(void *user, const char *field, const char *text)
 {
@@ -22,6 +24,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     pair_config_digest(config, digest);
     ENSURE(!pair_config_digest_difference(digest, digest));
     pair_config_warnings(config, NULL, warn, NULL);
+    struct pair_config *sample = NULL;
+    ENSURE(pair_config_parse("sample.json", config_sample, strlen(config_sample), &sample, &err) == 0);
+    r = check_neighbours(sample, config, &err);
+    ENSURE(r == 0 || err.text[0]);
+    pair_config_free(sample);
     pair_config_free(config);
     return 0;
 }

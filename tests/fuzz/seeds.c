@@ -13,7 +13,7 @@
 #include "queues/epoch.h"
 #include "queues/safe.h"
 #include "tests/fuzz/seeds_end.h"
-#include "tests/unit/config_sample.h"
+#include "tests/unit/config_refused.h"
 #include "tests/unit/fake_disk.h"
 #include "tests/unit/passive_help.h"
 
@@ -332,6 +332,29 @@ static void texts(void)
     put("status", "history", text, strlen(text));
     free(text);
     put("pair", "sample", config_sample, strlen(config_sample));
+    for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
+        char name[32];
+        text = config_changed(config_sample, refused[i].from, refused[i].to);
+        (void)snprintf(name, sizeof(name), "refused-%zu", i);
+        put("pair", name, text, strlen(text));
+        free(text);
+    }
+    // Another pair that has less and less in common with the sample.
+    static const char *const others[][2] = {
+        {"\"web\"", "\"other\""},         {"/srv/web.img", "/srv/a"},       {"/srv/web.img", "/srv/b"},
+        {"example:a/1", "example:b/1"},   {"/dev/vg/logs", "/dev/vg/more"}, {"7400", "7500"},
+        {"7410", "7510"},                 {"7420", "7520"},                 {"7430", "7530"},
+        {"192.0.2.10/24", "192.0.2.11/24"}, {"2001:DB8:0::10/64", "2001:DB8:0::11/64"},
+    };
+    text = strdup(config_sample);
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+        char name[32], *next = config_changed(text, others[i][0], others[i][1]);
+        (void)snprintf(name, sizeof(name), "other-%zu", i);
+        put("pair", name, next, strlen(next));
+        free(text);
+        text = next;
+    }
+    free(text);
     uint8_t step[6 + 16 + sizeof(e)] = {0};
     struct byte_writer w = byte_writer(step, sizeof(step));
     byte_put_u32(&w, 3 * (16 + sizeof(e)));
