@@ -131,14 +131,21 @@ def test_on_the_wire_under_load(big, tmp_path):
 
 @pytest.mark.parametrize("host", ["primary", "secondary"])
 def test_a_restart_in_mid_resync_goes_on(make_lab, tmp_path, host):
-    """What was done before is not done again."""
+    """What was done before is not done again. Where the machine is so busy that the resync ends before the kill, it is tried
+    again."""
     size = 256 << 20
-    lab = make_lab(config=write_pair(tmp_path / "lab.json", size="256MiB", resync={"rate": "24M"}))
-    wait_map(lab, "primary", "half of it is done", lambda count: count < size // 2)
-    run = lab.status(host)["run"]
-    lab.kill(host)
-    lab.wait_for(host, "another run", run=lambda now: now != run)
-    lab.wait_promotable("primary")
-    over, _ = resyncs(lab, "primary")[-1]
-    assert over <= 0.6 * size
+    lab = make_lab(config=write_pair(tmp_path / "lab.json", size="256MiB", resync={"rate": "16M"}))
+    for _ in range(5):
+        wait_map(lab, "primary", "half of it is done", lambda count: count < size // 2)
+        known = len(resyncs(lab, "primary"))
+        run = lab.status(host)["run"]
+        lab.kill(host)
+        lab.wait_for(host, "another run", run=lambda now: now != run)
+        lab.wait_promotable("primary")
+        ended = resyncs(lab, "primary")[known:]
+        if ended and all(over < size for over, _ in ended):
+            break
+        lab.pairctl("primary", "resync")
+        lab.wait_for("primary", "resyncing", resync=lambda resync: resync["active"])
+    assert ended and ended[-1][0] <= 0.6 * size
     lab.same_content()
