@@ -38,7 +38,7 @@ FORMAT = 2
 EXPECTED = (benchlab.LabFailed, benchlab.hosts.LabError, subprocess.SubprocessError)
 ABOUT = """What protection costs, beside the peers of the same run. A full run takes about 90 minutes on two quiet
 processors, --quick less than two minutes. Progress is printed; the figures are in the JSON file after each measure,
-and shown at the end. Volumes and queues are in /var/tmp, which needs 12 GiB; the full run needs 20 GiB of memory."""
+and shown at the end. Volumes and queues are in /var/tmp, which needs 12 GiB; the full run needs 8 GiB of memory."""
 
 
 class Stopped(BaseException):
