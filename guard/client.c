@@ -261,7 +261,9 @@ static void claim(struct plan_slot *slot, const char *pair)
     memcpy(slot->name, pair, strlen(pair));
     atomic_store(&slot->request, 0);
     atomic_store(&slot->inquiry_valid, 0);
+    atomic_store(&slot->goodbye_valid, 0);
     atomic_store(&slot->role, 0);
+    atomic_store(&slot->gone_run, 0);
     plan_publish(slot, &empty);
     slot->report = (struct guard_report){.begun_ns = 0};
     atomic_store(&slot->state, GUARD_WATCHING);
@@ -279,6 +281,7 @@ int guard_pair_open(struct guard *guard, const char *pair, struct guard_pair **r
     for (size_t i = 0; i < GUARD_PAIRS_MAX; i++) {
         struct plan_slot *slot = guard->pairs[i].slot;
         if (atomic_load(&slot->used) && strncmp(slot->name, pair, GUARD_NAME_SIZE) == 0) {
+            atomic_store(&slot->goodbye_valid, 0); // of a former daemon
             *ret_pair = &guard->pairs[i];
             return 0;
         }
@@ -298,6 +301,7 @@ void guard_pair_close(struct guard_pair *pair)
     (void)guard_set_deadline(pair, GUARD_NO_DEADLINE);
     atomic_store(&slot->request, 0);
     atomic_store(&slot->inquiry_valid, 0);
+    atomic_store(&slot->goodbye_valid, 0);
     atomic_store(&slot->used, 0);
     wake(pair->guard);
 }
@@ -328,6 +332,24 @@ void guard_pair_inquiry(struct guard_pair *pair, const struct inquiry_end *end)
 void guard_pair_role(struct guard_pair *pair, enum inquiry_role role)
 {
     atomic_store(&pair->slot->role, (uint32_t)role);
+}
+
+void guard_pair_goodbye(struct guard_pair *pair, const uint8_t goodbye[INQUIRY_GOODBYE_SIZE], const struct ip *to,
+                        uint16_t port)
+{
+    struct plan_slot *slot = pair->slot;
+    atomic_store(&slot->goodbye_valid, 0);
+    if (!goodbye)
+        return;
+    memcpy(slot->goodbye.datagram, goodbye, INQUIRY_GOODBYE_SIZE);
+    slot->goodbye.to = *to;
+    slot->goodbye.port = port;
+    atomic_store(&slot->goodbye_valid, 1);
+}
+
+uint64_t guard_pair_gone(struct guard_pair *pair)
+{
+    return atomic_exchange(&pair->slot->gone_run, 0);
 }
 
 // Only the daemon changes bodies, so that it may look at its own newest one.

@@ -24,8 +24,7 @@
 // the control loop. Nothing blocks but guard_start() (it waits for a process to start, at most
 // GUARD_START_NS) and guard_end().
 //
-// A hook, not built yet: the guard holds a pidfd of its daemon (serve.c, daemon_ended()); a passive
-// daemon's sealed goodbye belongs there.
+// It also has the last word of a passive daemon: guard_pair_goodbye().
 #ifndef GUARD_GUARD_H
 #define GUARD_GUARD_H
 
@@ -119,6 +118,14 @@ int guard_pair_plan(struct guard_pair *pair, const struct guard_plan *plan, stru
 void guard_pair_inquiry(struct guard_pair *pair, const struct inquiry_end *end);
 void guard_pair_role(struct guard_pair *pair, enum inquiry_role role);
 
+// What the guard says to the peer at `to` once this process has ended (bye.h); NULL: nothing any more, from now on. Once it
+// has returned from that, no goodbye is said whatever happens to the daemon: call it before an epoch is opened.
+void guard_pair_goodbye(struct guard_pair *pair, const uint8_t goodbye[INQUIRY_GOODBYE_SIZE], const struct ip *to,
+                        uint16_t port);
+// The run of the peer whose goodbye the guard has taken in at the responder's socket, which it reads too; 0: none. Each
+// is told once.
+uint64_t guard_pair_gone(struct guard_pair *pair);
+
 // Moves the deadline. GUARD_NO_DEADLINE: none. Returns -ESTALE, and changes nothing, when the guard
 // has acted: the end is stepped down. Has the guard no plan of this pair, a deadline is refused
 // with -EINVAL.
@@ -143,7 +150,7 @@ void guard_destroy(struct guard_pair *pair);
 bool guard_pair_pending(const struct guard_pair *pair);
 
 // Shares a responder's socket, so that the guard answers when the daemon cannot (and at any time:
-// both read it). One for each address and port; those beyond the sixteenth are not answered then.
+// both read it). One for each address and port; those beyond the 128th are not answered then.
 int guard_share_inquiry(struct guard *guard, int fd, struct error *err);
 // The sockets that a former daemon has shared; -1 behind the last. The guard keeps them open, so that their ports are
 // taken: a restarted daemon goes on with these. They stay the property of `guard`.

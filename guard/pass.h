@@ -9,7 +9,7 @@
 
 #include "common/base/error.h"
 
-#define PASS_INQUIRIES_MAX 16 // sockets at management addresses
+#define PASS_INQUIRIES_MAX 128 // sockets at management addresses
 #define PASS_FDS_MAX       (1 + PASS_INQUIRIES_MAX)
 
 // The guard's first message on a connection. It stays as it is in every version, so that any daemon

@@ -2,8 +2,8 @@
 // The memory that daemon and guard share: what to do for each pair, until when, and what became of
 // it. It lives in a sealed memfd that the guard makes, so it outlives the daemon.
 //
-// Who writes what: the daemon the slots' `used`, name, bodies, `current`, `asked`, inquiry and
-// role; the guard `state`, `done`, the report and `armed_ns`; both `deadline_ns`, by
+// Who writes what: the daemon the slots' `used`, name, bodies, `current`, `asked`, inquiry,
+// role and goodbye; the guard `gone_run`, `state`, `done`, the report and `armed_ns`; both `deadline_ns`, by
 // compare-and-swap alone.
 //
 // Invariants
@@ -31,7 +31,7 @@
 #include "guard/guard.h"
 
 #define PLAN_MAGIC   UINT64_C(0x316c706472617567) // "guardpl1"
-#define PLAN_VERSION 1
+#define PLAN_VERSION 2
 #define PLAN_ACTED   INT64_MIN
 
 struct plan_process {
@@ -58,6 +58,13 @@ enum plan_request {
     PLAN_DESTROY = 3,
 };
 
+// What is said for a passive daemon that has died (bye.h).
+struct plan_goodbye {
+    uint8_t datagram[INQUIRY_GOODBYE_SIZE];
+    struct ip to;
+    uint16_t port;
+};
+
 struct plan_slot {
     _Atomic uint32_t used;
     _Atomic uint32_t state; // enum guard_state
@@ -75,6 +82,10 @@ struct plan_slot {
     _Atomic uint32_t inquiry_valid; // 0 while `inquiry` is being written
     _Atomic uint32_t role;          // enum inquiry_role
     struct inquiry_end inquiry;     // its role is not used
+
+    _Atomic uint32_t goodbye_valid; // 0 while `goodbye` is being written, and when there is nothing to say
+    struct plan_goodbye goodbye;
+    _Atomic uint64_t gone_run; // the peer's run whose goodbye the guard has taken in, at the socket that both read; 0: none
 
     struct guard_report report; // written while `state` is GUARD_ACTING
 };

@@ -24,6 +24,7 @@
 
 #include "common/base/cleanup.h"
 #include "guard/act.h"
+#include "guard/bye.h"
 #include "guard/pass.h"
 #include "guard/plan.h"
 
@@ -48,6 +49,7 @@ struct server {
     int64_t alone_since_ns; // no daemon since
     bool had_daemon;
     struct off_sockets off;
+    struct bye_sockets bye;
     struct act acts[GUARD_PAIRS_MAX];
 };
 
@@ -298,13 +300,29 @@ static void unwatch(struct server *s, int *fd)
     *fd = -1;
 }
 
-// The daemon that was attached is gone, or has let go. Its process is known by `daemon_pidfd`,
-// which is readable once it has ended: the place for a passive daemon's goodbye, sealed beforehand
-// and naming its run.
+// The daemon that was attached is gone, or has let go.
 static void daemon_ended(struct server *s)
 {
     unwatch(s, &s->connection);
     s->alone_since_ns = clock_boot_ns();
+}
+
+static bool has_exited(int pidfd)
+{
+    struct pollfd p = {.fd = pidfd, .events = POLLIN};
+    return pidfd >= 0 && poll(&p, 1, 0) > 0;
+}
+
+// Its process has ended, whoever may still hold the connection: its last words are said.
+static void daemon_died(struct server *s)
+{
+    if (!has_exited(s->daemon_pidfd))
+        return;
+    unwatch(s, &s->daemon_pidfd);
+    for (size_t i = 0; i < GUARD_PAIRS_MAX; i++)
+        if (bye_say(&s->bye, &s->plan->slots[i]))
+            note(s, "pair %s: said goodbye for a daemon that has ended\n", s->plan->slots[i].name);
+    daemon_ended(s);
 }
 
 static bool may_attach(int fd)
@@ -341,8 +359,10 @@ static void greet(struct server *s, int fd)
     }
     s->connection = fd;
     s->had_daemon = true;
-    cleanup_close(&s->daemon_pidfd);
+    unwatch(s, &s->daemon_pidfd);
     s->daemon_pidfd = pidfd_of(fd);
+    if (s->daemon_pidfd >= 0)
+        watch(s, s->daemon_pidfd);
     watch(s, fd);
 }
 
@@ -393,12 +413,6 @@ static void read_connection(struct server *s)
     }
 }
 
-static bool has_exited(int pidfd)
-{
-    struct pollfd p = {.fd = pidfd, .events = POLLIN};
-    return pidfd >= 0 && poll(&p, 1, 0) > 0;
-}
-
 // A daemon that was killed while another one starts: its end is taken in before the new one is
 // greeted, also if some child of it still holds the connection.
 static void accept_daemon(struct server *s)
@@ -407,8 +421,7 @@ static void accept_daemon(struct server *s)
     if (fd < 0)
         return;
     read_connection(s);
-    if (s->connection >= 0 && has_exited(s->daemon_pidfd))
-        daemon_ended(s);
+    daemon_died(s);
     if (may_attach(fd))
         greet(s, fd);
     else
@@ -432,14 +445,30 @@ static bool end_of_slot(struct plan_slot *slot, struct inquiry_end *ret_end)
     return atomic_load(&slot->inquiry_valid) != 0;
 }
 
+struct answering {
+    struct server *server;
+    struct plan_slot *slots[GUARD_PAIRS_MAX]; // of each end
+};
+
+// For the daemon, which reads the same socket and has not got this one.
+static void take_goodbye(void *user, size_t end, uint64_t run)
+{
+    struct answering *a = user;
+    atomic_store(&a->slots[end]->gone_run, run);
+    tell_daemon(a->server);
+}
+
 static void answer_inquiries(struct server *s, int fd)
 {
     struct inquiry_end ends[GUARD_PAIRS_MAX];
+    struct answering a = {.server = s};
     size_t count = 0;
-    for (size_t i = 0; i < GUARD_PAIRS_MAX; i++)
+    for (size_t i = 0; i < GUARD_PAIRS_MAX; i++) {
+        a.slots[count] = &s->plan->slots[i];
         if (end_of_slot(&s->plan->slots[i], &ends[count]))
             count++;
-    (void)inquiry_answer(fd, ends, count);
+    }
+    (void)inquiry_answer(fd, ends, count, take_goodbye, &a);
 }
 
 // --- The loop ---
@@ -463,6 +492,8 @@ static void handle(struct server *s, int fd)
         accept_daemon(s);
     else if (fd == s->connection)
         read_connection(s);
+    else if (fd == s->daemon_pidfd)
+        daemon_died(s);
     else if (fd != s->timer)
         answer_inquiries(s, fd);
     else if (read(fd, &fired, sizeof(fired)) < 0)
@@ -536,6 +567,7 @@ int server_make(const char *dir, const char *name, int note_fd, struct server **
     s->plan_fd = s->place = s->listener = s->connection = s->daemon_pidfd = s->timer =
         s->epoll = s->off.netlink = s->off.query = -1;
     s->note_fd = note_fd;
+    bye_open(&s->bye);
     s->alone_since_ns = clock_boot_ns();
     for (size_t i = 0; i < GUARD_PAIRS_MAX; i++)
         act_init(&s->acts[i]);
@@ -561,6 +593,7 @@ struct server *server_free(struct server *server)
     if (server->listener >= 0) // while our lock still keeps the next guard from making its own
         (void)unlinkat(server->place, server->socket_name, 0);
     off_close(&server->off);
+    bye_close(&server->bye);
     cleanup_close(&server->plan_fd);
     cleanup_close(&server->place);
     cleanup_close(&server->listener);

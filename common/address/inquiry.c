@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The datagram, the same for ask and answer: see struct datagram. Its code covers everything in
+// The datagram, the same for ask, answer and goodbye: see struct datagram. Its code covers everything in
 // front of it, so an ask can never be passed off as an answer, nor one pair's or end's as
 // another's.
 #include "common/address/inquiry.h"
@@ -18,6 +18,7 @@
 #define VERSION     1
 #define ASK         1
 #define ANSWER      2
+#define GOODBYE     3
 #define ANSWERS_MAX 256 // taken in by one call
 
 static const uint8_t magic[4] = {'U', 'S', 'I', 'Q'};
@@ -25,11 +26,11 @@ static const uint8_t magic[4] = {'U', 'S', 'I', 'Q'};
 struct datagram {
     uint8_t magic[4];
     uint8_t version;
-    uint8_t kind;     // ASK or ANSWER
-    uint8_t identity; // of the end that is asked
+    uint8_t kind;     // ASK, ANSWER or GOODBYE
+    uint8_t identity; // of the end that is asked, or gone
     uint8_t role;     // of an answer; 0 in an ask
     uint8_t pair[INQUIRY_ID_SIZE];
-    uint8_t nonce[NONCE_SIZE];
+    uint8_t nonce[NONCE_SIZE]; // of a goodbye: the run, little-endian, then zeros
     uint8_t code[MAC_SIZE];
 };
 _Static_assert(sizeof(struct datagram) == 56, "no padding");
@@ -108,7 +109,37 @@ static bool answer_one(int fd, struct datagram *d, const struct inquiry_end *end
     return n == (ssize_t)sizeof(*d);
 }
 
-size_t inquiry_answer(int fd, const struct inquiry_end *ends, size_t count)
+void inquiry_seal_goodbye(const struct inquiry_end *self, uint64_t run, uint8_t ret_goodbye[INQUIRY_GOODBYE_SIZE])
+{
+    struct datagram d = {.version = VERSION, .kind = GOODBYE, .identity = self->identity};
+    _Static_assert(sizeof(d) == INQUIRY_GOODBYE_SIZE, "a goodbye is a datagram like the others");
+    memcpy(d.magic, magic, sizeof(magic));
+    memcpy(d.pair, self->id, INQUIRY_ID_SIZE);
+    struct le64 number = le64_make(run);
+    memcpy(d.nonce, &number, sizeof(number));
+    seal(&d, self->key);
+    memcpy(ret_goodbye, &d, sizeof(d));
+}
+
+// Whether the datagram is the goodbye of the peer of one of the ends.
+static bool take_goodbye(const struct datagram *d, const struct inquiry_end *ends, size_t count, inquiry_goodbye_fn *goodbye,
+                         void *user)
+{
+    if (d->kind != GOODBYE)
+        return false;
+    for (size_t i = 0; goodbye && i < count; i++) {
+        uint8_t peer = ends[i].identity == INQUIRY_PRIMARY ? INQUIRY_SECONDARY : INQUIRY_PRIMARY;
+        if (is_authentic(d, GOODBYE, peer, ends[i].id, ends[i].key)) {
+            struct le64 run;
+            memcpy(&run, d->nonce, sizeof(run));
+            goodbye(user, i, le64_get(run));
+            break;
+        }
+    }
+    return true;
+}
+
+size_t inquiry_answer(int fd, const struct inquiry_end *ends, size_t count, inquiry_goodbye_fn *goodbye, void *user)
 {
     size_t answered = 0;
     for (int i = 0; i < ANSWERS_MAX; i++) {
@@ -120,6 +151,8 @@ size_t inquiry_answer(int fd, const struct inquiry_end *ends, size_t count)
         if (n < 0 && (errno == EAGAIN || errno == EBADF))
             break;
         if (n != (ssize_t)sizeof(d)) // another size, or an old error of the socket
+            continue;
+        if (take_goodbye(&d, ends, count, goodbye, user))
             continue;
         const struct inquiry_end *end = find_end(&d, ends, count);
         if (end && answer_one(fd, &d, end, &from, size))

@@ -6,6 +6,10 @@
 // Every datagram carries a code (base/mac.h) under the pair's key, and the pair only as a code of
 // its name; an answer repeats the asker's random nonce, so that an old one proves nothing. What
 // does not fit is dropped without an answer.
+//
+// And "run N of the end of pair X has ended, and held no grant": a goodbye, sealed by the daemon beforehand and said by its
+// guard, which has no word of its own in it. It names the run, so it is good for nothing else; who takes one in counts it
+// only for the run that he knows. One that comes twice says the same.
 #ifndef ADDRESS_INQUIRY_H
 #define ADDRESS_INQUIRY_H
 
@@ -21,6 +25,7 @@
 #define INQUIRY_PORT     7791 // default
 #define INQUIRY_ID_SIZE  16
 #define INQUIRY_PAIR_MAX 256               // pairs at one responder
+#define INQUIRY_GOODBYE_SIZE 56            // bytes
 #define INQUIRY_GAP_NS   (70 * NS_PER_MS)  // the ask is repeated so often
 #define INQUIRY_SPAN_NS  (220 * NS_PER_MS) // and an answer awaited so long
 
@@ -48,9 +53,14 @@ void inquiry_id(const uint8_t key[MAC_KEY_SIZE], const char *pair, uint8_t id[IN
 // A UDP socket at `at`, non-blocking, close-on-exec. `port` 0: any.
 int inquiry_socket(const struct ip *at, uint16_t port, struct error *err); // fd or -errno
 uint16_t inquiry_socket_port(int fd);
+// The peer of ends[end] has ended; `run` was its run.
+typedef void inquiry_goodbye_fn(void *user, size_t end, uint64_t run);
 // Takes in every datagram that waits at `fd` (at most a bounded number) and answers those that ask
-// for one of the ends. Allocates nothing and never blocks. Returns the number answered.
-size_t inquiry_answer(int fd, const struct inquiry_end *ends, size_t count);
+// for one of the ends; goodbyes go to `goodbye` (NULL: they are passed over). Allocates nothing and
+// never blocks. Returns the number answered.
+size_t inquiry_answer(int fd, const struct inquiry_end *ends, size_t count, inquiry_goodbye_fn *goodbye, void *user);
+// The goodbye of this end in its run `run`.
+void inquiry_seal_goodbye(const struct inquiry_end *self, uint64_t run, uint8_t ret_goodbye[INQUIRY_GOODBYE_SIZE]);
 
 // --- The asker. ---
 

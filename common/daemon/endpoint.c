@@ -191,6 +191,7 @@ static void attach_guard(struct endpoint *ep)
     }
     ep->plan_stale = true;
     endpoint_plan(ep);
+    endpoint_goodbye(ep);
     (void)guard_set_deadline(ep->guard, ep->deadline_ns);
 }
 
@@ -206,6 +207,15 @@ static bool still_destroying(struct endpoint *ep)
     return false;
 }
 
+// Of the peer's daemon, by its guard; read by this daemon or by its own guard, whoever came first.
+static void take_goodbye(void *user, size_t end, uint64_t run)
+{
+    struct endpoint *ep = user;
+    (void)end;
+    if (run && ep->started)
+        endpoint_feed(ep, &(struct end_event){.type = EV_PEER_GONE, .gone.run = run});
+}
+
 void endpoint_guard(struct endpoint *ep, struct guard *guard)
 {
     if (guard != ep->config.guard) {
@@ -217,6 +227,7 @@ void endpoint_guard(struct endpoint *ep, struct guard *guard)
     }
     if (!ep->guard || !ep->started || still_destroying(ep))
         return;
+    take_goodbye(ep, 0, guard_pair_gone(ep->guard));
     if (guard_pair_pending(ep->guard))
         return;
     enum guard_state state = guard_pair_state(ep->guard);
@@ -288,7 +299,7 @@ void endpoint_work(struct endpoint *ep)
     if (ep->waypoints)
         waypoint_work(ep->waypoints);
     if (ep->inquiry_fd >= 0)
-        (void)inquiry_answer(ep->inquiry_fd, &ep->inquiry, 1);
+        (void)inquiry_answer(ep->inquiry_fd, &ep->inquiry, 1, take_goodbye, ep);
     apps_work(ep->apps);
     if (ep->announcer && announcer_deadline_ns(ep->announcer) <= clock_boot_ns() &&
         announcer_work(ep->announcer, &err) < 0)

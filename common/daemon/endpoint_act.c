@@ -149,6 +149,20 @@ void endpoint_plan(struct endpoint *ep)
         ep->plan_stale = false;
 }
 
+// What the guard says to the peer when this daemon has ended: as the end wants it.
+void endpoint_goodbye(struct endpoint *ep)
+{
+    uint8_t sealed[INQUIRY_GOODBYE_SIZE];
+    if (!ep->guard)
+        return;
+    if (!ep->goodbye || !ep->has_management || !ep->has_peer_management) {
+        guard_pair_goodbye(ep->guard, NULL, NULL, 0);
+        return;
+    }
+    inquiry_seal_goodbye(&ep->inquiry, ep->run, sealed);
+    guard_pair_goodbye(ep->guard, sealed, &ep->peer_management, (uint16_t)ep->pair->channel.management_port);
+}
+
 static void act_deadline(struct endpoint *ep, int64_t deadline_ns)
 {
     ep->deadline_ns = deadline_ns;
@@ -360,6 +374,10 @@ void endpoint_act(struct endpoint *ep, const struct end_action *a)
     case ACT_LEASE:
         atomic_store(&ep->figures.lease_ns, a->time_ns);
         mailbox_ring(front_mailbox(ep->front)); // it may be waiting for a new lease
+        break;
+    case ACT_GOODBYE:
+        ep->goodbye = a->on;
+        endpoint_goodbye(ep);
         break;
     case ACT_WATCH:
         if (ep->waypoints)

@@ -85,6 +85,7 @@ struct endpoint {
     bool thawing;     // -> endpoint_guard()
     int64_t deadline_ns; // the guard's, as the end said last
     int64_t thaw_deadline_ns;
+    bool goodbye;    // the end wants the guard to have one
     bool destroying; // asked the guard to kill what it froze; its slot is renewed when that is done
     // Events for the end, oldest first.
     struct end_event events[EVENTS_MAX];
@@ -120,6 +121,7 @@ void endpoint_on_app(void *context, const struct apps_event *ev);
 void endpoint_on_app_output(void *context, const char *app, const char *line);
 
 void endpoint_plan(struct endpoint *ep);
+void endpoint_goodbye(struct endpoint *ep);
 // The replica has let go of the stores and (failure NULL) of its queue.
 void endpoint_closed(struct endpoint *ep, const char *failure);
 void endpoint_probed(struct endpoint *ep);

@@ -440,6 +440,10 @@ static void take_event(struct end *e, const struct end_event *ev)
         }
         break;
     case EV_PEER_GONE:
+        if (!ev->gone.run || ev->gone.run != e->peer.run || e->peer.gone)
+            break;
+        end_note(e, "the peer's guard says goodbye for it: its daemon has ended and holds no grant");
+        session_end(e, "the peer's daemon has ended");
         e->peer.gone = true;
         grant_confirmed(e);
         break;
@@ -641,6 +645,19 @@ void end_deadline(struct end *e)
     }
 }
 
+// A passive end's guard may say that it holds no grant, once it has ended. Taken back before the epoch is submitted: from
+// then on nobody may say so any more.
+void end_goodbye(struct end *e)
+{
+    bool before = e->state == END_WAITING || e->state == END_PASSIVE || e->state == END_PROBING ||
+                  (e->state == END_TAKING_OVER && e->take.replay && e->take.stage <= TAKE_EPOCH);
+    bool on = before && e->st.role == ROLE_PASSIVE;
+    if (on == e->goodbye)
+        return;
+    e->goodbye = on;
+    end_act(e, ACT_GOODBYE)->on = on;
+}
+
 static void check_invariants(const struct end *e)
 {
     bool address = e->address == ADDRESS_ON || e->address == ADDRESS_TURNING_ON;
@@ -691,6 +708,7 @@ void end_step(struct end *e, int64_t now, const struct end_data *data,
     } while (again);
     beat_tick(e);
     end_deadline(e);
+    end_goodbye(e);
     check_invariants(e);
 }
 

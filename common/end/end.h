@@ -260,6 +260,9 @@ struct end_event {
             bool frozen; // acted, or (false) thawed
         } guard;
         struct {
+            uint64_t run; // of the peer, that has ended. Counts only if it is the one that this end knows
+        } gone;
+        struct {
             unsigned object;
             uint64_t seq; // of its MARK_RESYNC_END
         } resynced;
@@ -343,6 +346,7 @@ enum end_action_type {
     ACT_THAW,     // guard: undo, and act again at `time_ns` -> EV_GUARD (frozen still: that had passed)
     ACT_DEADLINE, // guard: act at `time_ns` (INT64_MAX: never)
     ACT_LEASE,    // the front thread answers nothing after `time_ns`
+    ACT_GOODBYE,  // guard: what it says when this daemon ends counts (`on`), or is destroyed, before anything that follows
     ACT_WATCH,    // ask the waypoints every 50 ms (`on`) or at leisure
     ACT_HISTORY,  // a step for the log and for `pairctl history`: `text`, `time_ns` that it took
                   // (-1: none), and

@@ -324,6 +324,7 @@ struct end {
         struct verify_result result;
     } proof;
     bool watching;
+    bool goodbye; // the guard has one for this run
     struct resolve resolve;
     struct operation operation;
     struct {
@@ -355,6 +356,7 @@ void end_gate(struct end *e, enum end_gate gate);
 void end_address(struct end *e, bool on);
 void end_apps(struct end *e, bool start);
 void end_deadline(struct end *e);
+void end_goodbye(struct end *e);
 uint64_t end_all_volumes(const struct end *e);
 uint64_t end_random(struct end *e);
 void end_operation(struct end *e, const char *name, enum end_step_result result, const char *format,

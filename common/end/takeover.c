@@ -175,6 +175,7 @@ static bool take_epoch(struct end *e)
     if (t->reason == EPOCH_SWITCH || t->reason == EPOCH_TAKEOVER)
         e->st.pending = 0;
     e->relation = REL_ALONE;
+    end_goodbye(e); // there is none any more, before the save
     t->ticket = end_save(e);
     if (whole)
         e->map.refill = t->ticket;

@@ -45,6 +45,13 @@ static void at_asker(uint8_t *data, size_t size)
         ;
 }
 
+static void goodbye(void *user, size_t end, uint64_t run)
+{
+    (void)user;
+    (void)run;
+    ENSURE(end < 2);
+}
+
 static void at_responder(uint8_t *data, size_t size)
 {
     struct inquiry_end ends[2] = {{.identity = INQUIRY_PRIMARY},
@@ -59,7 +66,7 @@ static void at_responder(uint8_t *data, size_t size)
         memcpy(data + 8, ends[1].id, sizeof(ends[1].id));
     ENSURE(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0, fds) == 0);
     ENSURE(send(fds[0], data, size, 0) == (ssize_t)size);
-    size_t answered = inquiry_answer(fds[1], ends, 2);
+    size_t answered = inquiry_answer(fds[1], ends, 2, goodbye, NULL);
     ENSURE(answered <= 1);
     ssize_t n = recv(fds[0], answer, sizeof(answer), 0);
     ENSURE(answered == 0 ? n < 0 : n == 56 && answer[7] == INQUIRY_ACTIVE);

@@ -327,6 +327,9 @@ void act(struct host *h, const struct end_action *a)
         h->figures.lease_ns = a->time_ns;
         front_turn(h); // it may be waiting for a new lease
         break;
+    case ACT_GOODBYE:
+        h->goodbye = a->on;
+        break;
     case ACT_WATCH:
         waypoint_advance(h);
         h->watch = a->on;

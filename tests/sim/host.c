@@ -81,6 +81,7 @@ void host_crash(struct host *h)
 {
     if (!h->up)
         return;
+    h->goodbye = false; // its guard is gone, too
     if (h->running)
         daemon_kill(h, "the machine loses power");
     else
@@ -211,6 +212,23 @@ void daemon_start(struct host *h)
 }
 
 // kill -9: memory of the process is gone; what was at the stores may still have happened; shared memory stays.
+static void hear_goodbye(struct host *h, void *arg, uint64_t run)
+{
+    (void)arg;
+    if (h->started && !h->exited)
+        feed(h, &(struct end_event){.type = EV_PEER_GONE, .gone.run = run});
+}
+
+// The guard's word for a daemon that has ended, over the public network.
+static void say_goodbye(struct host *h)
+{
+    const struct sim *s = h->sim;
+    bool arrives = s->public_up[0] && s->public_up[1] && other(h)->running && !chance(h->sim, 200);
+    if (h->goodbye && h->paused_until <= s->now && arrives)
+        plan_daemon(other(h), s->now + NS_PER_MS, hear_goodbye, NULL, h->run_id);
+    h->goodbye = false;
+}
+
 void daemon_kill(struct host *h, const char *why)
 {
     if (!h->running)
@@ -221,6 +239,7 @@ void daemon_kill(struct host *h, const char *why)
     stream_stop(h, false);
     h->end = end_free(h->end);
     h->running = false;
+    say_goodbye(h);
     guest_lost(h, true);
     net_changed(h->sim);
 }

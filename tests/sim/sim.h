@@ -120,6 +120,7 @@ struct host {
     bool address;         // the public address is on
     bool apps;            // the guest runs
     bool frozen, flag;    // by the guard
+    bool goodbye;         // its guard says it when the daemon ends
     bool said_active;     // what daemon or guard say at the management address
     int64_t guard_ns;     // its deadline
     int64_t paused_until; // the whole machine is not scheduled

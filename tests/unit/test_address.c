@@ -632,7 +632,7 @@ static enum inquiry_result ask(const char *at, uint16_t port, int responder,
     assert_int_equal(inquiry_start(NULL, &to, port, pair, INQUIRY_PRIMARY, with_key, &q, &err), 0);
     while (inquiry_result(q, NULL) == INQUIRY_ASKING) {
         if (responder >= 0)
-            (void)inquiry_answer(responder, ends, count);
+            (void)inquiry_answer(responder, ends, count, NULL, NULL);
         await(inquiry_fd(q), inquiry_deadline_ns(q));
         inquiry_work(q);
     }
@@ -704,7 +704,7 @@ static void replayed_and_changed_answers_are_ignored(void **state)
     struct sockaddr_storage to;
     (void)sendto(relay, ask[0], (size_t)size, 0, (struct sockaddr *)&to,
                  ip_to_sockaddr(&ip, port, 0, &to));
-    assert_int_equal(inquiry_answer(fd, &end, 1), 1);
+    assert_int_equal(inquiry_answer(fd, &end, 1, NULL, NULL), 1);
     assert_int_equal(recv(relay, answer, sizeof(answer), 0), size);
     (void)sendto(fd, answer, (size_t)size, 0, (struct sockaddr *)&from[1],
                  sizeof(struct sockaddr_in));
@@ -740,7 +740,7 @@ static void garbage_gets_no_answer(void **state)
         size_t size = i < 50 ? 56 : (size_t)(2 * i);
         assert_int_equal(sendto(sender, data, size, 0, (struct sockaddr *)&to, length), size);
     }
-    assert_int_equal(inquiry_answer(fd, &end, 1), 0);
+    assert_int_equal(inquiry_answer(fd, &end, 1, NULL, NULL), 0);
     (void)close(fd);
     (void)close(sender);
 }

@@ -35,6 +35,7 @@ struct host {
     struct frame frames[64];
     unsigned frame_next;
     bool exited;
+    bool goodbye; // what its guard would say
     bool hold_saves;
     bool hold_opens, fail_opens, hold_handover;
     unsigned opens, follow_asked, resyncs;
@@ -130,6 +131,8 @@ static void act(struct host *h, const struct end_action *a)
         size_t size = state_encode(&a->state, bytes, sizeof(bytes));
         assert_true(size > 0);
         assert_null(state_decode(bytes, size, &h->disk));
+        // Who may have opened an epoch must not be said to hold no grant.
+        assert_false(h->goodbye && h->disk.role == ROLE_ACTIVE);
         h->ticket = a->ticket;
         ev.type = EV_SAVED;
         ev.saved.ticket = a->ticket;
@@ -367,6 +370,9 @@ static void act(struct host *h, const struct end_action *a)
         ev.type = EV_GUARD;
         ev.guard.frozen = h->frozen;
         break;
+    case ACT_GOODBYE:
+        h->goodbye = a->on;
+        return;
     case ACT_DEADLINE:
         h->deadline = a->time_ns;
         return;
@@ -1416,6 +1422,34 @@ static void goodbye_lets_the_active_go_alone_at_once(void **state)
     run(w, 100 * NS_PER_MS);
     assert_true(w->host[1].exited);
     assert_int_equal(w->host[0].gate, GATE_ALONE);
+}
+
+// The guard's word for a daemon that was killed.
+static void goodbye_of_the_guard_lets_the_active_go_alone_at_once(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    assert_true(w->host[1].goodbye && !w->host[0].goodbye);
+    uint64_t run_of_peer = view(w, 0).peer_run;
+    push(&w->host[0], &(struct end_event){.type = EV_PEER_GONE, .gone.run = run_of_peer + 1}); // of another run
+    run(w, 100 * NS_PER_MS);
+    assert_int_equal(w->host[0].gate, GATE_PAIRED);
+    crash(w, 1);
+    push(&w->host[0], &(struct end_event){.type = EV_PEER_GONE, .gone.run = run_of_peer});
+    run(w, 100 * NS_PER_MS);
+    assert_int_equal(w->host[0].gate, GATE_ALONE);
+}
+
+// From the other side: whoever has taken over is nobody's to say goodbye for.
+static void goodbye_is_destroyed_before_the_epoch(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    assert_true(w->host[1].goodbye);
+    crash(w, 0);
+    run(w, 10 * NS_PER_S); // act() holds every save against it
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+    assert_false(w->host[1].goodbye);
 }
 
 static void nothing_is_answered_alone_before_it_is_durable(void **state)
@@ -3250,6 +3284,8 @@ int main(void)
         T(full_salvage_is_said_behind_a_restart),
         T(split_end_follows_when_it_holds_nothing_of_its_own),
         T(goodbye_lets_the_active_go_alone_at_once),
+        T(goodbye_of_the_guard_lets_the_active_go_alone_at_once),
+        T(goodbye_is_destroyed_before_the_epoch),
         T(nothing_is_answered_alone_before_it_is_durable),
         T(going_alone_is_not_paired),
         T(stop_ends_protection_in_order),

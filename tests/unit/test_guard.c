@@ -792,6 +792,161 @@ static void guard_answers_for_a_dead_daemon(void **state)
     g = end(g, pair);
 }
 
+// --- The goodbye ---
+
+static const uint8_t bye_key[MAC_KEY_SIZE] = {7, 7, 7};
+
+static struct inquiry_end end_of(enum inquiry_identity identity)
+{
+    struct inquiry_end e = {.identity = (uint8_t)identity, .role = INQUIRY_PASSIVE};
+    memcpy(e.key, bye_key, sizeof(bye_key));
+    inquiry_id(bye_key, "shop", e.id);
+    return e;
+}
+
+static void note_run(void *user, size_t at, uint64_t run)
+{
+    (void)at;
+    *(uint64_t *)user = run;
+}
+
+// The run whose goodbye has arrived at `fd`; 0: none has.
+static uint64_t arrived(int fd)
+{
+    struct inquiry_end active = end_of(INQUIRY_PRIMARY);
+    uint64_t run = 0;
+    assert_int_equal(inquiry_answer(fd, &active, 1, note_run, &run), 0);
+    return run;
+}
+
+// A passive daemon of run 4711, whose peer listens at `port`. `take_back`: it goes on to open an epoch.
+static int be_passive(uint16_t port, bool take_back, int ready)
+{
+    struct guard *g = NULL;
+    struct guard_pair *pair = NULL;
+    struct ip to;
+    uint8_t sealed[INQUIRY_GOODBYE_SIZE];
+    struct inquiry_end self = end_of(INQUIRY_SECONDARY);
+    if (ip_parse("127.0.0.1", &to, &err) < 0 || guard_start(GUARD_BINARY, dir, "testd", &g, NULL, &err) < 0 ||
+        guard_pair_open(g, "shop", &pair, &err) < 0)
+        return 1;
+    inquiry_seal_goodbye(&self, 4711, sealed);
+    guard_pair_goodbye(pair, sealed, &to, port);
+    if (take_back)
+        guard_pair_goodbye(pair, NULL, NULL, 0);
+    if (write(ready, "", 1) != 1)
+        return 1;
+    for (;;)
+        pause();
+}
+
+static pid_t make_passive(uint16_t port, bool take_back)
+{
+    int ready[2];
+    char byte;
+    assert_int_equal(pipe2(ready, O_CLOEXEC), 0);
+    pid_t pid = make_child();
+    if (pid == 0)
+        _exit(be_passive(port, take_back, ready[1]));
+    (void)close(ready[1]);
+    assert_int_equal(read(ready[0], &byte, 1), 1);
+    (void)close(ready[0]);
+    return pid;
+}
+
+static int listen_for_goodbyes(void)
+{
+    struct ip at;
+    assert_int_equal(ip_parse("127.0.0.1", &at, &err), 0);
+    int fd = inquiry_socket(&at, 0, &err);
+    assert_true(fd >= 0);
+    return fd;
+}
+
+// Whoever attaches next is greeted only when what there was to say has been said.
+static void await_said(void)
+{
+    struct guard *g = start(true);
+    g = end(g, open_pair(g, "shop"));
+}
+
+static void goodbye_is_said_for_a_daemon_that_was_killed(void **state)
+{
+    struct scene s;
+    set_scene(&s, "shop");
+    int fd = listen_for_goodbyes();
+    pid_t daemon = make_passive(inquiry_socket_port(fd), false);
+    assert_int_equal(kill(daemon, SIGSTOP), 0); // it may still open its epoch
+    int status;
+    assert_int_equal(waitpid(daemon, &status, WUNTRACED), daemon);
+    assert_true(WIFSTOPPED(status));
+    assert_int_equal(arrived(fd), 0);
+    end_child(daemon);
+    uint64_t run = 0;
+    AWAIT((run = arrived(fd)) != 0);
+    assert_int_equal(run, 4711);
+    await_said();
+    (void)close(fd);
+}
+
+static void goodbye_that_was_taken_back_is_not_said(void **state)
+{
+    struct scene s;
+    set_scene(&s, "shop");
+    int fd = listen_for_goodbyes();
+    end_child(make_passive(inquiry_socket_port(fd), true));
+    await_said();
+    assert_int_equal(arrived(fd), 0);
+    (void)close(fd);
+}
+
+// The guard reads the socket too: what it gets there is the daemon's.
+static void goodbye_that_the_guard_reads_is_told(void **state)
+{
+    struct scene s;
+    struct ip to;
+    struct sockaddr_storage at;
+    uint8_t sealed[INQUIRY_GOODBYE_SIZE];
+    struct inquiry_end self = end_of(INQUIRY_PRIMARY), peer = end_of(INQUIRY_SECONDARY);
+    set_scene(&s, "shop");
+    int fd = listen_for_goodbyes(), from = listen_for_goodbyes();
+    struct guard *g = start(false);
+    struct guard_pair *pair = watch_scene(g, &s);
+    guard_pair_inquiry(pair, &self);
+    assert_int_equal(guard_share_inquiry(g, fd, &err), 0);
+    assert_int_equal(guard_pair_gone(pair), 0);
+    assert_int_equal(ip_parse("127.0.0.1", &to, &err), 0);
+    socklen_t size = ip_to_sockaddr(&to, inquiry_socket_port(fd), 0, &at);
+    inquiry_seal_goodbye(&self, 1, sealed); // its own: not the peer's
+    assert_true(sendto(from, sealed, sizeof(sealed), 0, (struct sockaddr *)&at, size) > 0);
+    inquiry_seal_goodbye(&peer, 2, sealed);
+    sealed[30] ^= 1; // damaged
+    assert_true(sendto(from, sealed, sizeof(sealed), 0, (struct sockaddr *)&at, size) > 0);
+    inquiry_seal_goodbye(&peer, 3, sealed);
+    assert_true(sendto(from, sealed, sizeof(sealed), 0, (struct sockaddr *)&at, size) > 0);
+    uint64_t run = 0;
+    AWAIT((run = guard_pair_gone(pair)) != 0);
+    assert_int_equal(run, 3);
+    assert_int_equal(guard_pair_gone(pair), 0);
+    g = end(g, pair);
+    (void)close(fd);
+    (void)close(from);
+}
+
+static void guard_watches_a_hundred_pairs(void **state)
+{
+    struct guard *g = start(false);
+    char name[16];
+    for (int i = 0; i < GUARD_PAIRS_MAX; i++) {
+        snprintf(name, sizeof(name), "pair%d", i);
+        (void)open_pair(g, name);
+    }
+    struct guard_pair *none = NULL;
+    assert_true(GUARD_PAIRS_MAX >= 100);
+    assert_int_equal(guard_pair_open(g, "one more", &none, &err), -ENOSPC);
+    g = end(g, NULL);
+}
+
 // --- The flag file ---
 
 static void flag_that_cannot_be_understood_counts_as_set(void **state)
@@ -995,6 +1150,10 @@ int main(void)
         TEST(guard_ends_when_nothing_is_left),
         TEST(bad_plans_are_refused),
         TEST(guard_answers_for_a_dead_daemon),
+        TEST(goodbye_is_said_for_a_daemon_that_was_killed),
+        TEST(goodbye_that_was_taken_back_is_not_said),
+        TEST(goodbye_that_the_guard_reads_is_told),
+        TEST(guard_watches_a_hundred_pairs),
         TEST(flag_that_cannot_be_understood_counts_as_set),
         TEST(no_damaged_byte_clears_a_flag),
         TEST(plan_is_whole_whenever_its_writer_dies),
