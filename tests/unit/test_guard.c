@@ -617,6 +617,161 @@ static void acts_in_a_full_memory_group(void **state)
     g = end(g, pair);
 }
 
+// --- How long it takes: from the last heartbeat, the address is off before T ---
+
+enum failing { FAILS_BY_KILL, FAILS_BY_STOP, FAILS_BY_MEMORY, FAILING_KINDS };
+
+// GUARD_ROUNDS=N: N rounds of each kind, with the timings that pairs have by default. Otherwise a few, with so much room
+// that a loaded machine does not fail them.
+struct timings {
+    int rounds;
+    int64_t timeout_ns, margin_ns;
+};
+
+static struct timings timings_of_rounds(void)
+{
+    const char *text = getenv("GUARD_ROUNDS");
+    if (text && atoi(text) > 0)
+        return (struct timings){atoi(text), 2 * NS_PER_S, 300 * NS_PER_MS};
+    return (struct timings){1, 1500 * NS_PER_MS, 1200 * NS_PER_MS};
+}
+
+// What the daemon and the test share.
+struct pulse {
+    _Atomic int64_t beat_ns; // the last heartbeat; the deadline is T - M behind it
+    _Atomic int hungry;      // takes memory that there is not
+};
+
+static int beat_until_killed(const struct scene *s, const struct timings *t, struct pulse *pulse, int ready)
+{
+    struct guard *g = NULL;
+    struct guard_pair *pair = NULL;
+    if (guard_start(GUARD_BINARY, dir, "testd", &g, NULL, &err) < 0 || guard_pair_open(g, "shop", &pair, &err) < 0 ||
+        guard_pair_plan(pair, &s->plan, &err) < 0)
+        return 1;
+    for (bool said = false;; said = true) {
+        int64_t now = clock_boot_ns();
+        atomic_store(&pulse->beat_ns, now);
+        (void)guard_set_deadline(pair, now + t->timeout_ns - t->margin_ns);
+        if (!said && write(ready, "", 1) != 1)
+            return 1;
+        for (size_t size = 64 << 20; atomic_load(&pulse->hungry);) {
+            volatile char *memory = malloc(size);
+            for (size_t i = 0; memory && i < size; i += 4096)
+                memory[i] = 1;
+        }
+        usleep(20000);
+    }
+}
+
+static pid_t make_beating(const struct scene *s, const struct timings *t, struct pulse *pulse)
+{
+    int ready[2];
+    char byte;
+    assert_int_equal(pipe2(ready, O_CLOEXEC), 0);
+    atomic_store(&pulse->hungry, 0);
+    pid_t pid = make_child();
+    if (pid == 0)
+        _exit(beat_until_killed(s, t, pulse, ready[1]));
+    (void)close(ready[1]);
+    assert_int_equal(read(ready[0], &byte, 1), 1);
+    (void)close(ready[0]);
+    return pid;
+}
+
+// Daemon and guard in a group without a free page, as in the unit that a service manager makes; then the daemon wants one.
+static void starve(const struct group *memory, pid_t daemon, pid_t guard, struct pulse *pulse)
+{
+    char path[ROOT_SIZE + 128], text[32];
+    const pid_t pids[] = {daemon, guard};
+    snprintf(path, sizeof(path), "%s/cgroup.procs", memory->path);
+    for (size_t i = 0; i < ARRAY_LEN(pids); i++) {
+        snprintf(text, sizeof(text), "%d", (int)pids[i]);
+        write_file(path, text);
+    }
+    AWAIT(limit_memory_to_usage(memory->path));
+    atomic_store(&pulse->hungry, 1);
+}
+
+static void fail_by(enum failing how, pid_t daemon, pid_t guard, struct pulse *pulse)
+{
+    struct group memory = {.v2 = false};
+    if (how == FAILS_BY_MEMORY) {
+        snprintf(memory.path, sizeof(memory.path), "%s/understudy-guard-test-%d-s", memory_root, (int)getpid());
+        if (mkdir(memory.path, 0755) == 0)
+            made.groups[made.group_count++] = memory;
+        starve(&memory, daemon, guard, pulse);
+    } else {
+        assert_int_equal(kill(daemon, how == FAILS_BY_KILL ? SIGKILL : SIGSTOP), 0);
+    }
+}
+
+// The guard's pid, while a daemon is attached to it: from its lock's holder nothing can be read, so it is asked first.
+static pid_t make_guard_for_round(void)
+{
+    struct guard *g = start(false);
+    pid_t pid = guard_pid(g);
+    (void)open_pair(g, "shop"); // so that it stays
+    g = let_go(g);
+    return pid;
+}
+
+// One round. Returns how long after the last heartbeat the address was off, ns.
+static int64_t round_of(enum failing how, const struct timings *t, struct pulse *pulse)
+{
+    struct scene s;
+    struct guard_report r;
+    set_scene(&s, "shop");
+    pid_t guard = make_guard_for_round();
+    pid_t daemon = make_beating(&s, t, pulse);
+    usleep((useconds_t)(20000 + rand() % 200000)); // anywhere between two heartbeats
+    fail_by(how, daemon, guard, pulse);
+    AWAIT(is_stepped_down(&s));
+    end_child(daemon);
+    struct guard *g = start(true);
+    struct guard_pair *pair = open_pair(g, "shop");
+    AWAIT(guard_pair_state(pair) == GUARD_STEPPED_DOWN);
+    check_report(pair, false);
+    guard_pair_report(pair, &r);
+    guard_thaw(pair, clock_boot_ns() + FAR_NS);
+    await_done(g, pair);
+    g = end(g, pair);
+    end_child(s.process);
+    end_child(s.group.process);
+    drop_made_group(&s.group);
+    made.group_count = 0;
+    if (how == FAILS_BY_MEMORY) {
+        char path[ROOT_SIZE];
+        snprintf(path, sizeof(path), "%.200s/understudy-guard-test-%d-s", memory_root, (int)getpid());
+        AWAIT(rmdir(path) == 0); // busy as long as one of the two is on its way out
+    }
+    return r.addresses_ns - atomic_load(&pulse->beat_ns);
+}
+
+static void address_is_off_before_t_however_the_daemon_fails(void **state)
+{
+    static const char *const names[FAILING_KINDS] = {"kill -9", "kill -STOP", "full memory group"};
+    struct timings t = timings_of_rounds();
+    struct pulse *pulse = mmap(NULL, sizeof(*pulse), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert_true(pulse != MAP_FAILED);
+    for (int how = 0; how < FAILING_KINDS; how++) {
+        int64_t latest = 0, sum = 0;
+        if (how == FAILS_BY_MEMORY && memory_root[0] == '\0')
+            continue;
+        for (int i = 0; i < t.rounds; i++) {
+            int64_t took = round_of((enum failing)how, &t, pulse);
+            latest = MAX(latest, took);
+            sum += took;
+            assert_true(took < t.timeout_ns);
+        }
+        print_message("%s: address off before T = %d ms in %d of %d; %.2f ms after the deadline at most, %.2f on average\n",
+                      names[how], (int)(t.timeout_ns / NS_PER_MS), t.rounds, t.rounds,
+                      (double)(latest - t.timeout_ns + t.margin_ns) / NS_PER_MS,
+                      (double)(sum / t.rounds - t.timeout_ns + t.margin_ns) / NS_PER_MS);
+    }
+    (void)munmap(pulse, sizeof(*pulse));
+}
+
 // --- Life of daemon and guard ---
 
 static void restarted_daemon_finds_guard_and_plan(void **state)
@@ -1144,6 +1299,7 @@ int main(void)
         TEST(every_part_is_tried),
         TEST(freezer_of_version_one_works_too),
         TEST(acts_in_a_full_memory_group),
+        TEST(address_is_off_before_t_however_the_daemon_fails),
         TEST(restarted_daemon_finds_guard_and_plan),
         TEST(one_guard_for_one_daemon),
         TEST(death_of_the_guard_is_noticed),
