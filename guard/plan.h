@@ -3,7 +3,7 @@
 // it. It lives in a sealed memfd that the guard makes, so it outlives the daemon.
 //
 // Who writes what: the daemon the slots' `used`, name, bodies, `current`, `asked`, inquiry,
-// role and goodbye; the guard `gone_run`, `state`, `done`, the report and `armed_ns`; both `deadline_ns`, by
+// role and goodbye (which the guard takes away before a daemon attaches); the guard `gone_run`, `state`, `done`, the report and `armed_ns`; both `deadline_ns`, by
 // compare-and-swap alone.
 //
 // Invariants

@@ -343,6 +343,13 @@ static int pidfd_of(int fd)
     return (int)syscall(SYS_pidfd_open, who.pid, 0);
 }
 
+// What a former daemon wanted said dies with its turn, not with the next daemon.
+static void forget_goodbyes(struct server *s)
+{
+    for (size_t i = 0; i < GUARD_PAIRS_MAX; i++)
+        atomic_store(&s->plan->slots[i].goodbye_valid, 0);
+}
+
 static void greet(struct server *s, int fd)
 {
     struct pass_hello hello = {.magic = PLAN_MAGIC,
@@ -353,6 +360,8 @@ static void greet(struct server *s, int fd)
     int fds[PASS_FDS_MAX] = {s->plan_fd};
     memcpy(fds + 1, s->inquiries, s->inquiry_count * sizeof(fds[0]));
     size_t count = hello.status < 0 ? 0 : 1 + s->inquiry_count;
+    if (hello.status == 0)
+        forget_goodbyes(s);
     if (pass_send(fd, &hello, sizeof(hello), fds, count) < 0 || hello.status < 0) {
         (void)close(fd);
         return;

@@ -180,6 +180,8 @@ void endpoint_feed(struct endpoint *ep, const struct end_event *event)
 static void attach_guard(struct endpoint *ep)
 {
     struct error err = {0};
+    if (ep->guard) // one that has let go may still say what stands there, and cannot be told any more
+        guard_pair_goodbye(ep->guard, NULL, NULL, 0);
     ep->guard = NULL;
     if (ep->config.guard && guard_pair_open(ep->config.guard, ep->pair->pair, &ep->guard, &err) < 0)
         endpoint_note(ep, -1, err.text);

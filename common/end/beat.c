@@ -127,13 +127,27 @@ static void new_run(struct end *e, uint64_t run)
     e->run_since = e->beat_number;
 }
 
-static bool former_run(const struct end *e, uint64_t run)
+bool former_run(const struct end *e, uint64_t run)
 {
     for (unsigned i = 0; i < FORMER_RUNS; i++) {
         if (e->former_runs[i] == run && run)
             return true;
     }
     return false;
+}
+
+// A run that has never echoed this one may be an old one, of which a frame was late; then a later one may hold a grant.
+void beat_peer_ended(struct end *e, uint64_t run)
+{
+    if (run == 0 || run != e->peer.run || !e->peer.echo_number || former_run(e, run))
+        return;
+    if (!e->peer.gone) {
+        end_note(e, "the peer's guard says goodbye for it: its daemon has ended and holds no grant");
+        session_end(e, "the peer's daemon has ended");
+        e->peer.gone = true;
+    }
+    e->former_runs[e->former_next++ % FORMER_RUNS] = run; // what it has sent and is still under way counts no more
+    grant_confirmed(e);
 }
 
 // Another run than the known one is the newer one only if it echoes what I have sent since I came to know that one: a

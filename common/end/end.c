@@ -106,6 +106,7 @@ void end_go(struct end *e, enum end_role_state to, const char *why, ...)
 // by the next run as the state of an end that never was anything, and that is mirrored over.
 uint64_t end_save(struct end *e)
 {
+    ENSURE(!e->goodbye || e->st.role == ROLE_PASSIVE); // nobody says any more that this end holds no grant
     if (e->unreadable)
         return e->ticket_last; // the next run starts unreadable, too
     struct end_action *a = end_act(e, ACT_SAVE);
@@ -440,12 +441,7 @@ static void take_event(struct end *e, const struct end_event *ev)
         }
         break;
     case EV_PEER_GONE:
-        if (!ev->gone.run || ev->gone.run != e->peer.run || e->peer.gone)
-            break;
-        end_note(e, "the peer's guard says goodbye for it: its daemon has ended and holds no grant");
-        session_end(e, "the peer's daemon has ended");
-        e->peer.gone = true;
-        grant_confirmed(e);
+        beat_peer_ended(e, ev->gone.run);
         break;
     case EV_COMMAND:
         command_take(e, ev);
@@ -588,6 +584,13 @@ static bool silence_rule(struct end *e)
     return false;
 }
 
+// "Holds no grant" is no word for an end that has used it, in this run or a former one: the peer may be suspended, and go
+// on at this word. What its state was, an end that cannot read it does not know.
+static bool has_used_grant(const struct end *e)
+{
+    return e->st.role == ROLE_ACTIVE || e->unreadable;
+}
+
 // SIGTERM: a passive end says goodbye; an active one takes the grant back first, at most T long.
 static bool terminate_rule(struct end *e)
 {
@@ -601,8 +604,7 @@ static bool terminate_rule(struct end *e)
     if (!may_go)
         return false;
     grant_drop(e);
-    // "Holds no grant" is no word for an end that has used it: its epoch may be durable already.
-    bool used = e->state == END_ACTIVE || (e->state == END_TAKING_OVER && e->take.stage >= TAKE_EPOCH);
+    bool used = e->state == END_ACTIVE || (e->state == END_TAKING_OVER && e->take.stage >= TAKE_EPOCH) || has_used_grant(e);
     struct frame f = frame_new(e, FRAME_GOODBYE);
     if (!used)
         frame_send(e, &f);
@@ -651,7 +653,7 @@ void end_goodbye(struct end *e)
 {
     bool before = e->state == END_WAITING || e->state == END_PASSIVE || e->state == END_PROBING ||
                   (e->state == END_TAKING_OVER && e->take.replay && e->take.stage <= TAKE_EPOCH);
-    bool on = before && e->st.role == ROLE_PASSIVE;
+    bool on = before && e->st.role == ROLE_PASSIVE && !e->unreadable;
     if (on == e->goodbye)
         return;
     e->goodbye = on;

@@ -260,7 +260,8 @@ struct end_event {
             bool frozen; // acted, or (false) thawed
         } guard;
         struct {
-            uint64_t run; // of the peer, that has ended. Counts only if it is the one that this end knows
+            uint64_t run; // of the peer, that has ended. Counts only if it is the one that this end knows, and has had
+                          // an echo of
         } gone;
         struct {
             unsigned object;

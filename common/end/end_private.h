@@ -366,6 +366,9 @@ void end_operation(struct end *e, const char *name, enum end_step_result result,
 void beat_take(struct end *e, const struct frame *f);
 void beat_tick(struct end *e);
 void beat_soon(struct end *e);
+// Run `run` of the peer has ended, and held no grant.
+void beat_peer_ended(struct end *e, uint64_t run);
+bool former_run(const struct end *e, uint64_t run); // of the peer, known to have ended
 bool peer_heard(const struct end *e); // an echo younger than T
 void frame_send(struct end *e, struct frame *f);
 struct frame frame_new(const struct end *e, enum frame_type type);

@@ -379,7 +379,7 @@ static void take_ready(struct end *e, const struct frame *f)
 void session_frame(struct end *e, const struct frame *f)
 {
     // Only the run that the heartbeats have made known, and only to this one.
-    if (f->run != e->peer.run || f->to_run != e->config.run)
+    if (f->run != e->peer.run || f->to_run != e->config.run || former_run(e, f->run))
         return;
     e->peer.frame_ns = e->now;
     switch (f->type) {

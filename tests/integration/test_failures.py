@@ -80,6 +80,31 @@ def test_a_passive_daemon_that_is_stopped_says_goodbye(lab):
     lab.same_content()
 
 
+def is_alone(lab):
+    return lab.status("primary")["alone"]
+
+
+@pytest.mark.row("the passive's daemon is stopped or restarted")
+def test_the_guard_says_goodbye_for_a_passive_daemon_that_was_killed(make_lab, tmp_path):
+    """The active end goes alone at the guard's word, with a grant out that would last for minutes; and not at the silence
+    of a daemon that is only stopped, and may still use its grant."""
+    timing = {"heartbeat_ms": 250, "timeout_ms": 60000, "decision_ms": 60000, "margin_ms": 1000}
+    lab = make_lab(config=write_pair(tmp_path / "lab.json", timing=timing))
+    lab.wait_promotable("primary")
+    story = lab.story()
+    lab.exec("secondary", "sh", "-c", "kill -STOP $(pidof secondaryd)")
+    lab.wait_until(lambda: lab.status("primary")["peer"]["silent_ms"] > 2000, "the stopped daemon to be silent")
+    assert not is_alone(lab) and not story.tells("goodbye", hosts=["primary"])
+    lab("kill", "secondary", "--hold")
+    lab.wait_for("primary", "alone", alone=True)
+    assert story.tells("the peer's guard says goodbye", hosts=["primary"])
+    assert "done" not in qemu_io(lab, "primary", "write -P 0x33 2M 1M", "flush").lower()
+    lab.start("secondary")
+    lab.wait_promotable("primary")
+    assert story.tells("the stream goes on where it was") and not story.takeovers()
+    lab.same_content()
+
+
 @pytest.mark.row("the passive's host dies")
 def test_async_answers_while_the_grant_of_a_dead_passive_host_runs_out(make_lab, tmp_path):
     """No answer waits until the active end is alone."""

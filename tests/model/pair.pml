@@ -89,7 +89,7 @@ inline hear() {
         kind = BEAT;
         i = 3 - x; // what was held back
         do
-        :: (i >= 2 && freed[1 - x]) || (i < 2 && link[1 - x]) -> take_frame(); if :: i >= 2 -> i = 1 - x :: else -> break fi
+        :: (i >= 2 && freed[1 - x]) || (i < 2 && (link[1 - x] || (F.kind == GOODBYE && net))) -> take_frame(); if :: i >= 2 -> i = 1 - x :: else -> break fi
         :: i >= 2 && !freed[1 - x] -> i = 1 - x
         :: else -> break
         od;
@@ -236,6 +236,17 @@ inline end_tick() {
 #define CAN(what) (budget > 0 && (what))
 #define SPEND     budget--
 
+#ifdef WITHOUT_GOODBYE_ROLE
+#define GOODBYE_ROLE true
+#else
+#define GOODBYE_ROLE (!me.role) // who was active has used its grant, if not in this run
+#endif
+#ifdef WITHOUT_GOODBYE_DESTROYED
+#define HAS_GOODBYE (me.st == WAITING || me.st == PASSIVE || me.st == PROBING || me.st == TAKING)
+#else
+#define HAS_GOODBYE (GOODBYE_ROLE && (me.st == WAITING || me.st == PASSIVE || me.st == PROBING || (me.st == TAKING && me.stage < 2)))
+#endif
+
 inline faults() {
     if
 #ifdef NET
@@ -256,18 +267,18 @@ inline faults() {
     :: d_step { CAN(me.live && me.stall == 0) -> SPEND; me.stall = 1 }
 #endif
 #ifdef GOODBYES
-    // Dies with a goodbye: its own, or its guard's.
-    :: d_step { CAN(me.live && me.krun == R_CUR && me.stall == 0 &&
-            (me.st == WAITING || me.st == PASSIVE || me.st == PROBING ||
-#ifdef WITHOUT_GOODBYE_DESTROYED
-            me.st == TAKING
-#else
-            (me.st == TAKING && me.stage < 2)
-#endif
-            )) -> SPEND;
-        forget_run();
+    // Dies with a goodbye: its own, or its guard's, which says it for a stopped daemon, too, and knows nothing of the peer.
+    :: d_step { CAN(me.up && me.live && me.stall != 2 && HAS_GOODBYE) -> SPEND;
+        forget_run(); me.stall = 0;
         forget_frame(f(x));
         f(x).v = 1; f(x).kind = GOODBYE; f(x).to = R_CUR; f(x).ea = OLD; f(x).eb = OLD; f(x).own = OLD }
+#ifdef LATE
+    // ... which is under way for long.
+    :: d_step { CAN(me.up && me.live && me.stall != 2 && HAS_GOODBYE && !late(x).v) -> SPEND;
+        forget_run(); me.stall = 0;
+        forget_frame(f(x));
+        late(x).v = 1; late(x).kind = GOODBYE; late(x).to = R_CUR; late(x).ea = OLD; late(x).eb = OLD; late(x).own = OLD }
+#endif
 #endif
 #ifdef DRIFT
     :: d_step { CAN(!drifted && (FAST)) -> SPEND; drifted = 1;

@@ -190,7 +190,11 @@ inline take_begin(from_replica) {
 // A daemon starts (DESIGN §6 "Start").
 inline start() {
     forget_frame(f(x));
+#ifdef WITHOUT_GOODBYE_RUN
+    if :: late(x).kind != GOODBYE -> forget_frame(late(x)) :: else fi; // counts for whichever run is known
+#else
     forget_frame(late(x));
+#endif
     if :: pe.krun == R_CUR -> pe.krun = R_OLD :: else fi;
     if
 #ifndef WITHOUT_INTENT_VOID

@@ -211,24 +211,31 @@ void daemon_start(struct host *h)
     net_changed(s);
 }
 
-// kill -9: memory of the process is gone; what was at the stores may still have happened; shared memory stays.
+// By whichever run is there: late, it may be another one than the guard has spoken to.
 static void hear_goodbye(struct host *h, void *arg, uint64_t run)
 {
     (void)arg;
-    if (h->started && !h->exited)
-        feed(h, &(struct end_event){.type = EV_PEER_GONE, .gone.run = run});
+    if (!h->running || !h->started || h->exited)
+        return;
+    trace(h->sim, h, "hears the guard's goodbye for run %04x", (unsigned)(run >> 48));
+    cover_count(run == h->view.peer_run ? "guard: a goodbye is heard" : "guard: a goodbye is heard too late");
+    feed(h, &(struct end_event){.type = EV_PEER_GONE, .gone.run = run});
 }
 
-// The guard's word for a daemon that has ended, over the public network.
+// The guard's word for a daemon that has ended, over the public network: it may be lost, late, and come twice.
 static void say_goodbye(struct host *h)
 {
-    const struct sim *s = h->sim;
-    bool arrives = s->public_up[0] && s->public_up[1] && other(h)->running && !chance(h->sim, 200);
-    if (h->goodbye && h->paused_until <= s->now && arrives)
-        plan_daemon(other(h), s->now + NS_PER_MS, hear_goodbye, NULL, h->run_id);
+    struct sim *s = h->sim;
+    bool leaves = s->public_up[0] && s->public_up[1] && h->paused_until <= s->now;
+    for (int i = 0; h->goodbye && leaves && !s->over && i < 2; i++)
+        if (chance(s, i == 0 ? 800 : 200)) {
+            int64_t late = chance(s, 700) ? 1 : (int64_t)rnd(s, 20000);
+            plan_host(other(h), s->now + late * NS_PER_MS, hear_goodbye, NULL, h->run_id);
+        }
     h->goodbye = false;
 }
 
+// kill -9: memory of the process is gone; what was at the stores may still have happened; shared memory stays.
 void daemon_kill(struct host *h, const char *why)
 {
     if (!h->running)

@@ -137,14 +137,29 @@ static void forget_promises(struct sim *s, const uint32_t *image)
             s->ledger.promised[v][i] = image[v * per + i];
 }
 
+// A takeover whose end died behind its epoch, before it served: in `async` its line is what counts all the same.
+static void forget_unserved(struct sim *s, int at)
+{
+    const struct ledger_epoch *e = &s->ledger.epochs[at];
+    uint32_t image[VOLUMES_MAX * SECTORS_MAX];
+    if (e->served || e->epoch.reason != EPOCH_TAKEOVER || e->parent < 0 || e->fork == EPOCH_SEQ_UNKNOWN ||
+        s->config.mode != END_ASYNC)
+        return;
+    ledger_image(s, e->parent, e->fork, image);
+    forget_promises(s, image);
+}
+
 void judge_opened(struct host *h, const struct epoch *epoch)
 {
     struct sim *s = h->sim;
     int at = ledger_know(s, epoch);
-    const struct ledger_epoch *e = &s->ledger.epochs[at];
+    struct ledger_epoch *e = &s->ledger.epochs[at];
     uint32_t image[VOLUMES_MAX * SECTORS_MAX];
     cover_takeover(epoch->reason);
+    e->served = true;
     if (!epoch->parents || e->fork == EPOCH_SEQ_UNKNOWN || s->forced) {
+        if (e->parent >= 0 && !s->forced)
+            forget_unserved(s, e->parent);
         if (!s->forced)
             judge_own_store(h);
         ledger_base(h, at);

@@ -210,6 +210,7 @@ struct ledger_epoch {
     uint64_t last;     // seq
     uint64_t promised; // highest seq that an answer promised, 0 none
     bool by_force;     // an operator overrode something to open it
+    bool served;       // some end has opened its exports in it
 };
 
 struct ledger {

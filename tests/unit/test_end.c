@@ -470,7 +470,7 @@ static void boot(struct world *w, int i, struct end_start start)
     h->end = end_new(&c);
     h->deadline = INT64_MAX;
     h->up = true;
-    h->exited = false;
+    h->exited = h->goodbye = false;
     h->head = h->tail;
     h->data.waypoint_ns = 0;
     start.state = &h->disk;
@@ -1440,6 +1440,54 @@ static void goodbye_of_the_guard_lets_the_active_go_alone_at_once(void **state)
     assert_int_equal(w->host[0].gate, GATE_ALONE);
 }
 
+// What a run that has ended had sent, and what arrives behind its goodbye, counts no more.
+static void late_frame_behind_the_goodbye_counts_for_nothing(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    w->cut[1] = true;
+    run(w, 500 * NS_PER_MS);
+    static struct frame late;
+    late = w->host[1].late;
+    uint64_t run_of_peer = view(w, 0).peer_run;
+    assert_int_equal(late.run, run_of_peer);
+    crash(w, 1);
+    push(&w->host[0], &(struct end_event){.type = EV_PEER_GONE, .gone.run = run_of_peer});
+    run(w, 10 * NS_PER_MS);
+    push(&w->host[0], &(struct end_event){.type = EV_FRAME, .frame = {.path = 0, .frame = &late}});
+    run(w, 100 * NS_PER_MS);
+    assert_false(view(w, 0).connected);
+    assert_int_equal(w->host[0].gate, GATE_ALONE);
+    w->cut[1] = false;
+    boot(w, 1, (struct end_start){0});
+    run(w, 5 * NS_PER_S);
+    assert_true(view(w, 1).granted);
+}
+
+// A restarted active end may hear a late frame of an old run first, and its late goodbye: another one holds the grant.
+static void goodbye_of_a_run_that_never_echoed_counts_for_nothing(void **state)
+{
+    struct world *w = *state;
+    struct host *h = &w->host[0];
+    start_pair(w);
+    struct end_start start = {.same_boot = true,
+                              .echo_sent_ns = view(w, 0).echo_sent_ns,
+                              .queue_found = true,
+                              .queue_numbered = h->data.numbered,
+                              .queue_epoch = h->epoch.id};
+    h->end = end_free(h->end);
+    h->up = false;
+    w->cut[0] = w->cut[1] = true;
+    boot(w, 0, start);
+    struct frame old = {.type = FRAME_BEAT, .run = 0x777, .beat = {.number = 1, .sent_ns = w->now - NS_PER_MS}};
+    step(h, &(struct end_event){.type = EV_FRAME, .frame = {.frame = &old}});
+    assert_int_equal(view(w, 0).peer_run, 0x777);
+    push(h, &(struct end_event){.type = EV_PEER_GONE, .gone.run = 0x777});
+    run(w, 100 * NS_PER_MS);
+    assert_true(view(w, 1).granted && view(w, 0).granted);
+    assert_int_not_equal(h->gate, GATE_ALONE);
+}
+
 // From the other side: whoever has taken over is nobody's to say goodbye for.
 static void goodbye_is_destroyed_before_the_epoch(void **state)
 {
@@ -1588,6 +1636,33 @@ static void no_goodbye_once_the_epoch_is_opened(void **state)
     run(w, 4 * NS_PER_S);
     assert_true(w->host[1].exited);
     assert_int_equal(view(w, 0).state, END_SUSPENDED);
+    assert_false(w->host[0].address);
+}
+
+// Nor has a later run of it: that one holds no grant, but a former one has used it.
+static void no_goodbye_of_an_end_that_was_active(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    w->cut[0] = w->cut[1] = true;
+    w->waypoint[0] = false;
+    run(w, 10 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_SUSPENDED);
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+    crash(w, 1);
+    boot(w, 1, (struct end_start){0});
+    uint64_t run_of_peer = (uint64_t)w->now + 101;
+    assert_int_equal(view(w, 1).state, END_WAITING);
+    w->cut[0] = w->cut[1] = false;
+    w->waypoint[0] = true;
+    while (view(w, 0).peer_run != run_of_peer || !view(w, 0).connected)
+        run(w, NS_PER_MS);
+    assert_int_equal(view(w, 0).state, END_SUSPENDED); // they have not met yet
+    assert_false(w->host[1].goodbye);
+    push(&w->host[1], &(struct end_event){.type = EV_TERMINATE});
+    run(w, 4 * NS_PER_S);
+    assert_true(w->host[1].exited);
+    assert_int_not_equal(view(w, 0).state, END_ACTIVE);
     assert_false(w->host[0].address);
 }
 
@@ -3285,6 +3360,8 @@ int main(void)
         T(split_end_follows_when_it_holds_nothing_of_its_own),
         T(goodbye_lets_the_active_go_alone_at_once),
         T(goodbye_of_the_guard_lets_the_active_go_alone_at_once),
+        T(late_frame_behind_the_goodbye_counts_for_nothing),
+        T(goodbye_of_a_run_that_never_echoed_counts_for_nothing),
         T(goodbye_is_destroyed_before_the_epoch),
         T(nothing_is_answered_alone_before_it_is_durable),
         T(going_alone_is_not_paired),
@@ -3293,6 +3370,7 @@ int main(void)
         T(restart_without_a_waypoint_keeps_the_lease),
         T(echo_heard_while_waiting_is_not_kept),
         T(no_goodbye_once_the_epoch_is_opened),
+        T(no_goodbye_of_an_end_that_was_active),
         T(stopped_end_does_not_go_on_by_itself),
         T(two_gates_wait_at_a_time),
         T(failed_save_is_tried_again),
