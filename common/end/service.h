@@ -75,6 +75,7 @@ struct service_config {
     uint32_t queue_records;  // of the queue's table; 0: by ring_bytes
     uint64_t spill_bytes;    // quota of the disk rung
     unsigned spill_from;     // percent of the memory from which on it is used; 0: 50
+    int64_t spill_retry_ns; // after its disk has failed; 0: as the queue does
     struct disk *spill_disk; // used by the jobs alone; NULL: none
     enum service_overflow overflow;
     bool throttle_when_slow; // policy `slow`: hold writers back rather than let flushes wait for T

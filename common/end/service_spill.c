@@ -21,6 +21,7 @@ int service_make_spill(struct service *s, struct error *err)
     struct spill_config config = {
         .quota = s->config.spill_bytes,
         .from = s->config.spill_from,
+        .retry_ns = s->config.spill_retry_ns,
         .reserve = s->config.overflow == SERVICE_OVERFLOW_MAP,
     };
     s->spill = spill_new(s->queue, s->config.spill_disk, &config);

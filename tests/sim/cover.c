@@ -44,10 +44,13 @@ const char *fault_name(enum fault_kind kind)
         [FAULT_QUEUE_DISK] = "safe queue errors",
         [FAULT_QUEUE_FULL] = "safe queue's disk full",
         [FAULT_QUEUE_ROT] = "safe queue rots",
+        [FAULT_MAP_ROT] = "an intent map rots",
+        [FAULT_SPILL_ROT] = "what was spilled rots",
         [FAULT_STATE_ROT] = "a state copy rots",
         [FAULT_STATE_LOST] = "both state copies rot",
         [FAULT_WIPE] = "disk replaced",
         [FAULT_BURST] = "burst of writes",
+        [FAULT_CLOCK] = "wall clock is set",
         [FAULT_OPERATOR] = "operator",
         [FAULT_FORCE] = "operator overrides",
     };

@@ -127,7 +127,8 @@ static void stall(struct host *h, bool machine)
     else
         h->stalled_until = MAX(h->stalled_until, until);
     // Nothing is asked meanwhile.
-    h->ask_next_ns = MAX(h->paused_until, h->stalled_until) - h->boot_at;
+    int64_t away = MAX(h->paused_until, h->stalled_until) - s->now;
+    h->ask_next_ns = local_now(h) + away * (DRIFT_OF + h->drift) / DRIFT_OF;
 }
 
 // ---- disks ------------------------------------------------------------------------------------------------------
@@ -171,6 +172,23 @@ static void queue_disk_full(struct host *h)
     fake_disk_limit(h->spill, 0);
 }
 
+// The guest writes as fast as it can, and the other end takes nothing: the queues fill.
+static void pile_up(struct host *h, unsigned ms)
+{
+    struct sim *s = h->sim;
+    s->burst_until = s->now + ms * NS_PER_MS;
+    cut_for(s, CUT_DATA, (int64_t)(ms + 500) * NS_PER_MS);
+}
+
+// There is room again while much is still to be spilled.
+static void full_for_a_moment(struct host *active)
+{
+    struct sim *s = active->sim;
+    queue_disk_full(active);
+    pile_up(active, 2500);
+    plan_world(s, s->now + some_ms(s, 300, 900), active, disk_well, 0);
+}
+
 // Errors, or no room, for a while.
 static void disk_ill(struct host *h, enum fault_kind kind)
 {
@@ -184,26 +202,44 @@ static void disk_ill(struct host *h, enum fault_kind kind)
         queue_disk_full(h);
     else
         fake_volume_fail(h->volume[rnd(s, s->volumes)], kinds, -EIO);
+    if (kind == FAULT_QUEUE_FULL && chance(s, 500))
+        full_for_a_moment(h->view.active ? h : other(h));
     s->store_failed |= kind == FAULT_STORE;
     plan_world(s, s->now + some_ms(s, 1, kind == FAULT_QUEUE_FULL ? 5000 : 600), h, disk_well, 0);
 }
 
-// Some bits of a segment of the safe queue turn.
-static void rot_queue(struct host *h)
+// Where something was written: most of a segment never is.
+static uint64_t written(const uint8_t *bytes, uint64_t size)
+{
+    while (size >= 8 && le64_get(*(const struct le64 *)(const void *)(bytes + size - 8)) == 0)
+        size -= 8;
+    return MAX(size, UINT64_C(1));
+}
+
+// Some bits of a file there turn.
+static void rot(struct host *h, struct fake_disk *disk, const char *what)
 {
     struct sim *s = h->sim;
-    uint32_t slots = fake_disk_slots(h->safe);
+    uint32_t slots = fake_disk_slots(disk);
     uint64_t size = 0, first = rnd(s, slots ? slots : 1);
     for (uint32_t i = 0; i < slots; i++) {
         uint32_t slot = (uint32_t)((first + i) % slots);
-        if (!fake_disk_bytes(h->safe, slot, &size))
+        const uint8_t *bytes = fake_disk_bytes(disk, slot, &size);
+        if (!bytes)
             continue;
-        // Where something was written: most of a segment never is.
-        uint64_t at = rnd(s, chance(s, 500) ? MIN(size, UINT64_C(4096)) : MIN(size, UINT64_C(65536)));
-        fake_disk_rot(h->safe, slot, at, (uint8_t)(1U << rnd(s, 8)));
-        trace(s, h, "segment %u rots at %llu", slot, (unsigned long long)at);
+        uint64_t at = rnd(s, chance(s, 200) ? MIN(size, UINT64_C(4096)) : written(bytes, size));
+        fake_disk_rot(disk, slot, at, (uint8_t)(1U << rnd(s, 8)));
+        trace(s, h, "%s %u rots at %llu", what, slot, (unsigned long long)at);
         return;
     }
+}
+
+// Most of it is read at a start only.
+static void rot_unseen(struct host *h, struct fake_disk *disk, const char *what)
+{
+    rot(h, disk, what);
+    if (chance(h->sim, 400))
+        chance(h->sim, 500) ? kill_now(h) : crash_now(h);
 }
 
 // The machine comes back with another disk.
@@ -220,9 +256,38 @@ static void wipe(struct host *h)
     s->wiped = true;
     host_crash(h);
     trace(s, h, "its disk is replaced");
+    h->judged_epoch = 0;
+    judge_archive_void(h);
     state_wipe(h);
     host_disks(h);
     plan_world(s, s->now + some_ms(s, 500, 6000), h, boot_again, 0);
+}
+
+static void rot_spilled(struct host *h, void *arg, uint64_t n)
+{
+    (void)arg, (void)n;
+    if (h->sim->phase == PHASE_FAULTS)
+        rot_unseen(h, h->spill, "spilled segment");
+}
+
+// There is something to rot only where the queue has filled.
+static void spilled_ill(struct host *h)
+{
+    struct sim *s = h->sim;
+    struct host *active = h->view.active ? h : other(h);
+    rot_spilled(h, NULL, 0);
+    if (chance(s, 500))
+        return;
+    pile_up(active, 1200);
+    for (int i = 0; i < 3; i++)
+        plan_world(s, s->now + some_ms(s, 200, 1600), active, rot_spilled, 0);
+}
+
+void fault_heal_cuts(struct host *h, void *arg, uint64_t n)
+{
+    (void)arg, (void)n;
+    for (int i = 0; i < CUTS; i++)
+        set_cut(h->sim, (enum cut)i, false);
 }
 
 // ---- the operator ----
@@ -240,6 +305,10 @@ void operator_command(struct host *h, enum end_command command, unsigned flags)
           : flags & COMMAND_KEEP_PRIMARY   ? " --keep primary"
           : flags & COMMAND_KEEP_SECONDARY ? " --keep secondary"
                                            : "");
+    if (command == COMMAND_RESOLVE) {
+        h->sim->host[0].named_to_keep |= flags & COMMAND_KEEP_PRIMARY;
+        h->sim->host[1].named_to_keep |= flags & COMMAND_KEEP_SECONDARY;
+    }
     h->force_asked |= flags & (COMMAND_FORCE | COMMAND_INCONSISTENT);
     h->sim->forced |= command == COMMAND_RESOLVE && h->view.met == MEET_SPLIT;
     report_event(h, &ev);
@@ -275,7 +344,8 @@ void fault_commit(struct host *h, enum fault_kind kind)
 {
     struct sim *s = h->sim;
     bool of_machine = kind == FAULT_CRASH || kind == FAULT_CRASH_BOTH || kind == FAULT_WIPE ||
-                      kind == FAULT_QUEUE_ROT || kind == FAULT_STATE_ROT;
+                      kind == FAULT_QUEUE_ROT || kind == FAULT_MAP_ROT || kind == FAULT_SPILL_ROT ||
+                      kind == FAULT_STATE_ROT || kind == FAULT_CLOCK;
     if (!h->up || (!h->running && !of_machine))
         return;
     cover_fault(h, kind);
@@ -317,7 +387,14 @@ void fault_commit(struct host *h, enum fault_kind kind)
         disk_ill(h, kind);
         break;
     case FAULT_QUEUE_ROT:
-        rot_queue(h);
+        h->queue_rotted = true;
+        rot_unseen(h, h->safe, "segment");
+        break;
+    case FAULT_MAP_ROT:
+        rot_unseen(h, h->maps, "map");
+        break;
+    case FAULT_SPILL_ROT:
+        spilled_ill(h);
         break;
     case FAULT_STATE_ROT:
     case FAULT_STATE_LOST:
@@ -333,6 +410,9 @@ void fault_commit(struct host *h, enum fault_kind kind)
         if (chance(s, 600))
             cut_for(s, CUT_DATA, some_ms(s, 300, 1500));
         break;
+    case FAULT_CLOCK:
+        h->wall_ns += chance(s, 500) ? some_time(s) - 4 * NS_PER_S : some_ms(s, 0, 7200000) - 3600 * NS_PER_S;
+        break;
     case FAULT_OPERATOR:
     case FAULT_FORCE:
         operate(h, kind == FAULT_FORCE);
@@ -345,8 +425,7 @@ void fault_commit(struct host *h, enum fault_kind kind)
 
 void fault_heal_all(struct sim *s)
 {
-    for (int i = 0; i < CUTS; i++)
-        set_cut(s, (enum cut)i, false);
+    fault_heal_cuts(&s->host[0], NULL, 0);
     s->loss = 0;
     s->slow_ns = 2 * NS_PER_MS;
     s->burst_until = 0;

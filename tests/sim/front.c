@@ -261,7 +261,7 @@ static bool settled(void *user, uint64_t *ret_session, uint64_t *ret_seq)
 
 static int64_t real_ns(void *user)
 {
-    return local_now(user);
+    return wall_now(user);
 }
 
 struct verified {
@@ -384,6 +384,7 @@ void front_init(struct host *h)
         .spill_bytes = s->spill_bytes,
         .spill_disk = fake_disk_of(h->spill),
         .spill_from = s->spill_from,
+        .spill_retry_ns = 400 * NS_PER_MS,
         .overflow = s->overflow,
         .throttle_when_slow = !s->config.alone_when_slow,
         .timeout_ns = s->config.timeout_ns,
@@ -631,7 +632,7 @@ static void plan_turn(struct host *h)
         at = MIN(at, outlet_deadline(f->outlet));
     if (at == INT64_MAX)
         return;
-    at = MAX(at, now + 10 * NS_PER_US) + h->boot_at;
+    at = world_time(h, MAX(at, now + 10 * NS_PER_US));
     if (f->turn_at >= h->sim->now && at >= f->turn_at && f->turn_at != INT64_MAX)
         return;
     f->turn_at = at;

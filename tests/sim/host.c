@@ -17,6 +17,8 @@ void host_init(struct sim *s, int index)
     h->index = index;
     h->letter = index ? 'S' : 'P';
     h->memory = -1;
+    // A clock that is disciplined is off by less than 500 parts in a million; now and then one is far worse.
+    h->drift = chance(s, 500) ? (int64_t)rnd(s, 1001) - 500 : chance(s, 100) ? (int64_t)rnd(s, 40001) - 20000 : 0;
     host_disks(h);
 }
 
@@ -57,6 +59,7 @@ void host_free(struct host *h)
     if (h->memory >= 0)
         (void)close(h->memory);
     free_disks(h);
+    judge_archive_free(h);
     for (unsigned i = 0; i < h->sim->volumes; i++)
         fake_volume_free(h->volume[i]);
 }
@@ -91,6 +94,7 @@ void host_crash(struct host *h)
     if (h->memory >= 0)
         (void)close(h->memory);
     h->memory = -1;
+    judge_archive_crashes(h);
     fake_disk_crash(h->safe);
     fake_disk_crash(h->maps);
     fake_disk_crash(h->salvage);
@@ -98,6 +102,7 @@ void host_crash(struct host *h)
     for (unsigned i = 0; i < h->sim->volumes; i++)
         fake_volume_crash(h->volume[i]);
     judge_salvage_over(h);
+    judge_archive_crashed(h);
     net_changed(h->sim);
 }
 
@@ -112,6 +117,8 @@ void host_forget(struct host *h)
     if (h->memory >= 0)
         (void)close(h->memory);
     h->memory = -1;
+    judge_archive_void(h);
+    h->judged_epoch = 0;
     state_wipe(h);
     new_disks(h);
 }
@@ -200,8 +207,10 @@ void daemon_start(struct host *h)
     front_init(h);
     stream_init(h);
     bool readable = state_read(h);
-    if (!readable)
+    if (!readable) {
         cover_count("state: unreadable");
+        h->judged_epoch = 0;
+    }
     trace(s, h, "daemon starts, run %04x, role on disk %d%s%s", (unsigned)(h->run_id >> 48),
           h->state.role, h->state.alone ? ", alone" : "",
           !readable                             ? ", UNREADABLE"
@@ -271,7 +280,7 @@ static void sample(struct host *h, struct end_data *d)
         .backlog = g->queue_bytes,
         .full = !h->serving && g->replica_full,
         .salvage_full = !h->serving && g->salvage_full,
-        .lagging = g->oldest_ns && now - g->oldest_ns > h->sim->config.timeout_ns,
+        .lagging = g->oldest_ns && wall_now(h) - g->oldest_ns > h->sim->config.timeout_ns,
     };
 }
 
@@ -289,6 +298,8 @@ static void look(struct host *h)
     h->seen_session = h->view.session;
     h->said_active = h->view.active && h->view.state != END_TAKING_OVER &&
                      h->view.state != END_SUSPENDED;
+    if (!h->view.active && h->view.granted)
+        h->granted_life = h->life;
     if (h->view.echo_sent_ns > h->echo_ns)
         h->echo_ns = h->view.echo_sent_ns;
 }
@@ -344,7 +355,7 @@ void plan_tick(struct host *h)
     int64_t at = end_deadline_ns(h->end);
     if (at == INT64_MAX)
         return;
-    at = MAX(at + h->boot_at, h->sim->now);
+    at = MAX(world_time(h, at), h->sim->now);
     if (at == h->tick_at)
         return;
     h->tick_at = at;
@@ -397,7 +408,7 @@ void guard_deadline(struct host *h, int64_t at)
         return; // it has acted
     h->guard_ns = at;
     if (at != INT64_MAX)
-        plan_host(h, MAX(at + h->boot_at, h->sim->now), guard_wakes, NULL, 0);
+        plan_host(h, MAX(world_time(h, at), h->sim->now), guard_wakes, NULL, 0);
 }
 
 // ---- waypoint ----

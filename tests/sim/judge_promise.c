@@ -137,29 +137,53 @@ static void forget_promises(struct sim *s, const uint32_t *image)
             s->ledger.promised[v][i] = image[v * per + i];
 }
 
-// A takeover whose end died behind its epoch, before it served: in `async` its line is what counts all the same.
-static void forget_unserved(struct sim *s, int at)
+// An epoch whose exports were never opened, because its end did not get so far, has given up what it does not have all the
+// same.
+static void judge_parent(struct host *h, int at)
 {
-    const struct ledger_epoch *e = &s->ledger.epochs[at];
+    struct sim *s = h->sim;
     uint32_t image[VOLUMES_MAX * SECTORS_MAX];
-    if (e->served || e->epoch.reason != EPOCH_TAKEOVER || e->parent < 0 || e->fork == EPOCH_SEQ_UNKNOWN ||
-        s->config.mode != END_ASYNC)
+    const struct ledger_epoch *e = at < 0 ? NULL : &s->ledger.epochs[at];
+    bool from_replica = e && (e->epoch.reason == EPOCH_TAKEOVER || e->epoch.reason == EPOCH_SWITCH);
+    if (!from_replica || e->served || e->fork == EPOCH_SEQ_UNKNOWN || s->forced)
         return;
+    judge_parent(h, e->parent);
+    if (s->config.mode != END_ASYNC) {
+        check_promised(h, e->parent, e->fork);
+        return;
+    }
     ledger_image(s, e->parent, e->fork, image);
     forget_promises(s, image);
+}
+
+// A switchover loses nothing that was answered, in any mode.
+static void check_switched(struct host *h, int at)
+{
+    struct sim *s = h->sim;
+    const struct ledger_epoch *e = &s->ledger.epochs[at];
+    for (uint32_t i = 1; i < s->ledger.write_count; i++) {
+        const struct ledger_write *w = &s->ledger.writes[i];
+        if (!w->acked || !w->epoch || !judge_on_line(s, e->parent, UINT64_MAX, (int)w->epoch - 1, w->seq) ||
+            judge_on_line(s, at, UINT64_MAX, (int)w->epoch - 1, w->seq))
+            continue;
+        fail(s, "%c: a switchover at %llu loses write %u (seq %llu), which was answered", h->letter,
+             (unsigned long long)e->fork, i, (unsigned long long)w->seq);
+        return;
+    }
 }
 
 void judge_opened(struct host *h, const struct epoch *epoch)
 {
     struct sim *s = h->sim;
     int at = ledger_know(s, epoch);
-    struct ledger_epoch *e = &s->ledger.epochs[at];
+    const struct ledger_epoch *e = &s->ledger.epochs[at];
     uint32_t image[VOLUMES_MAX * SECTORS_MAX];
     cover_takeover(epoch->reason);
-    e->served = true;
+    if (epoch->reason == EPOCH_TAKEOVER && !s->forced && h->view.met != MEET_HANDED && h->granted_life != h->life)
+        fail(s, "%c takes over by itself, and has held no grant in this run", h->letter);
+    s->ledger.epochs[at].served = true;
+    judge_parent(h, e->parent);
     if (!epoch->parents || e->fork == EPOCH_SEQ_UNKNOWN || s->forced) {
-        if (e->parent >= 0 && !s->forced)
-            forget_unserved(s, e->parent);
         if (!s->forced)
             judge_own_store(h);
         ledger_base(h, at);
@@ -169,6 +193,8 @@ void judge_opened(struct host *h, const struct epoch *epoch)
         return;
     }
     judge_store(h, e->parent, e->fork, "when it opens an epoch");
+    if (epoch->reason == EPOCH_SWITCH)
+        check_switched(h, at);
     if (s->config.mode != END_ASYNC) {
         check_promised(h, e->parent, e->fork);
         return;

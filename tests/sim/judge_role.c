@@ -18,9 +18,25 @@ static void judge_grant(struct sim *s, const struct host *passive, const struct 
              active->letter);
 }
 
+// What the active end calls synchronized in a session is not inconsistent at the other end of it, once that has replayed
+// what it holds: a resync's marks among it, which a restarted end passes again.
+static void judge_synchronized(struct sim *s, const struct host *active, const struct host *passive)
+{
+    const struct end_view *a = &active->view, *p = &passive->view;
+    struct replica_stats st;
+    bool says = active->running && passive->running && a->active && a->synchronized && a->session &&
+                a->session == p->session && p->state == END_PASSIVE;
+    if (says && p->inconsistent && stream_stats(passive, &st) && !st.failure && st.applied == st.received)
+        fail(s, "%c says synchronized, and %c is inconsistent", active->letter, passive->letter);
+    if (passive->running && p->promotable && p->inconsistent)
+        fail(s, "%c is inconsistent, and promotable", passive->letter);
+}
+
 void judge_roles(struct sim *s)
 {
     struct host *p = &s->host[0], *q = &s->host[1];
+    judge_synchronized(s, p, q);
+    judge_synchronized(s, q, p);
     if (s->forced)
         return;
     judge_grant(s, p, q);

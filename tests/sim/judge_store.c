@@ -34,6 +34,11 @@ void judge_store(struct host *h, int at, uint64_t seq, const char *when)
 void judge_finished(struct host *h, uint64_t epoch, uint64_t seq)
 {
     struct sim *s = h->sim;
+    if (h->tail_cut) {
+        // What rotted had been confirmed, and nothing here proves that; the active end, which knew, did not come back before.
+        cover_count("a rotten tail that was taken for a torn one");
+        s->forced = true;
+    }
     if (h->view.inconsistent || s->forced)
         return;
     int at = ledger_find(s, epoch);
@@ -72,7 +77,8 @@ void judge_discard(struct host *h)
         if (saved->map_void >> v & 1)
             continue;
         struct intent *map = h->lost_unknown || lost ? map_on_disk(h, v) : NULL;
-        if (h->lost_unknown && map)
+        // It may have been written anew since, and be good again.
+        if (h->lost_unknown && map && intent_bytes(map, 0) < intent_size(map))
             fail(h->sim, "%c: discards records of unknown regions, and the map of volume %u counts", h->letter, v);
         for (; map && lost && intent_next(lost, at, INTENT_REGION_MIN, &at, &length); at += length) {
             if (!intent_test(map, at, length))
@@ -90,6 +96,12 @@ void judge_replica(struct host *h)
     struct replica_stats st;
     if (!h->running || h->view.inconsistent || h->view.state != END_PASSIVE ||
         !stream_stats(h, &st))
+        return;
+    // A tail that rotted, and that nothing proves to have been confirmed, is cut as if a crash had torn it: what had been
+    // applied of it shows at the meeting only.
+    const struct end_view *leader = &other(h)->view;
+    bool agreed = leader->active && leader->synchronized && leader->session == h->view.session;
+    if (h->queue_rotted && !agreed)
         return;
     if (!follower_idle(h->follower) || st.applied != st.received || !st.applied_epoch ||
         st.failure || st.finishing)
@@ -137,4 +149,5 @@ void judge_equal(struct sim *s)
     int at = ledger_find(s, active->view.epoch.id);
     if (at >= 0)
         judge_store(active, at, UINT64_MAX, "at the end");
+    judge_archives(s);
 }

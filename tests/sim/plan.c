@@ -19,6 +19,7 @@ static enum fault_kind draw(struct sim *s)
         {FAULT_ISOLATE, 8},    {FAULT_BLINK, 4},       {FAULT_STALL, 5},      {FAULT_PAUSE_HOST, 4},
         {FAULT_SLOW_DISK, 3},  {FAULT_SAVE, 2},        {FAULT_STORE, 3},      {FAULT_QUEUE_DISK, 2},
         {FAULT_QUEUE_FULL, 2}, {FAULT_QUEUE_ROT, 2},   {FAULT_STATE_ROT, 2},  {FAULT_STATE_LOST, 1},
+        {FAULT_MAP_ROT, 2},    {FAULT_SPILL_ROT, 2},  {FAULT_CLOCK, 2},
         {FAULT_WIPE, 1},       {FAULT_BURST, 3},       {FAULT_OPERATOR, 14},  {FAULT_FORCE, 1},
     };
     for (;;) {
@@ -138,6 +139,23 @@ static void mistake(struct sim *s)
         plan_world(s, at + some_ms(s, 10, 5000), &s->host[rnd(s, 2)], force_passive, 0);
 }
 
+static void isolate_passive(struct host *h, void *arg, uint64_t n)
+{
+    (void)arg;
+    (void)n;
+    if (h->sim->phase == PHASE_FAULTS)
+        fault_commit(h->view.active ? other(h) : h, FAULT_ISOLATE);
+}
+
+// The same in a hurry: the active end has not gone alone yet, and yields.
+static void short_mistake(struct sim *s)
+{
+    int64_t at = s->now + 3 * NS_PER_S / 2 + some_ms(s, 0, 1000), silent = at + s->config.timeout_ns;
+    plan_world(s, at, &s->host[0], isolate_passive, 0);
+    plan_world(s, silent + some_ms(s, 50, 600), &s->host[0], force_passive, 0);
+    plan_world(s, silent + some_ms(s, 600, 1400), &s->host[0], fault_heal_cuts, 0);
+}
+
 static void focus(struct sim *s, int64_t span)
 {
     s->focus_left = 1 + (unsigned)rnd(s, 2);
@@ -166,7 +184,8 @@ static void calm(struct host *h, void *arg, uint64_t n)
 static uint32_t draw_kinds(struct sim *s)
 {
     const uint32_t disks = 1U << FAULT_SAVE | 1U << FAULT_STORE | 1U << FAULT_QUEUE_DISK |
-                           1U << FAULT_QUEUE_FULL | 1U << FAULT_QUEUE_ROT | 1U << FAULT_STATE_ROT |
+                           1U << FAULT_QUEUE_FULL | 1U << FAULT_QUEUE_ROT | 1U << FAULT_MAP_ROT |
+                           1U << FAULT_SPILL_ROT | 1U << FAULT_STATE_ROT |
                            1U << FAULT_STATE_LOST | 1U << FAULT_WIPE;
     const uint32_t all = (1U << FAULT_KINDS) - 1;
     uint32_t kinds = chance(s, 300) ? UINT32_MAX : (uint32_t)(rnd(s, 0) & rnd(s, 0));
@@ -193,7 +212,7 @@ void faults_init(struct sim *s)
         plan_world(s, at, &s->host[rnd(s, 2)], strike, draw(s));
     }
     if (!focused && chance(s, 120))
-        mistake(s);
+        chance(s, 250) ? short_mistake(s) : mistake(s);
     if (!focused && chance(s, 400)) // a switchover at a time at which it is likely to be possible
         plan_world(s, s->now + NS_PER_S + (int64_t)rnd(s, (uint64_t)span), &s->host[0], trigger,
                    STEP_HANDOVER);

@@ -255,6 +255,23 @@ static void look(struct host *h, void *arg, uint64_t began)
     plan_world(s, s->now + LOOK_NS, h, look, began);
 }
 
+// While there are faults, too.
+static void watch(struct host *h, void *arg, uint64_t n)
+{
+    struct sim *s = h->sim;
+    (void)arg, (void)n;
+    if (s->phase != PHASE_FAULTS)
+        return;
+    judge_replica(&s->host[0]);
+    judge_replica(&s->host[1]);
+    plan_world(s, s->now + LOOK_NS, h, watch, 0);
+}
+
+void progress_watch(struct sim *s)
+{
+    plan_world(s, s->now + LOOK_NS, &s->host[0], watch, 0);
+}
+
 void progress_begin(struct sim *s)
 {
     trace(s, NULL, "no more faults");

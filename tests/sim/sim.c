@@ -253,6 +253,7 @@ void sim_run(struct sim *s, uint64_t seed, int mode, bool tracing, bool record)
         daemon_start(&s->host[i]);
     }
     faults_init(s);
+    progress_watch(s);
     while (!s->failed && s->phase != PHASE_DONE && s->item_count > 0) {
         turn(s);
         if (s->steps > STEPS_MAX)

@@ -108,12 +108,16 @@ struct host {
     struct fake_volume *volume[VOLUMES_MAX];
     struct state_copy copy[2];
     bool was_saved;     // a state, ever
+    bool queue_rotted;  // its safe queue, ever
+    bool tail_cut;      // since then its tail was taken for a torn one, and nobody has told it better
     int64_t slow_until; // its disks take their time
     // What lasts as long as a boot.
     bool up;
     uint32_t boot; // counts boots
     uint64_t boot_token;
     int64_t boot_at;      // its clock's zero
+    int64_t drift;        // of its clock, parts in a million
+    int64_t wall_ns;      // what its wall clock is off
     bool ran;             // a daemon has run in this boot
     int64_t echo_ns;      // kept in the runtime directory
     int memory;           // of the unsafe queue; -1: none
@@ -128,6 +132,7 @@ struct host {
     bool running, started, exited;
     bool dying;    // being killed: completions are for nobody
     uint32_t life; // counts runs
+    uint32_t granted_life; // the last one that has held a grant
     uint64_t run_id;
     struct end *end;
     struct end_view view;
@@ -145,6 +150,15 @@ struct host {
     struct judged_salvage judged;
     bool gate_alone;             // it acknowledges alone
     uint64_t copy_objects; // of the newest ask_own_maps()
+    uint64_t judged_epoch;       // of the last save
+    bool named_to_keep;          // by an operator who resolves a split
+    // What its volumes held when it began to follow, and what is to be salvaged of that.
+    uint8_t *kept[VOLUMES_MAX];
+    bool kept_over[VOLUMES_MAX][SECTORS_MAX];  // overwritten by the time of a power loss
+    bool kept_alone[VOLUMES_MAX][SECTORS_MAX]; // what the other end's did not hold
+    uint64_t kept_epoch, kept_objects;
+    bool kept_void;      // it cannot be told any more
+    bool state_salvages; // the last save says that something may still have to be salvaged
     bool salvage_open, salvage_drop; // by the follower; an operator is about to drop
     bool serving, frozen_told, thawing, open_after_close;
     struct end_action open_action;
@@ -209,8 +223,7 @@ struct ledger_epoch {
     unsigned count, room;
     uint64_t last;     // seq
     uint64_t promised; // highest seq that an answer promised, 0 none
-    bool by_force;     // an operator overrode something to open it
-    bool served;       // some end has opened its exports in it
+    bool served;       // exports were opened in it
 };
 
 struct ledger {
@@ -245,10 +258,13 @@ enum fault_kind {
     FAULT_QUEUE_DISK,
     FAULT_QUEUE_FULL,
     FAULT_QUEUE_ROT,
+    FAULT_MAP_ROT,
+    FAULT_SPILL_ROT,
     FAULT_STATE_ROT,
     FAULT_STATE_LOST,
     FAULT_WIPE,
     FAULT_BURST,
+    FAULT_CLOCK,
     FAULT_OPERATOR,
     FAULT_FORCE,
     FAULT_KINDS,
@@ -334,9 +350,20 @@ void trace(struct sim *s, const struct host *h, const char *format, ...)
 void trace_dump(FILE *to, unsigned lines);
 
 // host.c
+#define DRIFT_OF 1000000 // a clock of rate r shows (DRIFT_OF + r) / DRIFT_OF of what passes
 static inline int64_t local_now(const struct host *h)
 {
-    return h->sim->now - h->boot_at;
+    return (h->sim->now - h->boot_at) * (DRIFT_OF + h->drift) / DRIFT_OF;
+}
+// When its clock shows that, at the earliest.
+static inline int64_t world_time(const struct host *h, int64_t local)
+{
+    int64_t rate = DRIFT_OF + h->drift;
+    return h->boot_at + (local * DRIFT_OF + rate - 1) / rate;
+}
+static inline int64_t wall_now(const struct host *h)
+{
+    return h->sim->now + h->wall_ns;
 }
 static inline struct host *other(struct host *h)
 {
@@ -418,6 +445,7 @@ int64_t sector_tag(const uint8_t *sector, uint32_t at);
 // fault.c: what goes wrong
 void fault_commit(struct host *h, enum fault_kind kind);
 void fault_heal_all(struct sim *s);
+void fault_heal_cuts(struct host *h, void *arg, uint64_t n); // an item of the agenda
 void operator_command(struct host *h, enum end_command command, unsigned flags);
 int64_t disk_time(const struct host *h, int64_t ns); // how long that takes on its disks now
 
@@ -459,11 +487,19 @@ void judge_follows(struct host *h, const struct end_state *state); // is about t
 void judge_salvage(struct host *h, const struct end_state *state);  // likewise
 void judge_salvage_dropped(struct host *h);                         // everything of it is about to be
 void judge_salvage_over(struct host *h);                            // what it held is not known any more
+void judge_archive_begins(struct host *h, const struct end_state *state);
+void judge_archive_void(struct host *h); // its salvage, or what its volumes held, was lost
+void judge_archive_crashes(struct host *h); // in a moment
+void judge_archive_crashed(struct host *h); // its disks have lost what was not synced
+void judge_archives(struct sim *s);
+void judge_archive_free(struct host *h);
+void judge_resolves(struct host *h, const struct end_state *state); // is about to be saved
 void judge_verified(struct host *h, const struct verify_result *result);
 bool judge_on_line(struct sim *s, int at, uint64_t fork, int epoch, uint64_t seq);
 
 // progress.c
 void progress_begin(struct sim *s);
+void progress_watch(struct sim *s);
 
 // cover.c
 void cover_transition(enum end_role_state from, enum end_role_state to);

@@ -102,7 +102,7 @@ static void close_salvage(void *user)
 static uint64_t real_ns(void *user)
 {
     struct host *h = user;
-    return (uint64_t)h->sim->now;
+    return (uint64_t)wall_now(h);
 }
 
 // An operator makes room: everything is dropped.
@@ -126,6 +126,7 @@ static void drop_salvage(struct host *h, void *arg, uint64_t n)
     (void)salvage_list(disk, collect, &number, &beyond, NULL);
     if (number && salvage_drop(disk, number, NULL) == 0)
         cover_count("operator: drops a salvage");
+    judge_archive_void(h);
     trace(h->sim, h, "operator: drops salvage %u", number);
     fake_disk_kill(h->salvage);
 }
@@ -208,6 +209,8 @@ static void report(void *user, const struct end_event *event)
 static void note(void *user, const char *text)
 {
     struct host *h = user;
+    if (strstr(text, "unconfirmed tail was cut"))
+        h->tail_cut = h->queue_rotted;
     if (strstr(text, "safe queue is full"))
         cover_count("safe queue: full");
     if (strstr(text, "nothing is applied here"))
@@ -344,6 +347,7 @@ void stream_letter(struct host *h, const struct end_action *a)
         follower_salvage(h->follower, &a->state);
         break;
     case ACT_FOLLOW:
+        h->tail_cut &= !a->session; // the active end has compared what it knows
         follower_follow(h->follower, a->session, a->restart, a->seq, &a->epoch, local_now(h));
         break;
     case ACT_CONSENT:
@@ -402,7 +406,7 @@ static void plan_turn(struct host *h)
     int64_t at = follower_deadline(h->follower);
     if (at == INT64_MAX)
         return;
-    at = MAX(at + h->boot_at, h->sim->now + 10 * NS_PER_US);
+    at = MAX(world_time(h, at), h->sim->now + 10 * NS_PER_US);
     if (h->replica_at >= h->sim->now && at >= h->replica_at)
         return;
     h->replica_at = at;
