@@ -101,11 +101,16 @@ static int entry(void *arg, const struct salvage_entry *e, const void *data)
     return 0;
 }
 
+static void broken(void *arg, const struct salvage_damage *d)
+{
+    (void)arg;
+    ENSURE(d->what && d->verdict != SALVAGE_WHOLE && (d->number || d->offset == 0));
+}
+
 static void look(struct fake_disk *disk, struct list *list)
 {
     struct error err = {0};
-    unsigned beyond = 0;
-    int r = salvage_list(fake_disk_of(disk), found, list, &beyond, &err);
+    int r = salvage_inspect(fake_disk_of(disk), found, broken, list, &err);
     ENSURE(r == 0 || err.text[0]);
     for (unsigned i = 0; i < list->count; i++) {
         struct salvage_info again;
