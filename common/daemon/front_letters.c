@@ -107,7 +107,7 @@ static void take_letter(struct front *f, const struct front_letter *l)
         service_bound(s, l->number);
         break;
     case FRONT_GATE:
-        service_gate(s, l->gate, l->number);
+        service_gate(s, l->gate, l->number, clock_boot_ns(), atomic_load(&f->config.figures->lease_ns));
         break;
     case FRONT_CLOSE:
         service_close(s);

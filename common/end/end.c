@@ -481,7 +481,8 @@ static void take_start(struct end *e, const struct end_event *ev)
     e->state_since_ns = e->now;
     bool was_active = e->st.role == ROLE_ACTIVE && e->st.intent == INTENT_NONE;
     int64_t lease = s->echo_sent_ns + e->config.timeout_ns - e->config.margin_ns;
-    bool no_grant = e->st.alone || s->unwatched;
+    // An end that had stopped for a shutdown was not watched either, whatever grant was out.
+    bool no_grant = e->st.alone || (s->unwatched && !e->st.clean);
     bool in_time = no_grant || (s->echo_sent_ns && e->now < lease);
     if (was_active && !stopped && take_may_recover(e) && !s->guard_acted && in_time) {
         // A yes may have been given up to this moment.

@@ -163,14 +163,15 @@ void service_drain(struct service *s)
     updates_drain(s->updates, drained);
 }
 
-void service_gate(struct service *s, enum end_gate gate, uint64_t ticket)
+void service_gate(struct service *s, enum end_gate gate, uint64_t ticket, int64_t now, int64_t lease_ns)
 {
     if (!s->updates)
         return;
     s->gate = gate;
     s->gate_ticket = ticket;
-    s->lease_over = false;
-    (void)updates_set_gate(s->updates, updates_gate_of(gate));
+    // The order may be older than a lease that has run out since.
+    s->lease_over = (gate == GATE_PAIRED || gate == GATE_ALONE) && now >= lease_ns;
+    (void)updates_set_gate(s->updates, s->lease_over ? UPDATES_HELD : updates_gate_of(gate));
     if (gate == GATE_HELD)
         service_drain(s);
     else

@@ -144,7 +144,8 @@ int service_find(struct service *service, struct service_found *ret_found, struc
 void service_open(struct service *service, bool recover, const struct epoch *epoch, uint64_t seq,
                   int64_t now_ns); // -> EV_EXPORTS
 void service_bound(struct service *service, uint64_t seq);
-void service_gate(struct service *service, enum end_gate gate, uint64_t ticket); // -> EV_GATE
+// Nothing is answered while `now_ns` is not before `lease_ns`. -> EV_GATE
+void service_gate(struct service *service, enum end_gate gate, uint64_t ticket, int64_t now_ns, int64_t lease_ns);
 void service_close(struct service *service);                    // -> EV_EXPORTS
 // Ends whatever is served: no flush, no drain; what is at a store ends by itself. `report`: ->
 // EV_EXPORTS

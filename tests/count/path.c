@@ -568,7 +568,7 @@ static void set_up(struct path *p)
     while (!p->ready)
         turn(p);
     ENSURE(outlet_start(p->outlet, 1, 0, p->now));
-    service_gate(p->service, GATE_PAIRED, 1);
+    service_gate(p->service, GATE_PAIRED, 1, 0, INT64_MAX);
     connect_client(p, path);
 }
 

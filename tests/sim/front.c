@@ -456,7 +456,7 @@ void front_letter(struct host *h, const struct end_action *a)
     struct service *s = h->front.service;
     switch (a->type) {
     case ACT_GATE:
-        service_gate(s, a->gate, a->ticket);
+        service_gate(s, a->gate, a->ticket, local_now(h), h->figures.lease_ns);
         break;
     case ACT_OPEN:
         h->front.epoch = a->epoch;

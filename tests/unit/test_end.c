@@ -1791,6 +1791,37 @@ static void shutdown_stops_and_the_next_start_goes_on(void **state)
     assert_int_equal(w->host[0].resyncs, resyncs);
 }
 
+// Nobody watches an end that has stopped; that its grant is over does not follow.
+static void shutdown_beside_a_grant_is_no_proof_that_none_is_out(void **state)
+{
+    struct world *w = *state;
+    struct host *h = &w->host[0];
+    w->config.shutdown_stops = true;
+    start_pair(w);
+    w->probe = END_VETO_ADDRESS; // the peer does not take over here: it could
+    w->cut[0] = w->cut[1] = true;
+    int64_t echo = w->now;
+    run(w, w->config.timeout_ns + 200 * NS_PER_MS);
+    command(w, 0, COMMAND_SHUTDOWN, 0);
+    run(w, 200 * NS_PER_MS);
+    assert_int_equal(view(w, 0).state, END_STOPPED);
+    h->end = end_free(h->end);
+    h->up = false;
+    h->head = h->tail;
+    boot(w, 0,
+         (struct end_start){.same_boot = true,
+                            .echo_sent_ns = echo,
+                            .unwatched = true,
+                            .queue_found = true,
+                            .queue_numbered = h->data.numbered});
+    run(w, 100 * NS_PER_MS);
+    assert_true(view(w, 1).granted);
+    assert_int_equal(view(w, 0).state, END_WAITING);
+    w->cut[0] = w->cut[1] = false;
+    run(w, 5 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+}
+
 // Nobody to hand over to, or the one there is lost on the way: ended in order all the same.
 static void shutdown_without_a_peer_stops(void **state)
 {
@@ -3426,6 +3457,7 @@ int main(void)
         T(resume_after_a_stop_needs_no_resync),
         T(shutdown_hands_over),
         T(shutdown_stops_and_the_next_start_goes_on),
+        T(shutdown_beside_a_grant_is_no_proof_that_none_is_out),
         T(shutdown_without_a_peer_stops),
         T(suspended_end_that_yields_meets_once),
         T(no_answer_waits_for_a_disk_in_async),

@@ -221,7 +221,7 @@ static int setup(void **state)
                           .opened_by = EPOCH_BY_PRIMARY};
     service_open(w->service, false, &epoch, 1, w->now);
     service_bound(w->service, 1 << 20);
-    service_gate(w->service, GATE_ALONE, 1);
+    service_gate(w->service, GATE_ALONE, 1, 0, INT64_MAX);
     pass(w, NS_PER_S);
     service_map_arm(w->service, 5, 0);
     w->settled = UINT64_MAX;
@@ -247,6 +247,23 @@ static int teardown(void **state)
 }
 
 // ---- what is shown ----
+
+// The order to open a gate may be carried out long after it was given.
+static void a_gate_opens_nothing_behind_the_lease(void **state)
+{
+    struct world *w = *state;
+    service_gate(w->service, GATE_HELD, 2, w->now, INT64_MAX);
+    pass(w, NS_PER_S);
+    zero(w, 0, 4096);
+    pass(w, NS_PER_S);
+    assert_int_equal(w->answers, 0);
+    service_gate(w->service, GATE_ALONE, 3, w->now, w->now);
+    assert_false(service_serves(w->service));
+    assert_int_equal(w->answers, 0);
+    pass(w, NS_PER_S); // with a lease again
+    assert_true(service_serves(w->service));
+    assert_int_equal(w->answers, 1);
+}
 
 // The first touch of an extent waits until the map is durable; then it is free.
 static void a_write_waits_for_its_map(void **state)
@@ -429,6 +446,7 @@ static void an_idle_pair_costs_nothing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        T(a_gate_opens_nothing_behind_the_lease),
         T(a_write_waits_for_its_map),
         T(nothing_leaves_before_it_is_settled),
         T(nothing_leaves_before_it_is_flushed),
