@@ -28,7 +28,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         CLEANUP_FREE char *text = history_to_json(&events[i], 1, false);
         ENSURE(text);
     }
-    (void)history_newest(h);
+    const struct status_event *newest = history_newest(h);
+    struct status_event *same = newest ? history_same(h, newest->text) : NULL;
+    ENSURE(!same || strcmp(same->text, newest->text) == 0);
     struct status_event *event = history_add(h);
     event->real_ms = 4711;
     history_write(h, event);
