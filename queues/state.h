@@ -43,7 +43,7 @@ struct end_state {
     enum salvage_cause salvage_cause; // and these two say why, and which epoch this end gave up; 0 where the mask is
     struct epoch salvaged;
     uint64_t salvage_whole; // mask, of `salvage`: this end may hold something alone anywhere, not only where its map says
-    uint64_t torn; // active: mask of volumes whose store may have lost, or never got, what the peer was sent
+    uint64_t torn; // active: mask of volumes whose store may have lost, or never got, what the peer was sent, or has sent
     uint64_t held;         // active: mask of pending volumes that a verify found to differ: resynced when told to
     struct state_proof proven;
     struct epoch_history history;

@@ -89,6 +89,7 @@ static void open_epoch(struct end *e)
         e->unreadable = false;
         e->st.history = e->resolve.other;
         e->resolve.other.count = 0;
+        e->st.torn = end_all_volumes(e); // nor what its store lacks of what it had settled
     }
     e->start.queue_found = false; // a new epoch needs a fresh queue
     e->given.out = false;

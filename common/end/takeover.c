@@ -130,10 +130,20 @@ static void find_fork(struct end *e)
     t->first = MAX(e->st.bound, history_current(&e->st.history)->first_seq) + 1;
 }
 
+// Something that this end had settled, and that its peer's map says nothing of any more, may be missing here: an end that
+// was replaced, or whose state is damaged, is told to serve, or its queue is shorter than what it had confirmed.
+static bool lacks_settled(const struct end *e)
+{
+    const struct take *t = &e->take;
+    bool emptied = e->st.history.count == 0 && t->reason != EPOCH_FIRST_START; // beside an empty peer nothing was
+    return emptied || e->st.lost || e->st.inconsistent || t->dead || (t->replay && e->replica_short);
+}
+
 static bool take_epoch(struct end *e)
 {
     struct take *t = &e->take;
     find_fork(e);
+    bool lacks = lacks_settled(e);
     const struct epoch *parent = history_current(&e->st.history);
     struct epoch epoch = {
         .number = parent ? parent->number + 1 : 1,
@@ -159,7 +169,7 @@ static bool take_epoch(struct end *e)
     e->st.clean = false;
     // Of what was lost, or was in the queue of a replica that could not be replayed, nobody knows which regions it were.
     bool whole = (e->st.lost && !(t->replay && e->lost_by_damage)) || (t->dead && !t->replay);
-    if (e->st.lost || e->st.inconsistent || t->dead)
+    if (lacks)
         e->st.torn = end_all_volumes(e);
     e->st.inconsistent = e->st.lost = e->st.salvage = e->st.salvage_whole = 0;
     e->resolve.opening = false;

@@ -1225,6 +1225,7 @@ static void resolve_after_damage(void **state)
         run(w, 5 * NS_PER_S);
         assert_int_equal(view(w, 1).state, END_ACTIVE);
         uint64_t of_s = view(w, 1).epoch.id;
+        w->host[0].disk = (struct end_state){0};
         boot(w, 0, (struct end_start){.state_unreadable = true});
         run(w, 3 * NS_PER_S);
         assert_int_equal(view(w, 0).state, END_SPLIT);
@@ -1238,6 +1239,7 @@ static void resolve_after_damage(void **state)
         assert_true(history_contains(&w->host[kept].disk.history, of_s));
         assert_int_equal(view(w, 1 - kept).inconsistent, 0);
         assert_int_equal(l->salvaged, 3);
+        assert_int_equal(l->salvage_whole, 3); // what either had of the other's is not known
         assert_int_equal(l->disk.salvage, 0);
         crash(w, 0);
         crash(w, 1);
@@ -3096,6 +3098,66 @@ static void takeover(struct world *w, unsigned flags, uint32_t overrides)
     run(w, 300 * NS_PER_MS);
 }
 
+// An end with a replaced disk that is told to serve has lost whatever its peer had sent it, and was settled: that is kept
+// from the peer's store, though the peer's map says nothing of it.
+static void who_serves_from_nothing_has_lost_everything(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    assert_int_equal(w->host[0].disk.torn, 0); // a first start: there was nothing to be lost
+    crash(w, 1);
+    run(w, 6 * NS_PER_S);
+    w->host[1].disk = (struct end_state){0};
+    w->host[1].data = (struct end_data){.waypoint_ns = 0};
+    w->cut[0] = w->cut[1] = w->two_serve = true;
+    boot(w, 1, (struct end_start){0});
+    run(w, 3 * NS_PER_S);
+    takeover(w, COMMAND_FORCE | COMMAND_INCONSISTENT, 0);
+    run(w, 2 * NS_PER_S);
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+    assert_int_equal(w->host[1].disk.torn, 3);
+    w->host[0].own_map[0][0] = 5;
+    w->cut[0] = w->cut[1] = false;
+    run(w, 5 * NS_PER_S);
+    assert_int_equal(view(w, 0).met, MEET_SPLIT);
+    command(w, 1, COMMAND_RESOLVE, COMMAND_KEEP_SECONDARY);
+    run(w, 8 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_PASSIVE);
+    assert_int_equal(w->host[0].salvaged, 3);
+    assert_int_equal(w->host[0].salvage_whole, 3);
+    assert_int_equal(w->host[1].disk.torn, 0); // synchronized
+}
+
+// Likewise one whose queue does not reach what it had confirmed, and one whose state cannot be read.
+static void what_was_settled_and_is_gone_is_told(void **state)
+{
+    struct world *w = *state;
+    make_short(w);
+    takeover(w, COMMAND_FORCE, END_VETO_LOSS);
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+    assert_int_equal(w->host[1].disk.torn, 3);
+    teardown(state);
+    setup(state);
+    w = *state;
+    start_pair(w);
+    crash(w, 0);
+    crash(w, 1);
+    w->host[1].disk = (struct end_state){0};
+    boot(w, 1, (struct end_start){.state_unreadable = true});
+    run(w, 3 * NS_PER_S);
+    takeover(w, COMMAND_FORCE, 0);
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+    assert_int_equal(w->host[1].disk.torn, 3);
+    teardown(state);
+    setup(state);
+    w = *state;
+    start_pair(w);
+    crash(w, 0);
+    run(w, 5 * NS_PER_S);
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+    assert_int_equal(w->host[1].disk.torn, 0); // it had everything
+}
+
 // Each veto stands in its situation, refuses, is named with a sentence, refuses still when everything else is overridden,
 // and is overridden by its name together with the others that stood.
 static void every_veto_is_named_and_overridden_by_its_name(void **state)
@@ -3466,6 +3528,8 @@ int main(void)
         T(late_report_of_a_gate_is_not_that_of_a_newer_order),
         T(end_that_reads_its_queue_is_heard_and_does_not_meet),
         T(late_frame_of_a_run_in_between_is_not_believed),
+        T(who_serves_from_nothing_has_lost_everything),
+        T(what_was_settled_and_is_gone_is_told),
         T(every_veto_is_named_and_overridden_by_its_name),
         T(force_overrides_what_stands_and_says_what),
         T(age_of_a_takeover_counts_what_was_told),
