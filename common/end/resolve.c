@@ -208,12 +208,22 @@ void resolve_yield(struct end *e)
     session_end(e, "this end does not serve any more");
 }
 
+// Stopped in order, at a position from which the peer's line is known to have gone on. It is not where any position of this
+// end's epoch is on that line: what it wrote alone before it stopped is not there when a split was resolved, or when the
+// peer served without its replica.
+static bool peer_went_on_from_here(const struct end *e, const struct epoch *own)
+{
+    uint64_t fork = EPOCH_SEQ_UNKNOWN;
+    return e->st.clean && e->session.meeting.row != MEET_YIELD &&
+           history_fork(&e->session.peer.history, own->id, &fork) && fork != EPOCH_SEQ_UNKNOWN &&
+           e->st.position <= fork;
+}
+
 void resolve_salvage(struct end *e)
 {
     const struct epoch *own = history_current(&e->st.history), *now = history_current(&e->session.peer.history);
-    // An exact position on the peer's line: the peer has everything. What is being salvaged goes on.
-    bool nothing = e->st.role != ROLE_ACTIVE || (e->st.clean && e->session.meeting.row != MEET_YIELD);
-    if (nothing || !own)
+    // What is being salvaged goes on.
+    if (e->st.role != ROLE_ACTIVE || !own || peer_went_on_from_here(e, own))
         return;
     e->st.salvage = end_all_volumes(e);
     // Where the peer has lost something this end may hold it alone, whether or not it has written there on its own.

@@ -1348,6 +1348,40 @@ static void only_who_held_something_alone_salvages(void **state)
     assert_int_equal(w->host[1].salvaged_epoch, given_up);
 }
 
+// An end that was stopped in order knows its position exactly, but has written alone as well before.
+static void who_was_stopped_in_order_salvages_what_it_wrote_alone(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    crash(w, 1);
+    run(w, 6 * NS_PER_S);
+    assert_true(view(w, 0).alone);
+    uint64_t given_up = view(w, 0).epoch.id;
+    w->host[0].data.numbered += 5;
+    command(w, 0, COMMAND_STOP, 0);
+    run(w, 3 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_STOPPED);
+    crash(w, 0);
+    boot(w, 1, (struct end_start){0});
+    run(w, 3 * NS_PER_S);
+    command(w, 1, COMMAND_TAKEOVER, COMMAND_FORCE);
+    run(w, 3 * NS_PER_S);
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+    boot(w, 0, (struct end_start){0});
+    run(w, NS_PER_S);
+    command(w, 0, COMMAND_RESUME, 0);
+    run(w, 5 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_SPLIT);
+    assert_true(w->host[0].disk.clean);
+    command(w, 1, COMMAND_RESOLVE, COMMAND_KEEP_SECONDARY);
+    run(w, 8 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_PASSIVE);
+    assert_int_equal(w->host[0].salvaged, 3);
+    assert_int_equal(w->host[0].salvage_whole, 0);
+    assert_int_equal(w->host[0].salvage_cause, SALVAGE_RESOLVED);
+    assert_int_equal(w->host[0].salvaged_epoch, given_up);
+}
+
 // While the salvage of the passive end is full nothing is streamed to it; then it goes on by itself.
 static void full_salvage_stops_the_stream(void **state)
 {
@@ -3448,6 +3482,7 @@ int main(void)
         T(salvage_is_of_what_was_written_alone),
         T(power_loss_of_an_active_end_is_remembered),
         T(only_who_held_something_alone_salvages),
+        T(who_was_stopped_in_order_salvages_what_it_wrote_alone),
         T(full_salvage_stops_the_stream),
         T(full_salvage_is_said_behind_a_restart),
         T(split_end_follows_when_it_holds_nothing_of_its_own),
