@@ -57,6 +57,8 @@ void map_reopened(struct end *e)
     e->map.reopened = e->map.unflushed;
     e->st.pending |= e->map.unflushed;
     end_save(e);
+    // A stream that outlives the opening has had its resync, or none: the next one sees what is pending, and asks for it.
+    session_end(e, "a store that failed a flush was opened anew");
 }
 
 void map_resynced(struct end *e, uint64_t objects)

@@ -896,6 +896,31 @@ static void a_failed_flush_is_not_forgotten_by_a_restart(void **state)
     assert_int_equal(h->disk.pending, 2);
 }
 
+// A switchover that the failed store asked for and the peer refuses: the exports are opened again under the same stream,
+// whose resync was asked for long ago.
+static void a_store_that_is_opened_again_is_resynced_in_the_same_reign(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    struct host *h = &w->host[0];
+    unsigned resyncs = h->resyncs, opens = h->opens;
+    command(w, 1, COMMAND_PAUSE, COMMAND_REPLAY);
+    run(w, NS_PER_S);
+    step(h, &(struct end_event){.type = EV_STORE, .failed = {.text = "a flush", .objects = 2}});
+    run(w, 4 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+    assert_int_equal(h->opens, opens + 1);
+    command(w, 1, COMMAND_RESUME, COMMAND_REPLAY);
+    run(w, 6 * NS_PER_S);
+    assert_int_equal(h->resyncs, resyncs + 1);
+    assert_int_equal(h->resynced, 2);
+    assert_int_not_equal(h->armed, 0); // what is settled leaves the map again
+    assert_int_equal(h->disk.pending, 0);
+    assert_int_equal(h->disk.map_void, 0);
+    assert_true(view(w, 0).synchronized);
+    assert_true(view(w, 1).promotable);
+}
+
 static void restart_of_the_passive_daemon_resumes(void **state)
 {
     struct world *w = *state;
@@ -3455,6 +3480,7 @@ int main(void)
         T(takeover_with_the_active_connected_is_refused),
         T(restart_of_the_active_daemon_goes_on),
         T(a_failed_flush_is_not_forgotten_by_a_restart),
+        T(a_store_that_is_opened_again_is_resynced_in_the_same_reign),
         T(restart_of_the_passive_daemon_resumes),
         T(both_restarted_the_former_active_leads),
         T(alone_and_restarted_serves_again_by_itself),
