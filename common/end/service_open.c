@@ -60,7 +60,7 @@ void service_drop_queue(struct service *s)
     s->updates = updates_free(s->updates);
     s->spill = spill_free(s->spill);
     s->queue = unsafe_free(s->queue);
-    s->attached = s->draining = s->close_wanted = s->ending_told = false;
+    s->attached = s->draining = s->close_wanted = s->ending_told = s->recovering = false;
     service_disarm(s, UINT64_MAX);
 }
 
@@ -99,6 +99,7 @@ static void begin_epoch(struct service *s)
 static void opened(void *user)
 {
     struct service *s = user;
+    s->recovering = false;
     if (!s->recover)
         begin_epoch(s);
     s->attached = unsafe_attached(s->queue, SERVICE_READER);
@@ -132,6 +133,7 @@ void service_try_open(struct service *s, int64_t now)
     }
     for (uint16_t i = 0; i < s->config.volumes; i++)
         updates_set_volume(s->updates, i, s->blocks[i], PEER_BLOCK_SIZE);
+    s->recovering = s->recover;
     if (s->recover)
         updates_recover(s->updates, opened);
     else

@@ -54,6 +54,7 @@ struct service {
     enum service_held held;
     bool throttled; // writers are held back until the peer has caught up
     struct spill *spill;
+    bool recovering;  // a predecessor's queue is being taken over: whether the peer has a place in it is not known yet
     bool ending_told; // nothing is added to what is held for the peer, and the end knows
     // What the figures said last.
     bool throttled_told;

@@ -99,7 +99,8 @@ void service_spill_turn(struct service *s, int64_t now)
 {
     if (!s->spill)
         return;
-    take_events(s);
+    if (!s->recovering) // what is lost would be nobody's yet, and be forgotten
+        take_events(s);
     tell_ending(s);
     if (s->ending_told && s->attached && unsafe_ended(s->queue, SERVICE_READER) &&
         unsafe_released(s->queue, SERVICE_READER) == unsafe_last(s->queue, SERVICE_READER))

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What leaves the intent map, and when: a service over a volume, a queue and a map's disk whose
-// completions the test gives.
+// What leaves the intent map, and when; what a queue that is taken over has lost: a service over a volume, a queue and
+// disks whose completions the test gives.
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -8,11 +8,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "common/base/cleanup.h"
 #include "common/base/clock.h"
 #include "common/end/service_private.h"
+#include "queues/unsafe_private.h"
 #include "tests/unit/fake_disk.h"
 #include "tests/unit/fake_volume.h"
 
@@ -31,6 +33,10 @@ struct world {
     struct update updates[REQUESTS];
     unsigned answers;
     bool hold_store, hold_map;
+    // Of a predecessor's queue.
+    int left;
+    struct spill_job *job;
+    unsigned overflows;
 };
 
 // ---- what the service asks for ----
@@ -441,6 +447,99 @@ static void an_idle_pair_costs_nothing(void **state)
     assert_int_equal(fake_disk_operations(w->disk), operations);
 }
 
+// ---- a predecessor's queue ----
+
+static void carry_out(void *user, struct spill_job *job)
+{
+    struct world *w = user;
+    w->job = job;
+}
+
+static void note_overflow(void *user, const struct end_event *event)
+{
+    struct world *w = user;
+    w->overflows += event->type == EV_OVERFLOW;
+}
+
+static int open_left(void *user, bool recover, const struct unsafe_config *config, struct unsafe **ret_queue,
+                     struct error *err)
+{
+    struct world *w = user;
+    assert_true(recover);
+    return unsafe_open_fd(w->left, config, ret_queue, err);
+}
+
+// A queue with a record that its reader has not got, and that is said to be on disk; and an update that was committed,
+// which has to be written again.
+static void leave_a_queue(struct world *w)
+{
+    struct unsafe_config config = {
+        .pair = 1, .boot = 2, .epoch = 77, .bound = 1000, .ring_bytes = 8 * MIB, .payload_max = 1 << 20};
+    struct unsafe_update update = {.type = RECORD_ZERO, .length = 4096};
+    struct unsafe *queue;
+    unsigned slot;
+    uint64_t seq;
+    assert_int_equal(unsafe_create(NULL, &config, &queue, NULL), 0);
+    unsafe_attach(queue, SERVICE_READER, 0);
+    assert_int_equal(unsafe_append(queue, &update, NULL, 0, 1, &seq), 0);
+    atomic_store(&queue->file.state->spilled, seq);
+    assert_int_equal(unsafe_commit(queue, &update, UNSAFE_NO_CHUNK, &slot), 0);
+    w->left = dup(unsafe_fd(queue));
+    assert_true(w->left >= 0);
+    unsafe_free(queue);
+}
+
+static void spill_turns(struct world *w)
+{
+    for (unsigned i = 0; i < 20; i++) {
+        struct spill_job *job = TAKE_PTR(w->job);
+        if (job) {
+            spill_run(job);
+            service_spilled(w->service, job, w->now);
+        }
+        w->now += 20 * NS_PER_MS;
+        turn(w);
+    }
+}
+
+// What was spilled is found to be lost before the updates that were in flight are written again: only behind that it is
+// known that the peer has a place in this queue, which has to be given up.
+static void loss_of_what_was_spilled_is_not_forgotten_while_a_queue_is_taken_over(void **state)
+{
+    static const uint64_t sizes[] = {SIZE}, ids[] = {1};
+    static const char *const names[] = {"disk"};
+    struct service_ops own = ops;
+    own.open_queue = open_left;
+    own.spill = carry_out;
+    own.report = note_overflow;
+    struct world *w = calloc(1, sizeof(*w));
+    assert_non_null(w);
+    *w = (struct world){.now = NS_PER_S};
+    w->volume = fake_volume_new(SIZE, 4096, 1, 1);
+    w->disk = fake_disk_new(1 << 20, 1);
+    struct fake_disk *spilled = fake_disk_new(64 * MIB, 1); // which holds nothing
+    leave_a_queue(w);
+    struct service_config config = {
+        .mode = UPDATES_ASYNC, .volumes = 1, .sizes = sizes, .ids = ids, .names = names, .pair = 1, .boot = 2,
+        .ring_bytes = 8 * MIB, .payload_max = 1 << 20, .timeout_ns = 2 * NS_PER_S, .map_disk = fake_disk_of(w->disk),
+        .generation_ns = GENERATION, .spill_bytes = 32 * MIB, .spill_disk = fake_disk_of(spilled)};
+    w->service = service_new(&config, &own, w);
+    assert_non_null(w->service);
+    struct epoch epoch = {.number = 1, .id = 77, .first_seq = 1, .reason = EPOCH_FIRST_START, .opened_by = EPOCH_BY_PRIMARY};
+    w->hold_store = true;
+    service_open(w->service, true, &epoch, 0, w->now);
+    spill_turns(w);
+    assert_int_equal(w->overflows, 0);
+    w->hold_store = false;
+    spill_turns(w);
+    assert_int_equal(w->overflows, 1);
+    assert_false(unsafe_attached(service_queue(w->service), SERVICE_READER));
+    (void)close(w->left);
+    (void)teardown((void **)&w);
+    fake_disk_free(spilled);
+    (void)state;
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -456,6 +555,7 @@ int main(void)
         T(nothing_leaves_behind_a_failed_flush),
         T(a_resync_that_gets_nowhere_is_seen),
         T(an_idle_pair_costs_nothing),
+        cmocka_unit_test(loss_of_what_was_spilled_is_not_forgotten_while_a_queue_is_taken_over),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
