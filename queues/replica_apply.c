@@ -407,7 +407,7 @@ static bool mark_passes(struct replica *r, const struct record *record)
     if (!r->apply_gate_open)
         return false;
     r->apply_gate = 0;
-    if (end)
+    if (end && !r->restarting) // of a stream that is replaced it says nothing of what is there now
         replica_salvaged(r, le16_get(record->object));
     return true;
 }

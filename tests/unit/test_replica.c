@@ -1515,11 +1515,46 @@ static void a_full_salvage_holds_the_replay(void **state)
     keeper_free(k);
 }
 
+// What is held of a stream that a new one replaces is replayed first: the end of a resync in it says nothing of what was
+// written here since.
+static void the_end_of_a_former_resync_ends_no_salvage(void **state)
+{
+    (void)state;
+    struct keeper *k = keeper_new(1);
+    struct world *w = k->w;
+    replica_salvage(w->r, 1, NULL);
+    k->salvage = salvage_free(k->salvage);
+    line_write(w, 1, 1, 0, 4096);
+    w->lines[1].type = RECORD_ZERO; // of zeros
+    line_mark(w, 2, MARK_RESYNC_BEGIN);
+    line_write(w, 3, 0, 8192, 4096);
+    line_mark(w, 4, MARK_RESYNC_END);
+    line_write(w, 5, 0, 16384, 4096);
+    send(w, 1, 5, 1);
+    for (unsigned i = 0; i < 20; i++) { // no time passes
+        (void)fake_disk_complete(w->disk);
+        (void)complete_disks(w);
+        advance(w, 0);
+    }
+    assert_int_equal(stats_of(w).durable, 5);
+    replica_restart(w->r, SESSION + 1, 901, 101, w->now);
+    keeper_pump(k);
+    assert_int_equal(stats_of(w).applied, 2);
+    keeper_open(k);
+    keeper_pump(k);
+    assert_int_equal(stats_of(w).received, 100); // the new stream may begin
+    assert_int_equal(stats_of(w).salvaging, 3);
+    assert_int_not_equal(fake_volume_bytes(w->blocks[0])[16385], k->own[0][16385]);
+    expect_kept(k);
+    keeper_free(k);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_was_there_is_kept_before_it_is_overwritten),
         cmocka_unit_test(a_full_salvage_holds_the_replay),
+        cmocka_unit_test(the_end_of_a_former_resync_ends_no_salvage),
         cmocka_unit_test(a_barrier_is_acknowledged_when_it_is_durable),
         cmocka_unit_test(quiet_starts_a_sync_and_a_mib_does),
         cmocka_unit_test(a_gap_is_asked_for_and_duplicates_are_skipped),
