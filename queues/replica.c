@@ -501,7 +501,8 @@ int64_t replica_deadline(const struct replica *r)
         at = MIN(at, r->last_append_at + REPLICA_QUIET_NS);
     if (r->restarting && r->restart_retry_at)
         at = MIN(at, r->restart_retry_at);
-    if (r->applied > r->settled && !r->flushing && !r->apply_error)
+    bool last = r->finishing || r->restarting; // then the flush is behind what is applied last, whenever that is
+    if (r->applied > r->settled && !r->flushing && !r->apply_error && !last)
         at = MIN(at, r->unflushed_since + REPLICA_SETTLE_NS);
     if (r->session && !r->restarting) {
         at = MIN(at, r->ack_due);
@@ -561,6 +562,7 @@ void replica_stats(const struct replica *r, struct replica_stats *ret)
         .salvaging = r->salvage_objects,
         .salvage_waits = r->salvage_refused != 0,
         .failure = replica_failure(r),
+        .over = r->apply_error || r->queue_error || r->hole,
     };
     safe_stats(r->safe, &ret->safe);
 }

@@ -95,6 +95,7 @@ struct replica_stats {
     uint64_t salvaging;    // mask of volumes of which something may still have to be salvaged
     bool salvage_waits;    // something waits for a salvage that takes it
     int failure; // 0 or -errno
+    bool over;   // ... of a kind with which nothing more is replayed. Of a damaged queue the prefix is.
     struct safe_stats safe;
 };
 

@@ -215,7 +215,7 @@ void keeper_turn(struct follower *f, int64_t now)
     if (!f->replica || !f->salvage_objects)
         return;
     replica_stats(f->replica, &stats);
-    if (stats.failure < 0)
+    if (stats.over)
         return; // it is opened anew
     if (f->salvage_over && !f->salvage) { // nothing was left to be kept in this run
         f->salvage_objects = 0;
@@ -246,7 +246,7 @@ int64_t keeper_deadline(const struct follower *f)
     if (!f->replica || !f->salvage_objects || f->salvage || f->own_awaited)
         return INT64_MAX;
     replica_stats(f->replica, &stats);
-    return stats.failure < 0 ? INT64_MAX : f->salvage_retry_ns; // a failed one is opened anew
+    return stats.over ? INT64_MAX : f->salvage_retry_ns; // a failed one is opened anew
 }
 
 void follower_salvage_stats(const struct follower *f, struct follower_salvage *ret)

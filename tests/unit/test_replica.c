@@ -663,6 +663,7 @@ static void a_resync_begins_with_a_flush(void **state)
     settle_down(w, NS_PER_S);
     assert_int_equal(events_of(w, REPLICA_GATE_RESYNC_BEGIN), 0);
     assert_int_equal(stats_of(w).failure, -EIO);
+    assert_true(stats_of(w).over);
     fake_volume_fail(w->blocks[0], 0, 0);
     crash(w, true);
     replica_session(w->r, SESSION + 1, w->now);
@@ -1022,6 +1023,8 @@ static void what_is_discarded_is_told_again_after_a_crash(void **state)
         w->r = replica_free(w->r);
         fake_disk_crash(w->disk);
         open_world(w, &recovery);
+        assert_int_equal(stats_of(w).failure, -EUCLEAN);
+        assert_false(stats_of(w).over); // the prefix is replayed all the same
         assert_int_equal(recovery.verdict, SAFE_DAMAGED);
         assert_int_equal(recovery.last, 10);
         assert_false(recovery.unknown);
@@ -1516,7 +1519,7 @@ static void a_full_salvage_holds_the_replay(void **state)
 }
 
 // What is held of a stream that a new one replaces is replayed first: the end of a resync in it says nothing of what was
-// written here since.
+// written here since. While that waits for a salvage there is nothing to be done at any time.
 static void the_end_of_a_former_resync_ends_no_salvage(void **state)
 {
     (void)state;
@@ -1540,6 +1543,8 @@ static void the_end_of_a_former_resync_ends_no_salvage(void **state)
     replica_restart(w->r, SESSION + 1, 901, 101, w->now);
     keeper_pump(k);
     assert_int_equal(stats_of(w).applied, 2);
+    assert_true(stats_of(w).settled < 2); // with what waits
+    assert_true(replica_deadline(w->r) > w->now);
     keeper_open(k);
     keeper_pump(k);
     assert_int_equal(stats_of(w).received, 100); // the new stream may begin
