@@ -124,13 +124,10 @@ def test_first_mirror_while_writing(make_lab, tmp_path):
     with open(image, "wb") as file:
         for part in range(64):
             file.write(random.Random(part).randbytes(1 << 20) if part % 4 else bytes(1 << 20))
-    lab = make_lab(config=write_pair(tmp_path / "lab.json"), arguments=["--image", str(image), "--no-wait"])
+    # Slow enough to watch, on the busiest machine.
+    config = write_pair(tmp_path / "lab.json", resync={"rate": "4MiB"})
+    lab = make_lab(config=config, arguments=["--image", str(image), "--no-wait"])
     lab.wait_active("primary")
-    lab.crash("secondary")  # until the channel is slow enough to watch
-    lab("slow", "40mbit")
-    # How far it had come by then is left open: so much is to be sent in any case.
-    lab.exec("primary", "qemu-io", "-f", "raw", "-c", "write -P 0x5a 8M 40M", "-c", "flush", lab.uri("primary"))
-    lab.start("secondary")
     before = read_volume(lab, "primary")
     writing = Writing(lab, "primary", tmp_path / "writer", 5, rate=2 << 20)
     seen = []
@@ -144,7 +141,7 @@ def test_first_mirror_while_writing(make_lab, tmp_path):
     writing.wait_answers()
     assert_whole(lab, writing, before)
     done = [resync["done_bytes"] for resync in seen]
-    assert len(done) > 1 and done[-1] > done[0], f"no progress: {done}"
+    assert any(before < after for before, after in zip(done, done[1:])), f"no progress: {done}"
     assert all(0 <= resync["done_bytes"] <= resync["total_bytes"] for resync in seen)
     assert any(resync["rate"] > 0 and resync["left_ms"] > 0 for resync in seen)
 
