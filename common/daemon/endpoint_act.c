@@ -314,7 +314,7 @@ void endpoint_act(struct endpoint *ep, const struct end_action *a)
         stream_replay(ep->stream, a->on);
         break;
     case ACT_RESYNC:
-        front_resync(ep->front, a->objects);
+        front_resync(ep->front, a->objects, a->ticket);
         break;
     case ACT_MAP_FILL:
         front_map_fill(ep->front, a->objects, a->ticket);

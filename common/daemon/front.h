@@ -49,7 +49,7 @@ void front_abandon(struct front *front, bool report);
 void front_epoch(struct front *front, const struct epoch *epoch);
 void front_attach(struct front *front);
 void front_detach(struct front *front);
-void front_resync(struct front *front, uint64_t objects);
+void front_resync(struct front *front, uint64_t objects, uint64_t ticket);
 void front_verify(struct front *front, uint64_t objects);
 void front_differs(struct front *front, uint64_t objects);
 void front_answer(struct front *front, const void *message, size_t size); // a checked batch_answer

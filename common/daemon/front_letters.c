@@ -37,7 +37,7 @@ struct front_letter {
     bool flag; // OPEN: recover. ABANDON: report. MAP_VOID: recorded. MAP_READ, MAP_ADD: aside
     enum end_gate gate;
     uint64_t number; // OPEN, BOUND: seq. RESYNC, VERIFY, DIFFERS, MAP_FILL, MAP_ARM, MAP_CLEAR: mask. MAP_READ: region
-    uint64_t ticket; // MAP_...
+    uint64_t ticket; // MAP_..., RESYNC
     uint64_t record; // MAP_VOID, MAP_FILL. MAP_READ, MAP_ARM: session
     uint16_t object;
     struct epoch epoch;
@@ -125,7 +125,7 @@ static void take_letter(struct front *f, const struct front_letter *l)
         service_detach(s);
         break;
     case FRONT_RESYNC:
-        service_resync(s, l->number, clock_boot_ns());
+        service_resync(s, l->number, l->ticket, clock_boot_ns());
         break;
     case FRONT_VERIFY:
         service_verify(s, l->number, clock_boot_ns());
@@ -217,10 +217,11 @@ void front_detach(struct front *f)
     mailbox_post(f->box, letter(FRONT_DETACH));
 }
 
-void front_resync(struct front *f, uint64_t objects)
+void front_resync(struct front *f, uint64_t objects, uint64_t ticket)
 {
     struct front_letter *l = letter(FRONT_RESYNC);
     l->number = objects;
+    l->ticket = ticket;
     mailbox_post(f->box, l);
 }
 

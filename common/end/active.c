@@ -218,10 +218,10 @@ static bool bound_rules(struct end *e)
     return true;
 }
 
-void active_resynced(struct end *e, unsigned object, uint64_t seq)
+void active_resynced(struct end *e, unsigned object, uint64_t seq, uint64_t ticket)
 {
     ENSURE(object < RECORD_OBJECTS_MAX);
-    if (!e->session.resync_asked || seq <= e->resync_from)
+    if (!e->session.resync_asked || ticket != e->resync_ticket)
         return; // of a resync that was given up
     e->resynced_seq[object] = seq;
 }

@@ -405,7 +405,7 @@ static void take_event(struct end *e, const struct end_event *ev)
         take_guard(e, ev);
         break;
     case EV_RESYNCED:
-        active_resynced(e, ev->resynced.object, ev->resynced.seq);
+        active_resynced(e, ev->resynced.object, ev->resynced.seq, ev->resynced.ticket);
         break;
     case EV_VERIFIED:
         proof_take(e, ev);

@@ -266,6 +266,7 @@ struct end_event {
         struct {
             unsigned object;
             uint64_t seq; // of its MARK_RESYNC_END
+            uint64_t ticket; // of the order: an older one's resync was given up
         } resynced;
         struct {
             enum end_map_event what;

@@ -275,7 +275,7 @@ struct end {
     unsigned consent_count;
     // Volumes whose end mark has its seq but is not applied yet.
     uint64_t resynced_seq[RECORD_OBJECTS_MAX];
-    uint64_t resync_from; // last seq given when the present resync was asked for
+    uint64_t resync_ticket; // of the present resync
     struct {
         uint64_t record;                      // number of the newest record that a map is void
         uint64_t records[RECORD_OBJECTS_MAX]; // and of each
@@ -403,7 +403,7 @@ bool suspended_rules(struct end *e);
 void active_go_alone(struct end *e, const char *why, ...) __attribute__((format(printf, 2, 3)));
 void active_enter(struct end *e);
 void active_lapse(struct end *e); // before an event is looked at: steps down if the lease has run out
-void active_resynced(struct end *e, unsigned object, uint64_t seq);
+void active_resynced(struct end *e, unsigned object, uint64_t seq, uint64_t ticket);
 
 // takeover.c
 void take_begin(struct end *e, enum epoch_reason reason, bool replay);

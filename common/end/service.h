@@ -153,8 +153,8 @@ void service_abandon(struct service *service, bool report);
 void service_epoch(struct service *service, const struct epoch *epoch);
 void service_attach(struct service *service); // -> EV_ATTACHED
 void service_detach(struct service *service);
-void service_resync(struct service *service, uint64_t objects,
-                    int64_t now_ns); // -> EV_RESYNCED each
+// Replaces one that runs. -> EV_RESYNCED each, with this ticket
+void service_resync(struct service *service, uint64_t objects, uint64_t ticket, int64_t now_ns);
 // Compares the volumes of the mask with the replica -> EV_VERIFIED; 0 stops (-> EV_VERIFIED of what was found, if it was).
 // Not while a resync runs.
 void service_verify(struct service *service, uint64_t objects, int64_t now_ns);

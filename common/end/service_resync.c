@@ -32,8 +32,9 @@ void service_copied(struct service *s, const struct updates_event *ev)
     resync_copied(s->resync, ev->object, ev->offset, ev->length, ev->status < 0 ? 0 : ev->seq);
 }
 
-void service_resync(struct service *s, uint64_t objects, int64_t now)
+void service_resync(struct service *s, uint64_t objects, uint64_t ticket, int64_t now)
 {
+    s->resync_ticket = ticket;
     s->resync_started = 0;
     s->resync_told = (struct resync_progress){0};
     s->due |= objects;
@@ -97,6 +98,7 @@ static bool resync_step(struct service *s, const struct resync_step *step, int64
         struct end_event ev = {.type = EV_RESYNCED};
         ev.resynced.object = step->object;
         ev.resynced.seq = seq;
+        ev.resynced.ticket = s->resync_ticket;
         s->ops.report(s->user, &ev);
     }
     return true;

@@ -523,9 +523,10 @@ static bool leader_rules(struct end *e)
         }
         if ((e->st.pending & ~e->st.held) && !e->draining && !s->resync_asked && !e->paused && !e->map.refill && end_saved(e, e->ticket_last)) {
             s->resync_asked = true;
-            e->resync_from = e->data.numbered;
             memset(e->resynced_seq, 0, sizeof(e->resynced_seq));
-            end_act(e, ACT_RESYNC)->objects = e->st.pending & ~e->st.held;
+            struct end_action *a = end_act(e, ACT_RESYNC);
+            a->objects = e->st.pending & ~e->st.held;
+            a->ticket = ++e->resync_ticket;
             return true;
         }
         return false;

@@ -485,7 +485,7 @@ void front_letter(struct host *h, const struct end_action *a)
         service_detach(s);
         break;
     case ACT_RESYNC:
-        service_resync(s, a->objects, local_now(h));
+        service_resync(s, a->objects, a->ticket, local_now(h));
         if (a->objects)
             cover_count("resyncs");
         break;

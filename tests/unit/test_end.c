@@ -57,7 +57,7 @@ struct host {
     uint64_t lost_map[2][2], durable_map[2][2];
     unsigned discarded;
     uint64_t verifying, marked; // masks
-    uint64_t resynced;          // mask of the last ACT_RESYNC
+    uint64_t resynced, resync_ticket; // mask of the last ACT_RESYNC
     struct frame_map pieces[8];
     unsigned piece_next;
     uint64_t salvaged, salvage_whole; // masks of volumes, of the last ACT_SALVAGE
@@ -246,6 +246,7 @@ static void act(struct host *h, const struct end_action *a)
     case ACT_RESYNC:
         h->resyncs += a->objects != 0;
         h->resynced = a->objects;
+        h->resync_ticket = a->ticket;
         if (h->resync_silent)
             return;
         for (unsigned i = 0; i < 2; i++) {
@@ -255,6 +256,7 @@ static void act(struct host *h, const struct end_action *a)
             ev.type = EV_RESYNCED;
             ev.resynced.object = i;
             ev.resynced.seq = h->data.numbered;
+            ev.resynced.ticket = a->ticket;
             push(h, &ev);
             struct host *to = other(h);
             push(to, &(struct end_event){
@@ -2691,12 +2693,18 @@ static void report_of_an_old_resync_does_not_count(void **state)
     start_pair(w);
     struct host *p = &w->host[0];
     p->resync_silent = true;
-    uint64_t old = p->data.numbered;
     command(w, 0, COMMAND_RESYNC, 0);
     run(w, 3 * NS_PER_S);
     assert_int_equal(view(w, 0).pending, 3);
+    uint64_t old = p->resync_ticket;
+    command(w, 0, COMMAND_RESYNC, 0);
+    run(w, 3 * NS_PER_S);
+    assert_int_not_equal(p->resync_ticket, old);
+    // The data path had not heard of the second order when it numbered the end.
+    p->data.numbered += 2;
     for (unsigned i = 0; i < 2; i++)
-        step(p, &(struct end_event){.type = EV_RESYNCED, .resynced = {.object = i, .seq = old}});
+        step(p, &(struct end_event){.type = EV_RESYNCED,
+                                    .resynced = {.object = i, .seq = p->data.numbered - i, .ticket = old}});
     run(w, NS_PER_S);
     assert_int_equal(view(w, 0).pending, 3);
 }
