@@ -117,7 +117,8 @@ static void find_fork(struct end *e)
     if (e->st.role == ROLE_PASSIVE &&
         !t->replay) { // forced, without a replica that could be replayed
         t->fork = EPOCH_SEQ_UNKNOWN;
-        t->first = MAX(e->data.replica_durable, e->st.position) + BOUND_AHEAD;
+        t->first = MAX(MAX(e->data.replica_durable, e->st.position), history_current(&e->st.history)->first_seq) +
+                   BOUND_AHEAD;
         return;
     }
     if (e->st.clean) {
@@ -276,6 +277,11 @@ static bool take_replay(struct end *e)
     case REPLICA_DONE:
         if (short_fails(e))
             return true;
+        if (e->st.history.count && e->replica_seq < history_current(&e->st.history)->first_seq) {
+            // Its queue has not begun on this line: how far the store is, nobody knows.
+            e->take.dead = true;
+            e->take.replay = false;
+        }
         take_stage(e, TAKE_EPOCH);
         e->take.ticket = 0;
         return true;

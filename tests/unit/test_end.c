@@ -3379,6 +3379,25 @@ static void what_a_takeover_discards_is_in_the_map_first(void **state)
     assert_int_equal(h->fills, 0);
 }
 
+// A safe queue that took nothing yet, for want of room say, does not keep an end from being told to serve.
+static void a_queue_that_has_not_begun_says_nothing_of_the_position(void **state)
+{
+    struct world *w = *state;
+    struct host *h = &w->host[1];
+    w->config.automatic = false;
+    start_pair(w);
+    crash(w, 0);
+    run(w, 5 * NS_PER_S);
+    h->data.replica_durable = 0;
+    takeover(w, COMMAND_FORCE | COMMAND_INCONSISTENT, 0);
+    run(w, 3 * NS_PER_S);
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+    const struct epoch *epoch = history_current(&h->disk.history);
+    assert_true(epoch->parent[0].seq == EPOCH_SEQ_UNKNOWN);
+    assert_int_equal(h->disk.torn, 3);
+    assert_true(h->fills > 0);
+}
+
 // Where nobody knows which regions they are: everything counts as set, durably, before it is discarded.
 static void what_a_takeover_discards_may_be_unknown(void **state)
 {
@@ -3538,6 +3557,7 @@ int main(void)
         T(failed_save_is_tried_again),
         T(what_a_takeover_discards_is_in_the_map_first),
         T(what_a_takeover_discards_may_be_unknown),
+        T(a_queue_that_has_not_begun_says_nothing_of_the_position),
         T(a_dead_replica_is_replayed_as_far_as_it_goes),
         T(maps_are_united_before_the_stream),
         T(map_that_is_void_on_its_disk_is_united_all_the_same),
