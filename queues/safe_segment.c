@@ -44,10 +44,9 @@ static enum safe_header_state header_state(const struct safe_header *h, uint32_t
         return HEADER_BAD;
     if (h->version != SAFE_VERSION || le64_get(h->pair) != pair)
         return HEADER_FOREIGN;
-    // Numbers and seqs only rise: one that leaves no room above it was not given by us.
-    if (le32_get(h->slot) != slot || le64_get(h->number) == 0 || le64_get(h->number) > INT64_MAX ||
-        le64_get(h->first_seq) == 0 || le64_get(h->floor) > le64_get(h->number) ||
-        le64_get(h->previous) >= le64_get(h->number))
+    if (le32_get(h->slot) != slot || le64_get(h->number) == 0 ||
+        le64_get(h->number) > SAFE_NUMBER_MAX || le64_get(h->first_seq) == 0 ||
+        le64_get(h->floor) > le64_get(h->number) || le64_get(h->previous) >= le64_get(h->number))
         return HEADER_BAD;
     return HEADER_GOOD;
 }
@@ -170,6 +169,9 @@ int safe_segment_begin(struct safe_segment *s, uint64_t pair)
         .durable = le64_make(s->durable),
         .slot = le32_make(s->slot),
     };
+    // A damaged header may have claimed the largest number, and ours has to be above it.
+    if (s->number > SAFE_NUMBER_MAX)
+        return -EOVERFLOW;
     h.header_sum = le32_make(header_sum(&h));
     ENSURE(header_state(&h, s->slot, pair) == HEADER_GOOD);
 
@@ -248,7 +250,8 @@ const char *safe_segment_peek(const struct safe_segment *s, uint64_t offset,
     return NULL;
 }
 
-// The message is a valid one, and the one that its entry's header was written for. Its payloads are another thing.
+// The message is a valid one, and the one that its entry's header was written for. Its payloads are
+// another thing.
 static const char *message_invalid(const struct safe_entry *e, const void *message)
 {
     const char *broken = batch_invalid(message, le32_get(e->size));

@@ -17,6 +17,7 @@
 #define SAFE_HEADER_STEP   4096U                  // the second copy of the header stands here
 #define SAFE_ENTRIES_START (2 * SAFE_HEADER_STEP) // the first entry
 #define SAFE_ENTRY_ALIGN   64U
+#define SAFE_NUMBER_MAX    UINT64_C(0x7fffffffffffffff) // of a use of a segment
 
 struct safe_header {
     struct le32 magic;
@@ -84,6 +85,7 @@ struct safe_segment *safe_segment_free(struct safe_segment *segment); // NULL-sa
 
 // Starts a use of the segment as its fields say. On return of 0 it is durable. Until its sync is
 // through, the former header is untouched, and the former entries are untouched all the time.
+// -EOVERFLOW: the numbers are used up, which no honest queue lives to see; nothing was written.
 int safe_segment_begin(struct safe_segment *segment, uint64_t pair);
 
 // Bytes that an entry with a message of this size takes.

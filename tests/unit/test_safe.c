@@ -412,10 +412,8 @@ static void another_pairs_queue_is_refused(void **state)
     fake_disk_free(disk);
 }
 
-// An unconfirmed last entry of several sectors, of which only what stands before some cut has
-// reached the disk.
-// A number above which no other can be given is not believed, whatever its checksum.
-static void a_header_with_an_impossible_number_is_damage(void **state)
+// A queue of one segment with no entries, whose header says this number.
+static struct fake_disk *numbered(uint64_t number)
 {
     struct fake_disk *disk = fake_disk_new(1 << 20, 1);
     struct safe_recovery recovery;
@@ -426,16 +424,47 @@ static void a_header_with_an_impossible_number_is_damage(void **state)
     for (unsigned i = 0; i < 2; i++) {
         struct safe_header *h =
             (struct safe_header *)(fake_disk_bytes(disk, 0, NULL) + i * SAFE_HEADER_STEP);
-        h->number = le64_make(UINT64_MAX);
+        h->number = h->floor = le64_make(number);
         h->header_sum = le32_make(0);
         h->header_sum = le32_make(checksum32(h, sizeof(*h)));
     }
-    safe = open_safe(disk, &recovery);
+    return disk;
+}
+
+// One that is never given is not believed, whatever its checksum.
+static void a_header_with_an_impossible_number_is_damage(void **state)
+{
+    struct fake_disk *disk = numbered(SAFE_NUMBER_MAX + 1);
+    struct safe_recovery recovery;
+    struct safe *safe = open_safe(disk, &recovery);
     assert_int_equal(recovery.verdict, SAFE_DAMAGED);
     safe_free(safe);
     fake_disk_free(disk);
 }
 
+// The largest one is believed, and nothing can be written behind it.
+static void used_up_numbers_are_an_error(void **state)
+{
+    struct fake_disk *disk = numbered(SAFE_NUMBER_MAX);
+    struct safe_recovery recovery;
+    struct error err = {0};
+    struct safe *safe = open_safe(disk, &recovery);
+    assert_int_equal(recovery.verdict, SAFE_CLEAN);
+    assert_int_equal(append(safe, 1, 1, 0), -EOVERFLOW);
+    safe_free(safe);
+    safe = open_safe(disk, &recovery);
+    assert_int_equal(recovery.verdict, SAFE_CLEAN);
+    assert_int_equal(safe_restart(safe, 5, 1000, &err), -EOVERFLOW);
+    assert_true(err.text[0]);
+    safe_free(safe);
+    safe = open_safe(disk, &recovery);
+    assert_int_equal(recovery.verdict, SAFE_CLEAN);
+    safe_free(safe);
+    fake_disk_free(disk);
+}
+
+// An unconfirmed last entry of several sectors, of which only what stands before some cut has
+// reached the disk.
 static void a_torn_tail_is_cut_at_every_sector(void **state)
 {
     for (unsigned cut = 0; cut <= SEGMENT / 512; cut++) {
@@ -815,6 +844,7 @@ int main(void)
         cmocka_unit_test(a_missing_segment_is_damage),
         cmocka_unit_test(another_pairs_queue_is_refused),
         cmocka_unit_test(a_header_with_an_impossible_number_is_damage),
+        cmocka_unit_test(used_up_numbers_are_an_error),
         cmocka_unit_test(a_torn_tail_is_cut_at_every_sector),
         cmocka_unit_test(segments_are_used_again),
         cmocka_unit_test(full_is_no_failure),
