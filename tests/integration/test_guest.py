@@ -84,6 +84,15 @@ def libvirt_directory(lab, host):
     return os.path.join(lab.base, host, "libvirt")
 
 
+def kill_libvirtd(lab, host):
+    with open(os.path.join(libvirt_directory(lab, host), "libvirtd.pid")) as file:
+        lab.exec(host, "kill", "-9", file.read().strip())
+
+
+def start_libvirtd(lab, host):
+    lab.exec(host, os.path.join(TOP, "deploy", "lab-libvirtd"), libvirt_directory(lab, host))
+
+
 def guest_said(lab, host):
     with open(os.path.join(lab.base, host, "log", "guest.log"), errors="replace") as file:
         return re.findall(r"guest: [\d.]+ s: (.*)", file.read())
@@ -113,11 +122,10 @@ def test_its_io_waits_while_the_daemon_is_restarted(lab, clients, active):
 def test_libvirtd_dies_and_comes_back(lab, clients, active):
     """The guest does not notice; the daemon finds the domain again, and can stop it in order."""
     story, process = lab.story(), qemu(lab, active)
-    with open(os.path.join(libvirt_directory(lab, active), "libvirtd.pid")) as file:
-        lab.exec(active, "kill", "-9", file.read().strip())
+    kill_libvirtd(lab, active)
     clients.wait_acknowledged()
     lab.wait_until(lambda: story.tells("libvirt", hosts=[active]), "the history to say that libvirt is gone")
-    lab.exec(active, os.path.join(TOP, "deploy", "lab-libvirtd"), libvirt_directory(lab, active))
+    start_libvirtd(lab, active)
     lab.wait_for(active, "running the guest", applications=lambda apps: apps[0]["state"] == "running")
     assert qemu(lab, active) == process
     clients.wait_acknowledged()
@@ -125,6 +133,26 @@ def test_libvirtd_dies_and_comes_back(lab, clients, active):
     assert guest_said(lab, active)[-1] == "stopping", "in order"
     assert qemu(lab, active) == ""
     clients.wait_acknowledged()
+    clients.assert_all_there()
+    clients.assert_checked()
+
+
+@pytest.mark.row("the active's daemon is killed, its host lives")
+def test_the_guard_steps_down_beside_a_dead_libvirtd(lab, clients, active):
+    """It needs neither the daemon nor libvirtd: the address is off and the guest held before the other host serves."""
+    passive = PEER[active]
+    kill_libvirtd(lab, active)
+    lab("kill", active, "--hold")
+    lab.wait_active(passive)
+    assert PUBLIC_ADDRESS not in lab.exec(active, "ip", "address", "show", "public").stdout
+    held = lab.exec(active, "ps", "-o", "stat=", "-p", qemu(lab, active)).stdout
+    assert held.startswith("T"), held
+    clients.wait_acknowledged()
+    lab.start(active)
+    lab.wait_until(lambda: qemu(lab, active) == "", "what was held to be gone")
+    start_libvirtd(lab, active)
+    lab.wait_promotable(passive)
+    assert qemu(lab, active) == "", "it runs once"
     clients.assert_all_there()
     clients.assert_checked()
 
