@@ -1,12 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 // The inside of an end, shared by the files of this room and nobody else.
 //
-//   end.c       the step: facts in, rules until none applies, invariants; the table of role
-//   transitions beat.c      heartbeats, what was heard, the answers to them grant.c     the grant,
-//   seen from both ends session.c   meeting, and the start of streaming and following active.c
-//   serving: paired, going alone, alone, joining; stepping down takeover.c  becoming active: by
-//   silence, by the operator, by a switchover, at a start handover.c  switchover and stop on the
-//   active end command.c   what an operator may ask why.c       the one sentence of the status
+//   end.c       the step: facts in, rules until none applies, invariants; the table of role transitions
+//   facts.c     what an event changes
+//   start.c     whether an end goes on as what it was
+//   view.c      what it shows of itself
+//   beat.c      heartbeats, what was heard, the answers to them
+//   grant.c     the grant, seen from both ends
+//   meet.c      the decision of two ends that meet
+//   session.c   meeting, and the start of streaming and following
+//   active.c    serving: paired, going alone, alone, joining; stepping down
+//   takeover.c  becoming active: by silence, by the operator, by a switchover, at a start
+//   handover.c  switchover and stop on the active end
+//   map.c       the intent maps: which regions count, when they are united, recorded and forgotten
+//   proof.c     verify
+//   resolve.c   a split, resolved
+//   command.c   what an operator may ask
+//   why.c       the one sentence of the status
 //   veto.c      what speaks against an operator's takeover, by name
 #ifndef END_END_PRIVATE_H
 #define END_END_PRIVATE_H
@@ -362,6 +372,12 @@ uint64_t end_random(struct end *e);
 void end_operation(struct end *e, const char *name, enum end_step_result result, const char *format,
                    ...) __attribute__((format(printf, 4, 5)));
 
+// facts.c
+void facts_take(struct end *e, const struct end_event *event);
+
+// start.c
+void start_take(struct end *e, const struct end_event *event);
+
 // beat.c
 void beat_take(struct end *e, const struct frame *f);
 void beat_tick(struct end *e);
@@ -464,6 +480,7 @@ void map_tick(struct end *e);
 void map_take(struct end *e, const struct end_event *event);
 void map_frame(struct end *e, const struct frame *f);
 bool map_rules(struct end *e);
+
 // resolve.c
 const char *resolve_refusal(const struct end *e); // why it cannot begin here; NULL when it can
 void resolve_begin(struct end *e);
