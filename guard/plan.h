@@ -7,21 +7,17 @@
 // compare-and-swap alone.
 //
 // Invariants
-//  1. A body is whole when `current` names it. The daemon writes bodies[(current + 1) % 2] and then
-//  raises `current`: a
-//     daemon that dies in between leaves the former plan, and a reader that sees `current`
-//     unchanged after its copy has a whole one. The checksum finds what should be impossible.
-//  2. PLAN_ACTED in `deadline_ns` is final until the guard itself thaws. The guard puts it there by
-//  compare-and-swap
-//     from the deadline that it saw pass, the daemon moves a deadline by compare-and-swap from a
-//     value that is not PLAN_ACTED: exactly one of the two wins.
-//  3. `current` is never reset, so that the guard never takes a slot's new plan for the one that it
-//  has prepared. A slot
-//     is given to a pair with an empty body; no deadline is accepted for such a one.
-//  4. The guard sleeps no longer than `armed_ns`. The daemon stores a deadline and then reads
-//  `armed_ns`, the guard
-//     stores `armed_ns` and then reads the deadlines, all sequentially consistent: an earlier
-//     deadline is seen by one of them.
+//  1. A body is whole when `current` names it. The daemon writes bodies[(current + 1) % 2] and then raises `current`:
+//     a daemon that dies in between leaves the former plan, and a reader that sees `current` unchanged after its copy
+//     has a whole one. The checksum finds what should be impossible.
+//  2. PLAN_ACTED in `deadline_ns` is final until the guard itself thaws. The guard puts it there by compare-and-swap
+//     from the deadline that it saw pass, the daemon moves a deadline by compare-and-swap from a value that is not
+//     PLAN_ACTED: exactly one of the two wins.
+//  3. `current` is never reset, so that the guard never takes a slot's new plan for the one that it has prepared. A
+//     slot is given to a pair with an empty body; no deadline is accepted for such a one.
+//  4. The guard sleeps no longer than `armed_ns`. The daemon stores a deadline and then reads `armed_ns`, the guard
+//     stores `armed_ns` and then reads the deadlines, all sequentially consistent: an earlier deadline is seen by one
+//     of them.
 #ifndef GUARD_PLAN_H
 #define GUARD_PLAN_H
 

@@ -6,8 +6,8 @@
 #include <sys/stat.h>
 
 #include "common/base/cleanup.h"
+#include "common/base/segment.h"
 #include "pairctl/fsck.h"
-#include "pairctl/segment.h"
 
 struct disk_file {
     struct fsck_disk *disk;

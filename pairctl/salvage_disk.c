@@ -7,8 +7,8 @@
 #include <unistd.h>
 
 #include "common/base/cleanup.h"
+#include "common/base/segment.h"
 #include "pairctl/salvage.h"
-#include "pairctl/segment.h"
 
 struct disk_file {
     int fd;

@@ -3,8 +3,7 @@
 // common/store (segments.h) implements it on a real directory, tests and the simulator in memory.
 //
 // One thread uses a disk and gets its completions. What is promised about a crash, and what is not:
-// - a write is durable only after a sync of its file that was submitted after the write has
-// succeeded; until then any
+// - a write is durable only after a sync of its file that was submitted after the write has succeeded; until then any
 //   subset of its sectors may be there, in any order with other writes;
 // - a created or removed name is durable only after dir_sync();
 // - a sync that failed proves nothing about the past or the future of the file.

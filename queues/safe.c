@@ -2,15 +2,12 @@
 // The safe queue (safe.h; format and crash argument: docs/safe-queue.md).
 //
 // Invariants, checked by check():
-// (1) chain[] is never empty unless the queue was never used or lost its headers; numbers rise
-// along it, first_seqs do
-//     not fall; the last one is the tail, and `last` >= tail->first_seq - 1.
-// (2) Entries are only ever written into a segment that this opening has begun (`begun`): its salt
-// is ours, so that nothing
-//     that stood in it before can pass for an entry of it.
-// (3) A segment is begun durably before its first entry is written, and no segment of the chain
-// that its floor spares is
-//     begun anew.
+// (1) chain[] is never empty unless the queue was never used or lost its headers; numbers rise along it, first_seqs
+//     do not fall; the last one is the tail, and `last` >= tail->first_seq - 1.
+// (2) Entries are only ever written into a segment that this opening has begun (`begun`): its salt is ours, so that
+//     nothing that stood in it before can pass for an entry of it.
+// (3) A segment is begun durably before its first entry is written, and no segment of the chain that its floor spares
+//     is begun anew.
 #include "queues/safe.h"
 
 #include <errno.h>

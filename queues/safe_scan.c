@@ -1,15 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // What an opening finds in the directory of a safe queue (safe_scan.h).
 //
-// 1. Every file's header is read. The newest use (largest number) says how far back the queue goes:
-// its floor; each
+// 1. Every file's header is read. The newest use (largest number) says how far back the queue goes: its floor; each
 //    header names the one before it. That chain is followed back.
-// 2. The entries of the chain are walked forwards. A segment's records end where the next one
-// begins: what stands
+// 2. The entries of the chain are walked forwards. A segment's records end where the next one begins: what stands
 //    behind that was given up when the next one was started.
-// 3. At the first place that cannot be read the walk ends. What lies behind is looked at for one
-// reason: a whole entry
-//    there says how far the active end had seen its records confirmed.
+// 3. At the first place that cannot be read the walk ends. What lies behind is looked at for one reason: a whole
+//    entry there says how far the active end had seen its records confirmed.
 // 4. The table decides.
 #include "queues/safe_scan.h"
 

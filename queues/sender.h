@@ -2,12 +2,9 @@
 // The way of the records to one peer: which batch goes next and when, what its acknowledgements
 // mean, and what is sent again. It holds one reader of the unsafe queue; it sends nothing itself.
 //
-//   sender_next()   gives the next batch, gathered where it lies; the caller sends it and says
-//   sender_sent(), or
-//                   sender_blocked() when the channel takes nothing now (the same batch comes
-//                   again)
-//   sender_ack()    takes an acknowledgement: positions, releases, what to send again (go back to
-//   received + 1)
+//   sender_next()   gives the next batch, gathered where it lies; the caller sends it and says sender_sent(), or
+//                   sender_blocked() when the channel takes nothing now (the same batch comes again)
+//   sender_ack()    takes an acknowledgement: positions, releases, what to send again (go back to received + 1)
 //
 // Threads: any, under one mutex of the caller's, which is held from sender_next() until
 // sender_sent() or sender_blocked(). Times are CLOCK_BOOTTIME ns and come from the caller.

@@ -5,12 +5,11 @@
 //
 // An update passes through it like this:
 //
-//   unsafe_head()    room at the head of the ring; the intercept receives requests into it, headers
-//   inline unsafe_keep()    declares a part of what was received (or will be, right behind) as a
-//   payload: a chunk unsafe_commit()  gives the update a slot: from here on a restarted daemon
-//   finds it and writes it again unsafe_number()  the local write has succeeded: the record enters
-//   the table, `numbered` moves, the slot is empty unsafe_release() a reader (one a peer) needs the
-//   records up to a seq no more; space is free when nobody does
+//   unsafe_head()     room at the head of the ring; the intercept receives requests into it, headers inline
+//   unsafe_keep()     declares a part of what was received (or will be, right behind) as a payload: a chunk
+//   unsafe_commit()   gives the update a slot: from here on a restarted daemon finds it and writes it again
+//   unsafe_number()   the local write has succeeded: the record enters the table, `numbered` moves, the slot is empty
+//   unsafe_release()  a reader (one a peer) needs the records up to a seq no more; space is free when nobody does
 //
 // Chunks are handed out in the order of the ring and freed in that order. A request that is
 // refused, or whose client vanished half-way through, gives its chunk back with unsafe_drop().

@@ -9,9 +9,8 @@
 //   slots    UNSAFE_SLOTS updates in flight
 //   places   where in the ring the payload of each record of the table lies (position, not offset)
 //   records  the record table; the header of seq s is entry s % records
-//   ring     payloads. A position p lies at offset p % ring_bytes; positions only rise. Mapped
-//   twice in a row, so that
-//            a payload that runs over the end is still one piece of memory
+//   ring     payloads. A position p lies at offset p % ring_bytes; positions only rise. Mapped twice in a row, so that a
+//            payload that runs over the end is still one piece of memory
 //
 // Numbers are in the byte order of the machine, which they never leave; record headers are those of
 // the wire.

@@ -12,14 +12,10 @@
 // before a stop of it has ended.
 //
 // Invariants:
-// - "stopped" is said only when nothing of the application is left: no process in its group, no
-// domain.
-// - What happens between apps_set_frozen(true) and (false) is never counted as an application's
-// failure: no status
-//   is asked, no time-out runs, no death is reported. At the thaw what is gone is started again,
-//   uncounted.
-// - A domain of the name or UUID that this end did not start is never touched: it is an error that
-// names it.
+// - "stopped" is said only when nothing of the application is left: no process in its group, no domain.
+// - What happens between apps_set_frozen(true) and (false) is never counted as an application's failure: no status is
+//   asked, no time-out runs, no death is reported. At the thaw what is gone is started again, uncounted.
+// - A domain of the name or UUID that this end did not start is never touched: it is an error that names it.
 #ifndef APPS_APPS_H
 #define APPS_APPS_H
 

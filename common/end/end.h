@@ -10,13 +10,13 @@
 //
 // Invariants (checked by check_invariants() of end.c after every step; attacked by tests/unit/test_end.c and
 // tests/sim):
-//  E1  The public address is asked on only in the states TAKING_OVER (after its epoch is durable)
-//  and ACTIVE. E2  An answer "yes" goes out only while serving, paired, every volume synchronized,
-//  nothing acknowledged alone. E3  The gate is ALONE only when `alone` and (but for
-//  `async`, where no answer waits for the disk) its epoch are durable, and no grant can be out. E4  A takeover by itself begins only with a grant that has not run out,
-//  and a consistent replica. E5  Once `handed over` is durable this end does not serve before it
-//  opened a later epoch. E6  What must survive is durable before it is acted on: an action that
-//  depends on a save follows its EV_SAVED.
+//  E1  The public address is asked on only in the states TAKING_OVER (after its epoch is durable) and ACTIVE.
+//  E2  An answer "yes" goes out only while serving, paired, every volume synchronized, nothing acknowledged alone.
+//  E3  The gate is ALONE only when `alone` and (but for `async`, where no answer waits for the disk) its epoch are
+//      durable, and no grant can be out.
+//  E4  A takeover by itself begins only with a grant that has not run out, and a consistent replica.
+//  E5  Once `handed over` is durable this end does not serve before it opened a later epoch.
+//  E6  What must survive is durable before it is acted on: an action that depends on a save follows its EV_SAVED.
 #ifndef END_END_H
 #define END_END_H
 

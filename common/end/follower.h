@@ -6,11 +6,9 @@
 // same code.
 //
 // One thread owns it. Invariants:
-//   - an end that serves has an empty safe queue on its disk: records of its passive time are never
-//   replayed over what is
-//     written from then on (follower_close() with `forget`);
-//   - what failed is followed again only behind a restart, which the end orders together with a
-//   resync.
+//   - an end that serves has an empty safe queue on its disk: records of its passive time are never replayed over
+//     what is written from then on (follower_close() with `forget`);
+//   - what failed is followed again only behind a restart, which the end orders together with a resync.
 #ifndef END_FOLLOWER_H
 #define END_FOLLOWER_H
 

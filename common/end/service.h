@@ -17,11 +17,9 @@
 //
 // Invariants:
 //   - nothing is answered past the lease, whatever gate was asked for (E1, E2 of common/end/end.h);
-//   - EV_GATE with HELD is reported when nothing is in flight any more; every other gate when it is
-//   in force;
+//   - EV_GATE with HELD is reported when nothing is in flight any more; every other gate when it is in force;
 //   - nothing but an epoch's opening is numbered while the gate is held;
-//   - the peer's place in the queue is given up only together with its stream (EV_OVERFLOW, or
-//   ordered);
+//   - the peer's place in the queue is given up only together with its stream (EV_OVERFLOW, or ordered);
 //   - a queue is freed when no client's request lies in it any more.
 #ifndef END_SERVICE_H
 #define END_SERVICE_H

@@ -10,13 +10,10 @@
 //
 // Invariants:
 // - at most OPS_MAX operations are out, so the submission queue (RING_ENTRIES) never runs full;
-// - at most one sync is out; the flushes that arrive meanwhile wait for the next one. So no sync
-// can take the error of
-//   another one away (the kernel reports a writeback error once per file description);
-// - with O_DIRECT, what is not aligned goes through a bounce buffer: a block that is written in
-// part is read, merged
-//   and written. Nobody else writes to that block meanwhile, because requests that share one
-//   overlap (block_size).
+// - at most one sync is out; the flushes that arrive meanwhile wait for the next one. So no sync can take the error
+//   of another one away (the kernel reports a writeback error once per file description);
+// - with O_DIRECT, what is not aligned goes through a bounce buffer: a block that is written in part is read, merged
+//   and written. Nobody else writes to that block meanwhile, because requests that share one overlap (block_size).
 #include <errno.h>
 #include <fcntl.h>
 #include <liburing.h>

@@ -22,9 +22,8 @@
 #include "common/base/cleanup.h"
 #include "common/base/clock.h"
 #include "common/base/file.h"
+#include "common/base/segment.h"
 
-#define NAME_FORMAT "segment.%04u"
-#define NAME_SIZE   32
 #define PARTS_MAX   16
 #define FILL_BYTES  (1024u * 1024)
 #define FILL_AHEAD  (128u * 1024)
@@ -112,46 +111,9 @@ static struct segments *of(struct disk *disk)
     return (struct segments *)disk;
 }
 
-static void name_of(char *name, uint32_t slot)
-{
-    (void)snprintf(name, NAME_SIZE, NAME_FORMAT, slot);
-}
-
-// The slot of a file name, if it is one that name_of() gives.
-static bool slot_of(const char *name, uint32_t *ret_slot)
-{
-    char again[NAME_SIZE];
-    unsigned slot;
-
-    if (sscanf(name, "segment.%u", &slot) != 1)
-        return false;
-    name_of(again, slot);
-    if (strcmp(name, again) != 0)
-        return false;
-    *ret_slot = slot;
-    return true;
-}
-
 static int segments_list(struct disk *disk, void (*found)(void *arg, uint32_t slot), void *arg)
 {
-    int fd = openat(of(disk)->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return -errno;
-    CLEANUP_CLOSEDIR DIR *dir = fdopendir(fd);
-    if (!dir) {
-        int rc = -errno;
-        (void)close(fd);
-        return rc;
-    }
-    for (;;) {
-        uint32_t slot;
-        errno = 0;
-        const struct dirent *entry = readdir(dir);
-        if (!entry)
-            return -errno;
-        if (slot_of(entry->d_name, &slot))
-            found(arg, slot);
-    }
+    return segment_list(of(disk)->dir_fd, found, arg);
 }
 
 static int file_new(struct segments *s, int fd, uint64_t size, uint64_t filled, struct disk_file **ret_file)
@@ -171,9 +133,9 @@ static int segments_create(struct disk *disk, uint32_t slot, uint64_t size,
                            struct disk_file **ret_file)
 {
     struct segments *s = of(disk);
-    char name[NAME_SIZE];
+    char name[SEGMENT_NAME_SIZE];
 
-    name_of(name, slot);
+    segment_name(name, slot);
     int fd = openat(s->dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
         return -errno;
@@ -192,10 +154,10 @@ static int segments_open_file(struct disk *disk, uint32_t slot, struct disk_file
                               uint64_t *ret_size)
 {
     struct segments *s = of(disk);
-    char name[NAME_SIZE];
+    char name[SEGMENT_NAME_SIZE];
     struct stat st;
 
-    name_of(name, slot);
+    segment_name(name, slot);
     int fd = openat(s->dir_fd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0)
         return -errno;
@@ -209,8 +171,8 @@ static int segments_open_file(struct disk *disk, uint32_t slot, struct disk_file
 
 static int segments_remove(struct disk *disk, uint32_t slot)
 {
-    char name[NAME_SIZE];
-    name_of(name, slot);
+    char name[SEGMENT_NAME_SIZE];
+    segment_name(name, slot);
     return unlinkat(of(disk)->dir_fd, name, 0) < 0 ? -errno : 0;
 }
 

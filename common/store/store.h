@@ -6,28 +6,21 @@
 // are no locks. The only functions for other threads are store_busy() and store_resets().
 //
 // Promises, for every kind:
-// - done() is called from block_kick(), store_work() or store_free(), never from within
-// block_submit(). A callback may
-//   submit and kick again; kick() does not nest, and a callback that always submits anew does not
-//   starve the caller.
-// - Nothing is allocated for a request by this room. Any offset, length and address is allowed;
-// where the storage wants
-//   alignment, the edges are read, merged and written here (that is what `block_size` tells the
-//   caller).
+// - done() is called from block_kick(), store_work() or store_free(), never from within block_submit(). A callback
+//   may submit and kick again; kick() does not nest, and a callback that always submits anew does not starve the
+//   caller.
+// - Nothing is allocated for a request by this room. Any offset, length and address is allowed; where the storage
+//   wants alignment, the edges are read, merged and written here (that is what `block_size` tells the caller).
 // - ZERO and DISCARD leave zeros. Where the storage cannot promise that, zeros are written.
-// - A flush that failed is final: from then on every WRITE, ZERO, DISCARD and FLUSH ends with the
-// error of that flush,
-//   until the store is opened again. Flushes that wait at the same time share one sync, never one
-//   already submitted.
-// - A file or device carries an exclusive flock() on the open file description that does its I/O.
-// The lock goes when
-//   the last request of that description has ended, also for a process that was killed: whoever
-//   gets it knows that no late write of its predecessor is on its way. For a LUN, logging in with
-//   the same initiator name and session id makes the target end the predecessor's session first
-//   (session reinstatement).
-// - A LUN that is away is not an error: requests wait for it, and store_state_text() says since
-// when and why. What was
-//   under way is sent again after the reconnect.
+// - A flush that failed is final: from then on every WRITE, ZERO, DISCARD and FLUSH ends with the error of that
+//   flush, until the store is opened again. Flushes that wait at the same time share one sync, never one already
+//   submitted.
+// - A file or device carries an exclusive flock() on the open file description that does its I/O. The lock goes when
+//   the last request of that description has ended, also for a process that was killed: whoever gets it knows that no
+//   late write of its predecessor is on its way. For a LUN, logging in with the same initiator name and session id
+//   makes the target end the predecessor's session first (session reinstatement).
+// - A LUN that is away is not an error: requests wait for it, and store_state_text() says since when and why. What
+//   was under way is sent again after the reconnect.
 #ifndef STORE_STORE_H
 #define STORE_STORE_H
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The files segment.NNNN of a directory, as a command reads them: what fsck and salvage have in common.
-#ifndef PAIRCTL_SEGMENT_H
-#define PAIRCTL_SEGMENT_H
+// The files segment.NNNN of a directory: how they are named, found, and opened to be read by somebody who does not own them.
+#ifndef BASE_SEGMENT_H
+#define BASE_SEGMENT_H
 
 #include <stdint.h>
 

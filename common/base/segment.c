@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "pairctl/segment.h"
+#include "common/base/segment.h"
 
 #include <dirent.h>
 #include <errno.h>
