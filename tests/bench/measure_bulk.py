@@ -61,14 +61,10 @@ def first_mirror(bench, image, size, content):
          quick=True)
 def measure_mirror(bench):
     size, content = bench.sizes.bulk, bench.sizes.content
-    image = os.path.join(bench.work, "content.img")
-    measures.make_image(image, size, content)
-    try:
+    with measures.an_image(bench, size, content) as image:
         return measures.in_turn(bench.sizes.turns_bulk, {
             "nbdcopy": lambda: nbdcopy(bench, image, size, content),
             "pair": lambda: first_mirror(bench, image, size, content)}, bench.say)
-    finally:
-        os.unlink(image)
 
 
 def write_pieces(pair, size, volume):
@@ -115,29 +111,18 @@ def measure_resync(bench):
     """Beside nbdcopy of all that the volume holds, which is what has to be done where nobody knows what has changed.
     Its rate counts all that it has copied."""
     size, content = bench.sizes.bulk, bench.sizes.content
-    image = os.path.join(bench.work, "content.img")
-    measures.make_image(image, size, content)
-    try:
+    with measures.an_image(bench, size, content) as image:
         return measures.in_turn(bench.sizes.turns_bulk, {
             "nbdcopy": lambda: nbdcopy(bench, image, size, content),
             "by map": lambda: come_back(bench, image, True),
             "by queue": lambda: come_back(bench, image, False)}, bench.say)
-    finally:
-        os.unlink(image)
 
 
 def replay(bench, content):
     """Seconds from `resume --replay` until a safe queue of so many bytes is applied."""
     lab = bench.lab
     with measures.a_pair(bench, "sync", content) as pair:
-        lab.pairctl("secondary", pair.pair, "pause", "--replay")
-        loads.fio(pair, loads.fill_arguments(content))
-        numbered = pair.status("primary")["positions"]["numbered"]
-        wait("everything to be in the safe queue",
-             lambda: pair.status("secondary")["positions"]["durable"] >= numbered)
-        queued = pair.status("secondary")["safe_queue"]["bytes"]
-        if queued < content:
-            raise benchlab.LabFailed(f"only {queued} bytes are in the safe queue: the replay was not paused")
+        numbered, queued = measures.fill_safe_queue(bench, pair, content)
         start = time.monotonic()
         lab.pairctl("secondary", pair.pair, "resume", "--replay")
         wait("the replay to end", lambda: pair.status("secondary").get("positions", {}).get("applied", 0) >= numbered,
@@ -151,11 +136,7 @@ def replay(bench, content):
 @measure("replay", "replay of a full safe queue", "MB_s", ["seconds", "queue_MiB"], ["nbdcopy"])
 def measure_replay(bench):
     content = bench.sizes.content
-    image = os.path.join(bench.work, "content.img")
-    measures.make_image(image, content, content)
-    try:
+    with measures.an_image(bench, content, content) as image:
         return measures.in_turn(bench.sizes.turns_bulk, {
             "nbdcopy": lambda: nbdcopy(bench, image, content, content),
             "pair": lambda: replay(bench, content)}, bench.say)
-    finally:
-        os.unlink(image)

@@ -147,12 +147,7 @@ def start_passive(bench):
     """The passive end's daemon, with a safe queue of which nothing is applied: until the active end hears it."""
     lab, content = bench.lab, bench.sizes.content
     with measures.a_pair(bench, "sync", content) as pair:
-        lab.pairctl("secondary", pair.pair, "pause", "--replay")
-        loads.fio(pair, loads.fill_arguments(content))
-        numbered = pair.status("primary")["positions"]["numbered"]
-        wait("everything to be in the safe queue",
-             lambda: pair.status("secondary")["positions"]["durable"] >= numbered)
-        queued = pair.status("secondary")["safe_queue"]["bytes"]
+        _, queued = measures.fill_safe_queue(bench, pair, content)
         found = restarted(bench, "secondaryd", lambda: pair.status("secondary").get("peer", {}).get("connected"))
         found["queue_MiB"] = queued / 2**20
         if pair.status("secondary").get("paused"):

@@ -89,10 +89,30 @@ def a_peer(make, bench, size, fill=True, **options):
             peer.close()
 
 
-def make_image(path, size, content):
-    """A sparse file whose first `content` bytes are random, written in small pieces."""
+@contextlib.contextmanager
+def an_image(bench, size, content):
+    """The path of a sparse file whose first `content` bytes are random, written in small pieces."""
+    path = os.path.join(bench.work, "content.img")
     with open(path, "wb", buffering=0) as out:
         for _ in range(content // loads.PIECE):
             out.write(os.urandom(loads.PIECE))
         out.truncate(size)
         os.fsync(out.fileno())
+    try:
+        yield path
+    finally:
+        os.unlink(path)
+
+
+def fill_safe_queue(bench, pair, content):
+    """So many bytes into the passive end's queue, whose replay is paused. Gives the position behind them, and the bytes in
+    the queue."""
+    bench.lab.pairctl("secondary", pair.pair, "pause", "--replay")
+    loads.fio(pair, loads.fill_arguments(content))
+    numbered = pair.status("primary")["positions"]["numbered"]
+    benchlab.wait("everything to be in the safe queue",
+                  lambda: pair.status("secondary")["positions"]["durable"] >= numbered)
+    queued = pair.status("secondary")["safe_queue"]["bytes"]
+    if queued < content:
+        raise benchlab.LabFailed(f"only {queued} bytes are in the safe queue: the replay was not paused")
+    return numbered, queued
