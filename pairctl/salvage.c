@@ -6,7 +6,9 @@
 #include <string.h>
 
 #include "common/base/cleanup.h"
+#include "common/base/twin.h"
 #include "pairctl/salvage.h"
+#include "queues/state.h"
 
 #define LOCK_PATIENCE_MS 3000 // a daemon that cannot write tries each second, and holds the lock for a moment
 
@@ -182,6 +184,21 @@ static int lock(struct salvage_disk *disk)
     return r;
 }
 
+// Whether the end may still keep something of the epoch that this one is of: its state says so, or cannot be read.
+static bool goes_on(const struct salvage_place *p)
+{
+    char path[PATH_SIZE];
+    uint8_t bytes[STATE_SIZE_MAX];
+    struct end_state state;
+    struct twin_copy copies[2];
+    size_t size = 0;
+    if (path_format(path, sizeof(path), "%s/../state", p->directory) < 0 ||
+        twin_inspect(path, bytes, sizeof(bytes), &size, copies, NULL) < 0 ||
+        (size > 0 && state_decode(bytes, size, &state)))
+        return true;
+    return size > 0 && state.salvage && state.salvaged.id == p->info.epoch.id;
+}
+
 static int drop(const struct invocation *call, struct salvage_disk *disk, const struct salvage_place *p,
                 struct error *err)
 {
@@ -192,7 +209,7 @@ static int drop(const struct invocation *call, struct salvage_disk *disk, const 
                          "it is being written; wait until the resync is done, or waits for room (pairctl status)");
     if (r < 0)
         return error_sys(err, r, "cannot lock %s", p->directory);
-    r = salvage_drop(salvage_disk_of(disk), p->info.number, err);
+    r = salvage_drop(salvage_disk_of(disk), p->info.number, goes_on(p), err);
     if (r == 0)
         (void)printf("salvage %u of %s/%s is gone\n", p->info.number, p->pair, p->end);
     return r;

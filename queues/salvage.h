@@ -7,8 +7,8 @@
 // - A range is kept once: who asks with salvage_next() is not told of it again, also after a restart, so that what the
 // archive holds is what the end had, never what came afterwards.
 // - What salvage_sync() has reported is found again after any crash.
-// - A salvage that was dropped while it was still being written leaves the list of its ranges, so that the first one
-// holds (salvage_drop()).
+// - A salvage that was dropped while it goes on leaves the list of its ranges, so that the first one holds, and that
+// list stays for as long (salvage_drop()).
 //
 // Failure modes: full (-ENOSPC: nothing was appended; the owner frees the object and opens it again when an operator
 // may have made room); failed (any other error of the disk: final until it is opened again).
@@ -168,8 +168,9 @@ int salvage_list(struct disk *disk, void (*found)(void *arg, const struct salvag
 int salvage_walk(struct disk *disk, uint32_t number,
                  int (*entry)(void *arg, const struct salvage_entry *entry, const void *data),
                  void *arg, struct salvage_info *ret_info, struct error *err);
-// Removes it for good. Of one that was not closed the ranges stay, as a small salvage of its own that goes with the next
-// drop. Whoever writes must have been shut out.
-int salvage_drop(struct disk *disk, uint32_t number, struct error *err);
+// Removes it for good. Whoever writes must have been shut out. `goes_on`: the end may still keep something of the epoch
+// that it gave up. Then the ranges of one that is not closed stay, as a small salvage of its own, and that one cannot be
+// dropped (-EBUSY): what came in their place would be taken for what the end had.
+int salvage_drop(struct disk *disk, uint32_t number, bool goes_on, struct error *err);
 
 #endif

@@ -511,7 +511,11 @@ static int remember_ranges(struct disk *disk, struct salvage_shelf *shelf, size_
 {
     struct memory m = {.info = info};
     int rc = salvage_shelf_walk(disk, shelf, at, false, remember, &m, NULL, NULL, err);
-    if (rc == 0 && m.kept && (rc = keep_ranges(disk, shelf, at, &m)) < 0)
+    if (rc == 0 && !m.kept && info->gone_bytes)
+        rc = error_set(err, -EBUSY,
+                       "it is but the list of what was dropped of a salvage that goes on, and takes no room; it can be "
+                       "dropped when the resync is done");
+    else if (rc == 0 && m.kept && (rc = keep_ranges(disk, shelf, at, &m)) < 0)
         (void)error_sys(err, rc, "salvage %u: its ranges cannot be kept", info->number);
     memory_done(&m);
     return rc;
@@ -534,7 +538,7 @@ static int remove_files(struct disk *disk, const struct salvage_shelf *shelf, si
     return 0;
 }
 
-int salvage_drop(struct disk *disk, uint32_t number, struct error *err)
+int salvage_drop(struct disk *disk, uint32_t number, bool goes_on, struct error *err)
 {
     struct salvage_shelf shelf;
     struct salvage_info info;
@@ -544,7 +548,7 @@ int salvage_drop(struct disk *disk, uint32_t number, struct error *err)
     long at = find(&shelf, number, err);
     rc = at < 0 ? (int)at
                 : salvage_shelf_walk(disk, &shelf, (size_t)at, false, NULL, NULL, &info, NULL, err);
-    if (rc == 0 && !info.done)
+    if (rc == 0 && !info.done && goes_on)
         rc = remember_ranges(disk, &shelf, (size_t)at, &info, err);
     if (rc == 0)
         rc = remove_files(disk, &shelf, (size_t)at, err);

@@ -162,7 +162,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (how % 2)
         go_on(disk);
     else if (list.count)
-        (void)salvage_drop(fake_disk_of(disk), list.info[0].number, NULL);
+        (void)salvage_drop(fake_disk_of(disk), list.info[0].number, how % 4, NULL);
     fake_disk_free(disk);
     return 0;
 }

@@ -309,6 +309,8 @@ void operator_command(struct host *h, enum end_command command, unsigned flags)
         h->sim->host[0].named_to_keep |= flags & COMMAND_KEEP_PRIMARY;
         h->sim->host[1].named_to_keep |= flags & COMMAND_KEEP_SECONDARY;
     }
+    if (command == COMMAND_TAKEOVER)
+        h->told_life = h->life;
     h->force_asked |= flags & (COMMAND_FORCE | COMMAND_INCONSISTENT);
     h->sim->forced |= command == COMMAND_RESOLVE && h->view.met == MEET_SPLIT;
     report_event(h, &ev);

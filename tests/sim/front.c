@@ -13,10 +13,18 @@
 
 // ---- volumes ----
 
+// As the daemon does in front of everything that may answer.
+static void look_at_lease(struct host *h)
+{
+    if (h->front.service)
+        service_lease(h->front.service, local_now(h), h->figures.lease_ns);
+}
+
 static void volume_done(struct host *h, void *arg, uint64_t i)
 {
     (void)arg;
     h->volume_scheduled[i]--;
+    look_at_lease(h);
     (void)fake_volume_complete(h->volume[i]);
     front_turn(h);
     stream_turn(h);
@@ -91,6 +99,7 @@ static void maps_done(struct host *h, void *arg, uint64_t n)
 {
     (void)arg, (void)n;
     h->maps_scheduled--;
+    look_at_lease(h);
     (void)fake_disk_complete(h->maps);
     front_turn(h);
 }
@@ -647,7 +656,7 @@ void front_turn(struct host *h)
     if (f->turning || !h->running || !f->service)
         return;
     f->turning = true;
-    service_lease(f->service, local_now(h), g->lease_ns);
+    look_at_lease(h);
     service_turn(f->service,
                  &(struct service_turn){local_now(h), g->durable, g->applied, g->moved_ns});
     front_show(h);

@@ -158,7 +158,7 @@ static void prepare_start(struct host *h, bool readable)
         .unwatched = h->ran && !h->flag && h->guard_ns == INT64_MAX,
     };
     h->ran = true;
-    h->frozen_told = st->guard_acted;
+    h->frozen_told = h->frozen_known = st->guard_acted;
     if (h->state.role == ROLE_ACTIVE) {
         st->queue_found = front_find_queue(h, st);
         h->figures.numbered = st->queue_numbered;
@@ -377,6 +377,7 @@ void guard_act(struct host *h)
 static void tell_guard(struct host *h, void *arg, uint64_t frozen)
 {
     (void)arg;
+    h->frozen_known = frozen;
     feed(h, &(struct end_event){.type = EV_GUARD, .guard.frozen = frozen});
 }
 

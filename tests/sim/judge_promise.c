@@ -18,9 +18,14 @@ static void promise_local(struct sim *s, uint32_t number)
     }
 }
 
-static void promise_takeover(struct sim *s, uint32_t number)
+// Where no grant is ever given an operator decides, and goes by the active end's last word: what that end acknowledges
+// alone afterwards is not promised to him.
+static void promise_takeover(struct host *h, uint32_t number)
 {
+    struct sim *s = h->sim;
     const struct ledger_write *w = &s->ledger.writes[number];
+    if (!s->config.automatic && h->gate_alone)
+        return;
     if (!w->epoch) {
         // Of two equal zeroings the record does not tell which one it stands for.
         if (!w->zero)
@@ -44,7 +49,7 @@ static void flush_promises(struct host *h, const struct guest_op *op)
             continue;
         promise_local(s, i);
         if (s->config.mode != END_ASYNC)
-            promise_takeover(s, i);
+            promise_takeover(h, i);
     }
 }
 
@@ -54,8 +59,10 @@ void judge_answer(struct host *h, struct guest_op *op, int status)
     if (status < 0)
         return;
     front_show(h);
-    if (h->frozen || local_now(h) >= h->figures.lease_ns)
-        fail(s, "%c: answers %s", h->letter, h->frozen ? "while it is frozen" : "after its lease");
+    // The guard may act at the very moment at which the end, which has heard a waypoint, takes a longer lease.
+    bool frozen = h->frozen && h->frozen_known;
+    if (frozen || local_now(h) >= h->figures.lease_ns)
+        fail(s, "%c: answers %s", h->letter, frozen ? "while it is frozen" : "after its lease");
     trace(s, h, "answered: %s %u", op->update.op == UPDATE_FLUSH ? "flush of volume" : "write",
           op->update.op == UPDATE_FLUSH ? op->update.object : op->number);
     if (op->update.op == UPDATE_FLUSH) {
@@ -68,7 +75,7 @@ void judge_answer(struct host *h, struct guest_op *op, int status)
     if (w->fua)
         promise_local(s, op->number);
     if (s->config.mode == END_STRICT || (s->config.mode == END_SYNC && w->fua))
-        promise_takeover(s, op->number);
+        promise_takeover(h, op->number);
 }
 
 // ---- what became of them ----
@@ -137,23 +144,30 @@ static void forget_promises(struct sim *s, const uint32_t *image)
             s->ledger.promised[v][i] = image[v * per + i];
 }
 
+// An epoch is opened there: what was promised is kept, or was promised to nobody.
+static void keep_promises(struct host *h, const struct ledger_epoch *e)
+{
+    struct sim *s = h->sim;
+    uint32_t image[VOLUMES_MAX * SECTORS_MAX];
+    if (s->config.mode != END_ASYNC)
+        check_promised(h, e->parent, e->fork);
+    if (s->config.mode != END_ASYNC && s->config.automatic)
+        return;
+    ledger_image(s, e->parent, e->fork, image);
+    forget_promises(s, image);
+}
+
 // An epoch whose exports were never opened, because its end did not get so far, has given up what it does not have all the
 // same.
 static void judge_parent(struct host *h, int at)
 {
     struct sim *s = h->sim;
-    uint32_t image[VOLUMES_MAX * SECTORS_MAX];
     const struct ledger_epoch *e = at < 0 ? NULL : &s->ledger.epochs[at];
     bool from_replica = e && (e->epoch.reason == EPOCH_TAKEOVER || e->epoch.reason == EPOCH_SWITCH);
     if (!from_replica || e->served || e->fork == EPOCH_SEQ_UNKNOWN || s->forced)
         return;
     judge_parent(h, e->parent);
-    if (s->config.mode != END_ASYNC) {
-        check_promised(h, e->parent, e->fork);
-        return;
-    }
-    ledger_image(s, e->parent, e->fork, image);
-    forget_promises(s, image);
+    keep_promises(h, e);
 }
 
 // A switchover loses nothing that was answered, in any mode.
@@ -172,15 +186,23 @@ static void check_switched(struct host *h, int at)
     }
 }
 
+// Nobody takes over without a grant, or without an operator's word where no grant is ever given.
+static void judge_permission(struct host *h)
+{
+    if (h->sim->config.automatic && h->granted_life != h->life)
+        fail(h->sim, "%c takes over by itself, and has held no grant in this run", h->letter);
+    if (!h->sim->config.automatic && h->told_life != h->life)
+        fail(h->sim, "%c takes over by itself, and nobody has told it to", h->letter);
+}
+
 void judge_opened(struct host *h, const struct epoch *epoch)
 {
     struct sim *s = h->sim;
     int at = ledger_know(s, epoch);
     const struct ledger_epoch *e = &s->ledger.epochs[at];
-    uint32_t image[VOLUMES_MAX * SECTORS_MAX];
     cover_takeover(epoch->reason);
-    if (epoch->reason == EPOCH_TAKEOVER && !s->forced && h->view.met != MEET_HANDED && h->granted_life != h->life)
-        fail(s, "%c takes over by itself, and has held no grant in this run", h->letter);
+    if (epoch->reason == EPOCH_TAKEOVER && !s->forced && h->view.met != MEET_HANDED)
+        judge_permission(h);
     s->ledger.epochs[at].served = true;
     judge_parent(h, e->parent);
     if (!epoch->parents || e->fork == EPOCH_SEQ_UNKNOWN || s->forced) {
@@ -195,10 +217,5 @@ void judge_opened(struct host *h, const struct epoch *epoch)
     judge_store(h, e->parent, e->fork, "when it opens an epoch");
     if (epoch->reason == EPOCH_SWITCH)
         check_switched(h, at);
-    if (s->config.mode != END_ASYNC) {
-        check_promised(h, e->parent, e->fork);
-        return;
-    }
-    ledger_image(s, e->parent, e->fork, image);
-    forget_promises(s, image);
+    keep_promises(h, e);
 }

@@ -114,6 +114,16 @@ void state_wipe(struct host *h)
     h->was_saved = false;
 }
 
+// As pairctl reads it before it drops a salvage of that epoch: it may go on.
+bool state_goes_on(const struct host *h, uint64_t salvaged)
+{
+    struct end_state state = {0};
+    const struct state_copy *c = &h->copy[newest(h)];
+    if (!c->readable || state_decode(c->bytes, c->size, &state))
+        return h->was_saved;
+    return state.salvage && state.salvaged.id == salvaged;
+}
+
 // False: it was saved once, and no copy can be read.
 bool state_read(struct host *h)
 {

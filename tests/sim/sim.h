@@ -133,6 +133,7 @@ struct host {
     bool dying;    // being killed: completions are for nobody
     uint32_t life; // counts runs
     uint32_t granted_life; // the last one that has held a grant
+    uint32_t told_life;    // the last one that an operator has told to take over
     uint64_t run_id;
     struct end *end;
     struct end_view view;
@@ -160,6 +161,7 @@ struct host {
     bool kept_void;      // it cannot be told any more
     bool state_salvages; // the last save says that something may still have to be salvaged
     bool salvage_open, salvage_drop; // by the follower; an operator is about to drop
+    bool frozen_known; // by the end that runs
     bool serving, frozen_told, thawing, open_after_close;
     struct end_action open_action;
     int64_t stalled_until; // the daemon is not scheduled
@@ -393,6 +395,7 @@ void act_closed(struct host *h, bool ok);
 void state_save(struct host *h, const struct end_action *a);
 bool state_read(struct host *h); // into h->state; false: unreadable
 void state_cut_off(struct host *h);
+bool state_goes_on(const struct host *h, uint64_t salvaged); // a salvage of that epoch
 void state_rot(struct host *h, bool both);
 void state_wipe(struct host *h);
 

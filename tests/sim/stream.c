@@ -106,16 +106,28 @@ static uint64_t real_ns(void *user)
 }
 
 // An operator makes room: everything is dropped.
+struct dropping {
+    struct host *host;
+    struct {
+        uint32_t number;
+        bool goes_on;
+    } salvage[32];
+    unsigned count;
+};
+
 static void collect(void *arg, const struct salvage_info *info)
 {
-    uint32_t *number = arg;
-    *number = info->number;
+    struct dropping *d = arg;
+    if (d->count == ARRAY_LEN(d->salvage))
+        return;
+    d->salvage[d->count].number = info->number;
+    d->salvage[d->count++].goes_on = state_goes_on(d->host, info->epoch.id);
 }
 
 static void drop_salvage(struct host *h, void *arg, uint64_t n)
 {
     struct disk *disk = fake_disk_of(h->salvage);
-    uint32_t number = 0;
+    struct dropping d = {.host = h};
     unsigned beyond;
     (void)arg;
     (void)n;
@@ -123,11 +135,14 @@ static void drop_salvage(struct host *h, void *arg, uint64_t n)
     if (h->salvage_open)
         return; // asked for again
     judge_salvage_dropped(h);
-    (void)salvage_list(disk, collect, &number, &beyond, NULL);
-    if (number && salvage_drop(disk, number, NULL) == 0)
-        cover_count("operator: drops a salvage");
+    (void)salvage_list(disk, collect, &d, &beyond, NULL);
+    for (unsigned i = 0; i < d.count; i++) {
+        int rc = salvage_drop(disk, d.salvage[i].number, d.salvage[i].goes_on, NULL);
+        trace(h->sim, h, "operator: drops salvage %u%s", d.salvage[i].number,
+              rc == 0 ? "" : rc == -EBUSY ? ": a list of what was dropped, which stays" : ": the disk fails");
+        cover_count(rc == 0 ? "operator: drops a salvage" : "operator: drops a salvage, and it stays");
+    }
     judge_archive_void(h);
-    trace(h->sim, h, "operator: drops salvage %u", number);
     fake_disk_kill(h->salvage);
 }
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Makes a salvage for test_salvage_command.py, with the code that an end uses.
-//   salvage_rig DIR close|leave|hold SEED   blocks 3 and 4, 10 (zeros), 11 and the last one of "disk" (64 KiB), of which
+//   salvage_rig DIR close|leave|wait|hold SEED   blocks 3 and 4, 10 (zeros), 11 and the last one of "disk" (64 KiB), of which
 //                                           block B holds bytes (B * 7 + SEED) % 251 + 1; closed, or left as it is,
-//                                           or with its lock held until stdin ends
+//                                           or while the end's state (DIR/../state) says that it goes on, or with its
+//                                           lock held until stdin ends
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,14 +13,29 @@
 
 #include "common/base/cleanup.h"
 #include "common/base/file.h"
+#include "common/base/twin.h"
 #include "common/store/segments.h"
 #include "queues/salvage.h"
+#include "queues/state.h"
 
 static void keep(struct salvage *s, uint64_t block, unsigned seed, struct error *err)
 {
     uint8_t data[SALVAGE_BLOCK];
     memset(data, block == 10 ? 0 : (int)((block * 7 + seed) % 251 + 1), sizeof(data));
     ENSURE(salvage_keep(s, 0, block * SALVAGE_BLOCK, sizeof(data), data, err) == 0);
+}
+
+static void save_state(const char *directory, const struct epoch *salvaged)
+{
+    struct end_state state = {.role = ROLE_PASSIVE, .salvage = 1, .salvage_cause = SALVAGE_RESOLVED, .salvaged = *salvaged};
+    uint8_t bytes[STATE_SIZE_MAX], former[STATE_SIZE_MAX];
+    char path[PATH_SIZE];
+    struct twin *twin = NULL;
+    size_t size = state_encode(&state, bytes, sizeof(bytes)), former_size;
+    ENSURE(path_format(path, sizeof(path), "%s/../state", directory) == 0);
+    ENSURE(twin_open(path, former, sizeof(former), &twin, &former_size, NULL) == 0);
+    ENSURE(twin_save(twin, bytes, size, NULL) == 0);
+    twin_free(twin);
 }
 
 int main(int argc, char **argv)
@@ -55,6 +71,8 @@ int main(int argc, char **argv)
         ENSURE(salvage_finish(s, &err) == 0);
     salvage_free(s);
     segments_free(segments);
+    if (strcmp(argv[2], "wait") == 0)
+        save_state(argv[1], &c.epoch);
     if (strcmp(argv[2], "hold") == 0) {
         int fd = open(argv[1], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         ENSURE(fd >= 0 && flock(fd, LOCK_EX) == 0);

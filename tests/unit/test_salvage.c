@@ -309,8 +309,8 @@ static void full_until_something_is_dropped(void **state)
     salvage_free(s);
     look(disk, &seen);
     assert_int_equal(count(&seen, 0), block);
-    assert_int_equal(salvage_drop(fake_disk_of(disk), 7, NULL), -ENOENT);
-    assert_int_equal(salvage_drop(fake_disk_of(disk), 1, NULL), 0);
+    assert_int_equal(salvage_drop(fake_disk_of(disk), 7, true, NULL), -ENOENT);
+    assert_int_equal(salvage_drop(fake_disk_of(disk), 1, true, NULL), 0);
     s = open_with(&c);
     assert_true(salvage_next(s, 0, 0, SIZE, &at, &length));
     assert_int_equal(at, block * BLOCK);
@@ -321,14 +321,40 @@ static void full_until_something_is_dropped(void **state)
     assert_int_equal(count(&seen, 0), 5);
     assert_true(seen.gone[0][0] && seen.gone[0][block - 1] && !seen.gone[0][block]);
     assert_int_equal(seen.last.gone_bytes, block * BLOCK);
-    assert_int_equal(salvage_drop(fake_disk_of(disk), seen.last.number, NULL), 0);
+    assert_int_equal(salvage_drop(fake_disk_of(disk), seen.last.number, true, NULL), 0);
     look(disk, &seen);
     assert_int_equal(seen.salvages, 0);
     fake_disk_free(disk);
 }
 
-// A salvage that was never closed, and holds nothing any more but what was dropped, can be dropped, too.
-static void what_is_left_of_a_drop_can_be_dropped(void **state)
+// Whoever drops again and again while a salvage goes on does not drop the list of what he has dropped: what came in its
+// place would be kept as if the end had held it. When it does not go on, that list can be dropped, too.
+static void the_list_of_what_was_dropped_stays_while_it_goes_on(void **state)
+{
+    (void)state;
+    struct fake_disk *disk = fake_disk_new(64U << 20, 1);
+    struct salvage_config c = config_of(disk, 1U << 20);
+    struct salvage *s = open_with(&c);
+    uint64_t at, length;
+    struct seen seen;
+    assert_int_equal(keep(s, 0, 1, 1), 0);
+    assert_int_equal(sync_now(s, disk), 0);
+    salvage_free(s);
+    assert_int_equal(salvage_drop(fake_disk_of(disk), 1, true, NULL), 0);
+    assert_int_equal(salvage_drop(fake_disk_of(disk), 2, true, NULL), -EBUSY);
+    s = open_with(&c);
+    assert_false(salvage_next(s, 0, BLOCK, 2 * BLOCK, &at, &length));
+    salvage_free(s);
+    look(disk, &seen);
+    assert_int_equal(seen.salvages, 1);
+    assert_int_equal(salvage_drop(fake_disk_of(disk), 2, false, NULL), 0);
+    look(disk, &seen);
+    assert_int_equal(seen.salvages, 0);
+    fake_disk_free(disk);
+}
+
+// Of one that was left, and does not go on, nothing stays.
+static void what_does_not_go_on_is_dropped_as_a_whole(void **state)
 {
     (void)state;
     struct fake_disk *disk = fake_disk_new(64U << 20, 1);
@@ -336,12 +362,8 @@ static void what_is_left_of_a_drop_can_be_dropped(void **state)
     struct salvage *s = open_with(&c);
     struct seen seen;
     assert_int_equal(keep(s, 0, 1, 1), 0);
-    assert_int_equal(sync_now(s, disk), 0);
     salvage_free(s);
-    assert_int_equal(salvage_drop(fake_disk_of(disk), 1, NULL), 0);
-    look(disk, &seen);
-    assert_int_equal(seen.salvages, 1);
-    assert_int_equal(salvage_drop(fake_disk_of(disk), 2, NULL), 0);
+    assert_int_equal(salvage_drop(fake_disk_of(disk), 1, false, NULL), 0);
     look(disk, &seen);
     assert_int_equal(seen.salvages, 0);
     fake_disk_free(disk);
@@ -359,7 +381,7 @@ static void a_drop_on_a_full_disk(void **state)
         ;
     assert_int_equal(sync_now(s, disk), 0);
     salvage_free(s);
-    assert_int_equal(salvage_drop(fake_disk_of(disk), 1, NULL), 0);
+    assert_int_equal(salvage_drop(fake_disk_of(disk), 1, true, NULL), 0);
     look(disk, &seen);
     assert_int_equal(seen.salvages, 1);
     assert_true(seen.gone[0][1]);
@@ -436,7 +458,7 @@ static void a_crash_within_a_drop(void **state)
         assert_int_equal(sync_now(s, disk), 0);
         salvage_free(s);
         fake_disk_fail(disk, at, -EIO, true);
-        int rc = salvage_drop(fake_disk_of(disk), 1, NULL);
+        int rc = salvage_drop(fake_disk_of(disk), 1, true, NULL);
         fake_disk_fail(disk, 0, 0, false);
         fake_disk_crash(disk);
         c = config_of(disk, 1U << 20);
@@ -446,7 +468,7 @@ static void a_crash_within_a_drop(void **state)
         look(disk, &seen);
         assert_true(rc < 0 || count(&seen, 0) == 0);
         for (unsigned i = 1; i < 4; i++)
-            (void)salvage_drop(fake_disk_of(disk), i, NULL);
+            (void)salvage_drop(fake_disk_of(disk), i, true, NULL);
         look(disk, &seen);
         assert_int_equal(count(&seen, 0), 0);
         fake_disk_free(disk);
@@ -521,7 +543,8 @@ int main(void)
         cmocka_unit_test(a_range_is_kept_once),
         cmocka_unit_test(only_what_nobody_else_has),
         cmocka_unit_test(full_until_something_is_dropped),
-        cmocka_unit_test(what_is_left_of_a_drop_can_be_dropped),
+        cmocka_unit_test(the_list_of_what_was_dropped_stays_while_it_goes_on),
+        cmocka_unit_test(what_does_not_go_on_is_dropped_as_a_whole),
         cmocka_unit_test(a_drop_on_a_full_disk),
         cmocka_unit_test(a_crash_at_every_operation),
         cmocka_unit_test(a_crash_within_a_drop),

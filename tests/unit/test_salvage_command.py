@@ -120,14 +120,18 @@ class Salvage(unittest.TestCase):
 
     def test_drop(self):
         self.rig()
-        self.rig("leave", seed=2)
+        place = self.rig("wait", seed=2)
         self.run_pairctl(0, "drop", "1")
         self.assertEqual([s["name"] for s in self.list()], [2])
-        # Of one that was not closed the ranges stay, as a salvage that holds nothing.
+        # Of one that goes on the ranges stay, as a salvage that holds nothing.
         self.run_pairctl(0, "drop", "2")
         rest, = self.list()
         self.assertEqual((rest["name"], rest["data_bytes"], rest["dropped_bytes"]), (3, 0, 5 * BLOCK))
         self.assertIn("was dropped", self.run_pairctl(0, "show", "3"))
+        self.assertIn("goes on", self.run_pairctl(1, "drop", "3"))
+        self.assertEqual(self.list(), [rest])
+        for copy in ("state.0", "state.1"):
+            os.unlink(os.path.join(place, "..", copy))
         self.run_pairctl(0, "drop", "3")
         self.assertEqual(self.list(), [])
         self.assertIn("there is no salvage 3", self.run_pairctl(1, "drop", "3"))
