@@ -385,13 +385,16 @@ static void poll_send(struct stream *s)
 }
 
 #define MESSAGES_A_TURN 64
+#define BYTES_A_TURN    (2u << 20) // what has become durable meanwhile is applied, and said, in between
 
 static int64_t turn(struct stream *s)
 {
     struct channel_message m;
     take_generation(s);
     int messages = 0;
-    while (messages < MESSAGES_A_TURN && channel_data_receive(s->config.channel, &m) == 0) {
+    size_t bytes = 0;
+    while (messages < MESSAGES_A_TURN && bytes < BYTES_A_TURN && channel_data_receive(s->config.channel, &m) == 0) {
+        bytes += m.size;
         take_message(s, &m);
         messages++;
     }
@@ -417,7 +420,7 @@ static int64_t turn(struct stream *s)
     follower_turn(s->follower, now);
     // Nothing else has come: an acknowledgement is all that anybody waits for.
     if (s->segments)
-        segments_kick(s->segments, messages < MESSAGES_A_TURN);
+        segments_kick(s->segments, messages < MESSAGES_A_TURN && bytes < BYTES_A_TURN);
     at = MIN(at, MIN(follower_deadline(s->follower), stores_deadline_ns(&s->stores)));
     if (s->send_polled)
         lane_unblock(s->config.lane);

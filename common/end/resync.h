@@ -16,8 +16,8 @@
 #include "queues/record.h"
 
 #define RESYNC_RANGE      (1024U * 1024) // bytes of one check
-#define RESYNC_WINDOW     32             // checks whose answer or chunks are not through,
-#define RESYNC_AHEAD      (16 * RESYNC_RANGE) // and bytes of them
+#define RESYNC_WINDOW     128            // checks whose answer or chunks are not through,
+#define RESYNC_AHEAD      (128 * RESYNC_RANGE) // and bytes of them
 #define RESYNC_CHUNK_MAX  (256U * 1024)  // bytes of one chunk
 #define RESYNC_ANSWER_NS  INT64_C(2000000000) // a check that was applied and not answered is asked again
 _Static_assert(RESYNC_RANGE / CHECK_BLOCK_SIZE <= CHECK_BLOCKS_MAX, "one answer holds it");

@@ -340,6 +340,8 @@ int64_t service_deadline(const struct service *s, int64_t now, int64_t lease_ns)
     if (!s->updates)
         return at;
     at = MIN(at, service_spill_deadline(s, now));
+    if (s->resync_more)
+        at = MIN(at, now);
     if (resync_running(s->resync) || service_verifying(s) || s->verified_waits || s->to_mark || s->throttled)
         at = MIN(at, now + SERVICE_PACE_NS);
     if (s->gate != GATE_HELD && s->gate != GATE_CLOSED)

@@ -61,6 +61,7 @@ struct service {
     uint64_t waiting_for;
     int64_t waiting_ns;
     uint64_t resync_started; // bytes of the steps of this resync
+    bool resync_more;        // the last turn ended before the steps did
     uint64_t resync_ticket;  // of its order
     struct resync_progress resync_told; // at the end of the volume before
     struct {

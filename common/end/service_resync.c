@@ -141,6 +141,7 @@ bool service_copy_has_share(struct service *s, int64_t now)
 
 void service_resync_turn(struct service *s, const struct service_turn *turn)
 {
+    s->resync_more = false;
     // Nothing is numbered while the gate is held: an epoch's opening has its seq already.
     if (!resync_running(s->resync) || !s->attached || s->gate == GATE_HELD)
         return;
@@ -148,12 +149,14 @@ void service_resync_turn(struct service *s, const struct service_turn *turn)
     resync_applied(s->resync, turn->applied, now);
     struct resync_step step;
     struct resync_progress p;
+    int steps = 0;
     resync_progress(s->resync, &p);
-    for (int i = 0; i < STEPS_A_TURN; i++) {
+    for (; steps < STEPS_A_TURN; steps++) {
         if (!service_copy_has_room(s) || !service_copy_has_rate(s, s->resync_started, p.began_ns, now) ||
             !service_copy_has_share(s, now) ||
             !resync_next(s->resync, now, &step) || !resync_step(s, &step, now))
             break;
         s->share.spent += cost(&step);
     }
+    s->resync_more = steps == STEPS_A_TURN;
 }

@@ -315,8 +315,11 @@ static void segments_sync_start(struct disk_file *file, struct disk_sync *sync)
     sync->scratch[0] = (uint64_t)file->fd;
     s->latest = file;
     list_add(&s->unkicked, sync);
-    if (!(s->flags & SEGMENTS_KICKED))
-        hand_over(s, &s->unkicked);
+    // One that is not short runs while the owner goes on with what else has come.
+    if ((s->flags & SEGMENTS_KICKED) && s->written <= SEGMENTS_HERE_BYTES)
+        return;
+    s->written = 0;
+    hand_over(s, &s->unkicked);
 }
 
 // Syncs are in order: none overtakes those that the syncer has.

@@ -39,8 +39,8 @@ void segments_watched(struct segments *segments, awake_t *awake);
 struct disk *segments_disk(struct segments *segments);
 int segments_fd(const struct segments *segments); // poll for reading, then segments_work()
 void segments_work(struct segments *segments);
-// SEGMENTS_KICKED: starts the syncs that wait, or does them; then their completions are delivered
-// before it returns. `idle`: the owner has nothing else to do and may wait for the disk.
+// SEGMENTS_KICKED: starts the syncs that wait (those of much data do not), or does them; then their completions are
+// delivered before it returns. `idle`: the owner has nothing else to do and may wait for the disk.
 void segments_kick(struct segments *segments, bool idle);
 
 #endif
