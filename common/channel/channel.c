@@ -27,6 +27,8 @@ struct channel {
     int n_paths;
     struct path paths[CHANNEL_PATHS_MAX];
     struct side control, data;
+    _Atomic uint64_t newest_run; // of the peer: struct link
+    uint64_t told_run;           // control side: the data side was told of
 };
 
 // --- opening ---
@@ -145,6 +147,7 @@ static void add_link(struct channel *ch, struct side *side, int i)
     l->port = (uint16_t)(path->port + offset);
     l->peers_port = (uint16_t)(path->peers_port + offset);
     l->control_heard_ns = &ch->control.links[i].heard_ns;
+    l->newest_run = &ch->newest_run;
 }
 
 int channel_carrier(void)
@@ -212,6 +215,11 @@ void channel_work(struct channel *ch)
         nano_free(m.buffer);
     }
     side_work(&ch->control);
+    uint64_t run = ch->newest_run;
+    if (run != ch->told_run) {
+        ch->told_run = run;
+        side_kick(&ch->data);
+    }
 }
 
 int64_t channel_deadline_ns(const struct channel *ch)
@@ -289,7 +297,7 @@ static int data_send_locked(struct channel *ch, const struct iovec *iov, int n, 
     if (side->send_path == CHANNEL_NO_PATH)
         return -ENOTCONN;
     struct link *l = &side->links[side->send_path];
-    if (!l->up)
+    if (!l->up || link_is_former(l))
         return -ENOTCONN;
     if (!link_can_send(l))
         return data_blocked(ch, now);

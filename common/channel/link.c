@@ -219,6 +219,19 @@ static void link_set_down(struct link *l, const char *why, int64_t now)
     l->reopen_at_ns = now + jitter(REOPEN_NS_MIN);
 }
 
+bool link_is_former(const struct link *l)
+{
+    return l->up && l->peer_run != *l->newest_run;
+}
+
+void link_leave_former(struct link *l, int64_t now)
+{
+    if (!link_is_former(l))
+        return;
+    link_set_down(l, "the peer was restarted", now);
+    l->attempt_at_ns = MIN(l->attempt_at_ns, now);
+}
+
 // Retries become slow. Not because of a handshake that a stranger may have begun: that is only
 // said.
 void link_refused(struct link *l, bool strangers, const char *why, int64_t now)
@@ -372,6 +385,7 @@ static void on_hello(struct link *l, const struct opened *opened, int64_t now)
         peer_is_new(l, session, h.run, opened->number, now);
     session->accepted = true;
     session->run = h.run;
+    atomic_store(l->newest_run, h.run);
     l->peer_round = h.round;
     if (h.echo == l->round)
         link_set_up(l, now);

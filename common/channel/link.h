@@ -107,6 +107,7 @@ struct link {
     _Atomic int64_t heard_ns; // last authentic message
     const _Atomic int64_t
         *control_heard_ns; // of the same path's control link; itself for a control link
+    _Atomic uint64_t *newest_run; // of the peer, as the hello says that was accepted last, on whatever link of the channel
     _Atomic uint64_t bytes_in, messages_in, dropped;
     uint64_t bytes_out, messages_out;
 
@@ -129,6 +130,9 @@ void link_connected(struct link *l, int64_t now); // the armed push socket becam
 int link_send(struct link *l, enum frame_type type, const struct iovec *iov, int n, size_t size,
               int64_t now);
 bool link_can_send(const struct link *l); // up, and the socket would take a message
+// Another link has heard of a newer run of the peer: this one is up to nobody any more. link_leave_former() takes it down.
+bool link_is_former(const struct link *l);
+void link_leave_former(struct link *l, int64_t now);
 
 // By the owner, without the lock: opens a sealed message in place. Returns its type with the
 // contents, or the reason why it is dropped (a text) in *ret_why and -EBADMSG; -ENOENT: no such

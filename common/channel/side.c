@@ -232,6 +232,8 @@ void side_choose(struct side *side, bool leave, int64_t now)
     bool changed = false, socket_changed = false;
     for (int i = 0; i < side->n_links; i++) {
         struct link *l = &side->links[i];
+        if (l->present) // what is sent over one of a former run is lost, and sent again
+            link_leave_former(l, now);
         changed |= l->changed && i == side->send_path;
         socket_changed |= l->push_changed;
         l->changed = l->push_changed = false;

@@ -882,6 +882,53 @@ static void a_restarted_peer_is_soon_back(void **state)
     net_close(&net);
 }
 
+static uint64_t control_run(struct end *end, int path)
+{
+    struct channel_path_info info;
+    channel_path_info(end->ch, path, &info);
+    return info.control.up ? info.control.peer_run : 0;
+}
+
+static bool a_hears_the_new_run(struct ends *e)
+{
+    return control_run(&e->a, 0) == e->b.config.run;
+}
+
+static void proxies_revive(struct proxy *one, struct proxy *other)
+{
+    proxy_cut(one);
+    proxy_cut(other);
+    proxy_set_dead(one, false);
+    proxy_set_dead(other, false);
+}
+
+// A data link that has not heard of the peer's new run is up to nobody: nothing is sent there once any other link has, and the
+// path that hears of it first is used.
+static void nothing_is_sent_to_a_former_run(void **state)
+{
+    struct net net;
+    net_open(&net, 2, key, 0);
+    struct ends *e = &net.e;
+    net_set_dead(&net, 0, true);
+    net_set_dead(&net, 1, true);
+    end_close(&e->b); // its goodbye is lost
+    e->b.config.run = random_id();
+    end_open(&e->b);
+    proxies_revive(net.to_a[0][0], net.to_b[0][0]);
+    ends_wait(e, a_hears_the_new_run, "a control link");
+    assert_int_equal(end_send(&e->a, 1, 100), -ENOTCONN);
+    proxies_revive(net.to_a[1][1], net.to_b[1][1]);
+    ends_wait(e, a_sends_over_1, "data over path 1");
+    e->b.n_data = 0;
+    assert_int_equal(end_send(&e->a, 9, 100), 0);
+    ends_wait(e, b_has_data, "data over path 1 at b");
+    proxies_revive(net.to_a[0][1], net.to_b[0][1]);
+    proxies_revive(net.to_a[1][0], net.to_b[1][0]);
+    ends_wait(e, ends_all_up, "all links up");
+    exchange(e);
+    net_close(&net);
+}
+
 static bool a_down(struct ends *e)
 {
     return !end_up(&e->a, CHANNEL_SIDE_CONTROL, 0) && !end_up(&e->a, CHANNEL_SIDE_DATA, 0);
@@ -1059,6 +1106,7 @@ int main(void)
         cmocka_unit_test(data_fails_over_when_told_so),
         cmocka_unit_test(lost_messages_are_told),
         cmocka_unit_test(a_restarted_peer_is_soon_back),
+        cmocka_unit_test(nothing_is_sent_to_a_former_run),
         cmocka_unit_test(a_killed_peer_is_found_and_replaced),
         cmocka_unit_test(a_closed_end_says_goodbye),
         cmocka_unit_test(threads_share_a_channel),
