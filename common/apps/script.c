@@ -476,8 +476,10 @@ static size_t script_polls(const struct app *app, struct pollfd *ret_fds)
     ret_fds[n++] = (struct pollfd){.fd = output_fd(s->output), .events = POLLIN};
     if (s->command && !s->frozen)
         ret_fds[n++] = (struct pollfd){.fd = command_fd(s->command), .events = POLLIN};
-    if (group_fd(s->group) >= 0 && (s->state == SCRIPT_RUNNING || s->state == SCRIPT_TERMINATING ||
-                                    s->state == SCRIPT_CLEARING))
+    // That a group was frozen is an event of it, too, which stays one until somebody looks at it.
+    bool looked_at = s->state == SCRIPT_CLEARING ||
+                     (!s->frozen && (s->state == SCRIPT_RUNNING || s->state == SCRIPT_TERMINATING));
+    if (group_fd(s->group) >= 0 && looked_at)
         ret_fds[n++] = (struct pollfd){.fd = group_fd(s->group), .events = POLLPRI};
     return n;
 }

@@ -403,7 +403,7 @@ const struct end_action *end_action(struct end *e)
 int64_t end_deadline_ns(const struct end *e)
 {
     int64_t at = e->next_beat_ns;
-    if (e->deadline_ns != INT64_MAX)
+    if (e->deadline_ns > e->now) // one that has passed has been looked at
         at = MIN(at, e->deadline_ns);
     if (e->state == END_ACTIVE && grant_out(e) && e->relation == REL_GOING_ALONE)
         at = MIN(at, grant_out_until(e));

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -455,6 +456,42 @@ static void write_file(const char *dir, const char *name, const char *text)
     close(fd);
 }
 
+static int64_t used_ns(void)
+{
+    struct timespec used;
+    assert_int_equal(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used), 0);
+    return used.tv_sec * NS_PER_S + used.tv_nsec;
+}
+
+// An end may be suspended for days.
+static void frozen_cgroup_costs_nothing(void **state)
+{
+    struct watch w;
+    struct apps_target target;
+
+    enter(&w);
+    struct app_config c = script("web", SH(DAEMON), SH("exit 0"), NULL);
+    watch_apps(&w, &c, 1);
+    apps_start_all(w.apps);
+    watch_for(&w, "all-started", NULL);
+    assert_int_equal(apps_freeze_targets(w.apps, &target, 1), 1);
+    if (!target.cgroup[0]) {
+        watch_close(&w);
+        skip();
+    }
+    apps_set_frozen(w.apps, true);
+    watch_state(&w, 0, APP_STATE_FROZEN);
+    write_file(target.cgroup, "cgroup.freeze", "1"); // the guard's word of it may come before the cgroup's
+    int64_t before = used_ns();
+    usleep(500000); // one that turns round and round uses all of it
+    assert_true(used_ns() - before < 100 * NS_PER_MS);
+    write_file(target.cgroup, "cgroup.freeze", "0");
+    apps_set_frozen(w.apps, false);
+    apps_stop_all(w.apps);
+    watch_for(&w, "all-stopped", NULL);
+    watch_close(&w);
+}
+
 static void frozen_cgroup_is_killed_by_stop(void **state)
 {
     struct watch w;
@@ -624,6 +661,7 @@ int main(void)
         cmocka_unit_test(status_decides),
         cmocka_unit_test(status_that_hangs_is_a_failure),
         cmocka_unit_test(frozen_and_killed_by_others_is_no_failure),
+        cmocka_unit_test(frozen_cgroup_costs_nothing),
         cmocka_unit_test(frozen_cgroup_is_killed_by_stop),
         cmocka_unit_test(adopted_after_a_restart_of_the_daemon),
         cmocka_unit_test(foreign_ones_are_named),

@@ -38,6 +38,7 @@ struct host {
     bool goodbye; // what its guard would say
     bool hold_saves;
     bool hold_opens, fail_opens, hold_handover;
+    unsigned ticks;
     unsigned opens, follow_asked, resyncs;
     bool fail_follows, hold_follows, resync_silent, hold_apps, short_finish, hold_probes, hold_gates;
     bool full_at_attach;    // the queue gets full before it hears that the peer is given another place
@@ -455,8 +456,10 @@ static void run(struct world *w, int64_t ns)
         w->now += 10 * NS_PER_MS;
         for (int i = 0; i < 2; i++) {
             struct host *h = &w->host[i];
-            if (h->up && end_deadline_ns(h->end) <= w->now)
+            if (h->up && end_deadline_ns(h->end) <= w->now) {
                 push(h, &(struct end_event){.type = EV_TICK});
+                h->ticks++;
+            }
         }
     }
 }
@@ -675,6 +678,9 @@ static void cut_off_active_steps_down_before_the_takeover(void **state)
     assert_int_equal(view(w, 0).state, END_SUSPENDED);
     assert_true(w->host[0].frozen);
     assert_int_equal(view(w, 1).state, END_ACTIVE);
+    unsigned ticks = w->host[0].ticks;
+    run(w, NS_PER_S);
+    assert_true(w->host[0].ticks - ticks < 60); // it waits: it does not turn round at the deadline that has passed
     w->cut[0] = w->cut[1] = false;
     w->waypoint[0] = true;
     run(w, 10 * NS_PER_S);
