@@ -44,7 +44,7 @@ class Figures:
 
     def __init__(self):
         self.rounds, self.writes, self.promised, self.missing = 0, 0, 0, 0
-        self.by_fault, self.outages, self.unasked = {}, [], 0
+        self.by_fault, self.outages, self.unasked, self.suspended = {}, [], 0, 0
 
     def line(self):
         faults = ", ".join(f"{name} {count}" for name, count in sorted(self.by_fault.items()))
@@ -55,6 +55,9 @@ class Figures:
                      f"largest {max(self.outages):.2f} s of {len(self.outages)}")
         if self.unasked:
             text += f"; {self.unasked} takeovers although only a daemon was killed (it was not back in time)"
+        if self.suspended:
+            text += (f"; {self.suspended} times the active end stepped down when its peer had died, because this machine stood "
+                     "still and the waypoint's answers had a gap: the peer's return ended it")
         return text
 
 
@@ -130,9 +133,18 @@ class Soak:
 
     # Judgement.
     def serving(self):
-        """Who serves behind the fault."""
-        host = self.lab.wait_until(lambda: next((host for host in PEER if self.lab.role(host) == "active"), None),
-                                   "one end to be active")
+        """Who serves behind the fault. An active end that has lost sight of everybody for a moment, and whose peer is dead,
+        waits for that peer: it is started, as an operator would."""
+        def outcome():
+            states = {host: self.lab.status(host) for host in PEER}
+            for host, status in states.items():
+                if status.get("state") == "suspended" and PEER[host] in self.off():
+                    self.figures.suspended += 1
+                    self.lab.start(PEER[host])
+                elif status.get("role") == "active" and status["state"] != "suspended":
+                    return host
+            return None
+        host = self.lab.wait_until(outcome, "one end to be active")
         self.lab.wait_active(host)
         return host
 
@@ -178,7 +190,8 @@ class Soak:
         self.strike(fault)
         active = self.serving()
         if fault in ("crash-passive", "power-passive"):
-            self.lab.start(PEER[self.active])
+            for host in self.off():
+                self.lab.start(host)
             self.lab.wait_promotable(self.active)
         text = self.judge_round(fault, writing, before, active)
         for host in self.off():
