@@ -28,7 +28,7 @@
 #define LOOK_NS         NS_PER_S       // how often the interface is looked at anew,
 #define LOOK_CALM_NS    (5 * NS_PER_S) // and while everybody answers and nobody watches closely
 #define BROADCAST_AFTER 2 // asks without an answer, after which everybody is asked again
-#define SUBNET_MAX      32
+#define SUBNET_MAX      65536 // public addresses, of all the pairs that share a monitor
 #define FAMILIES        2
 
 struct waypoint {
@@ -76,8 +76,8 @@ struct waypoint_monitor {
     int64_t prompt_ns;            // the last answer that came within WAYPOINT_GAP_NS of its ask
     int64_t unbroken_ns;          // since when there was no gap between such answers
     char problem[256];
-    struct ip subnets[SUBNET_MAX];
-    size_t subnet_count;
+    struct ip *subnets;
+    size_t subnet_count, subnet_room;
     size_t count;
     struct waypoint points[];
 };
@@ -365,19 +365,54 @@ void waypoint_work(struct waypoint_monitor *monitor)
 void waypoint_watch(struct waypoint_monitor *monitor, bool closely)
 {
     if (closely && !monitor->closely)
-        monitor->next_ns = MIN(monitor->next_ns, clock_boot_ns());
+        waypoint_ask_now(monitor);
     monitor->closely = closely;
 }
 
+bool waypoint_close(const struct waypoint_monitor *monitor)
+{
+    return monitor->closely;
+}
+
+void waypoint_ask_now(struct waypoint_monitor *monitor)
+{
+    monitor->next_ns = MIN(monitor->next_ns, clock_boot_ns());
+}
+
 // --- Life and questions ---
+
+static bool knows_subnet(const struct waypoint_monitor *m, const struct ip *subnet)
+{
+    for (size_t i = 0; i < m->subnet_count; i++)
+        if (ip_equal(&m->subnets[i], subnet) && m->subnets[i].prefix == subnet->prefix)
+            return true;
+    return false;
+}
+
+int waypoint_add_subnets(struct waypoint_monitor *m, const struct ip *subnets, size_t count, struct error *err)
+{
+    if (count > SUBNET_MAX - m->subnet_count)
+        return error_set(err, -EINVAL, "at most %d public addresses are possible on one interface", SUBNET_MAX);
+    if (m->subnet_count + count > m->subnet_room) {
+        size_t room = 2 * (m->subnet_count + count);
+        struct ip *larger = reallocarray(m->subnets, room, sizeof(*larger));
+        if (!larger)
+            return error_sys(err, -ENOMEM, "waypoints");
+        m->subnets = larger;
+        m->subnet_room = room;
+    }
+    for (size_t i = 0; i < count; i++)
+        if (!knows_subnet(m, &subnets[i]))
+            m->subnets[m->subnet_count++] = subnets[i];
+    return 0;
+}
 
 int waypoint_start(const char *interface, const struct ip *ips, size_t count,
                    const struct ip *subnets, size_t subnet_count,
                    struct waypoint_monitor **ret_monitor, struct error *err)
 {
-    if (count > WAYPOINT_MAX || subnet_count > SUBNET_MAX)
-        return error_set(err, -EINVAL, "at most %d waypoints and %d public addresses are possible",
-                         WAYPOINT_MAX, SUBNET_MAX);
+    if (count > WAYPOINT_MAX)
+        return error_set(err, -EINVAL, "at most %d waypoints are possible", WAYPOINT_MAX);
     struct waypoint_monitor *m = calloc(1, sizeof(*m) + count * sizeof(struct waypoint));
     if (!m)
         return error_sys(err, -ENOMEM, "waypoints");
@@ -392,15 +427,16 @@ int waypoint_start(const char *interface, const struct ip *ips, size_t count,
     struct epoll_event event = {.events = EPOLLIN};
     if (r == 0 && epoll_ctl(m->epoll, EPOLL_CTL_ADD, aside_fd(m->aside), &event) < 0)
         r = -errno;
+    if (r < 0)
+        (void)error_sys(err, r, "waypoints on %s", interface);
+    else
+        r = waypoint_add_subnets(m, subnets, subnet_count, err);
     if (r < 0) {
         waypoint_free(m);
-        return error_sys(err, r, "waypoints on %s", interface);
+        return r;
     }
     memcpy(m->interface, interface, strlen(interface));
     m->count = count;
-    m->subnet_count = subnet_count;
-    for (size_t i = 0; i < subnet_count; i++)
-        m->subnets[i] = subnets[i];
     for (size_t i = 0; i < count; i++)
         m->points[i].status = (struct waypoint_status){
             .ip = ips[i], .sent_ns = WAYPOINT_NEVER, .answered_ns = WAYPOINT_NEVER};
@@ -425,6 +461,7 @@ struct waypoint_monitor *waypoint_free(struct waypoint_monitor *monitor)
     aside_free(monitor->aside);
     close_sockets(monitor);
     cleanup_close(&monitor->epoll);
+    free(monitor->subnets);
     free(monitor);
     return NULL;
 }

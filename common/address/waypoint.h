@@ -46,6 +46,8 @@ struct waypoint_status {
 int waypoint_start(const char *interface, const struct ip *ips, size_t count,
                    const struct ip *subnets, size_t subnet_count,
                    struct waypoint_monitor **ret_monitor, struct error *err);
+// Further public addresses; those that are known already change nothing.
+int waypoint_add_subnets(struct waypoint_monitor *monitor, const struct ip *subnets, size_t count, struct error *err);
 struct waypoint_monitor *waypoint_free(struct waypoint_monitor *monitor); // NULL-safe; NULL
 
 int waypoint_fd(const struct waypoint_monitor *monitor);
@@ -55,6 +57,9 @@ void waypoint_work(struct waypoint_monitor *monitor);
 // Every 50 ms (`closely`) or every 500 ms. Becoming close asks at the next waypoint_work(), which
 // is due at once.
 void waypoint_watch(struct waypoint_monitor *monitor, bool closely);
+bool waypoint_close(const struct waypoint_monitor *monitor);
+// The next ask is due at once.
+void waypoint_ask_now(struct waypoint_monitor *monitor);
 
 size_t waypoint_count(const struct waypoint_monitor *monitor);
 // Of waypoint `i` (< count).

@@ -20,18 +20,12 @@
 #include "common/channel/channel.h"
 #include "common/config/places.h"
 #include "common/control/control.h"
-#include "common/daemon/endpoint.h"
+#include "common/daemon/ends.h"
 #include "common/daemon/options.h"
 #include "common/daemon/prompt.h"
 #include "guard/guard.h"
 
 #define HISTORY_SHOWN 256
-
-struct watched {
-    struct daemon *daemon;
-    struct endpoint *endpoint;
-    sd_event_source *io, *timer;
-};
 
 // A guard that is being started: that may take seconds, and heartbeats must go on.
 struct guard_start {
@@ -48,8 +42,8 @@ struct daemon {
     enum pair_end kind;
     struct pair_config_list pairs;
     sd_event *loop;
-    struct watched *watched;
-    size_t count;
+    struct ends *ends;
+    sd_event_source *ends_timer;
     struct guard *guard;
     sd_event_source *guard_source, *guard_timer;
     uint64_t guard_pause_us; // before another try to start it
@@ -69,51 +63,52 @@ static void end_if_all_exited(struct daemon *d)
 {
     if (!d->ending)
         return;
-    for (size_t i = 0; i < d->count; i++) {
-        if (!endpoint_exited(d->watched[i].endpoint))
+    for (size_t i = 0; i < ends_count(d->ends); i++) {
+        if (!endpoint_exited(ends_at(d->ends, i)))
             return;
     }
     (void)sd_event_exit(d->loop, 0);
 }
 
-static void rearm(struct watched *w)
+static void rearm(struct daemon *d)
 {
-    int64_t at = endpoint_deadline_ns(w->endpoint);
+    int64_t at = ends_deadline_ns(d->ends);
     bool armed = at != INT64_MAX;
     if (armed)
-        (void)sd_event_source_set_time(w->timer, (uint64_t)(MAX(at, 0) / NS_PER_US));
-    (void)sd_event_source_set_enabled(w->timer, armed ? SD_EVENT_ONESHOT : SD_EVENT_OFF);
+        (void)sd_event_source_set_time(d->ends_timer, (uint64_t)(MAX(at, 0) / NS_PER_US));
+    (void)sd_event_source_set_enabled(d->ends_timer, armed ? SD_EVENT_ONESHOT : SD_EVENT_OFF);
 }
 
-static void work(struct watched *w)
+static void work(struct daemon *d)
 {
-    endpoint_work(w->endpoint);
-    rearm(w);
-    end_if_all_exited(w->daemon);
+    ends_work(d->ends);
+    rearm(d);
+    end_if_all_exited(d);
 }
 
-static int on_io(sd_event_source *source, int fd, uint32_t events, void *user)
+static int on_ends(sd_event_source *source, int fd, uint32_t events, void *user)
 {
     (void)source, (void)fd, (void)events;
     work(user);
     return 0;
 }
 
-static int on_timer(sd_event_source *source, uint64_t usec, void *user)
+static int on_ends_timer(sd_event_source *source, uint64_t usec, void *user)
 {
     (void)source, (void)usec;
     work(user);
     return 0;
 }
 
-static int watch(struct daemon *d, struct watched *w, struct endpoint *endpoint, struct error *err)
+static int open_ends(struct daemon *d, struct error *err)
 {
-    w->daemon = d;
-    w->endpoint = endpoint;
-    int r = sd_event_add_io(d->loop, &w->io, endpoint_fd(endpoint), EPOLLIN, on_io, w);
+    d->ends = ends_new();
+    if (!d->ends)
+        return error_sys(err, -ENOMEM, "the ends");
+    int r = sd_event_add_io(d->loop, NULL, ends_fd(d->ends), EPOLLIN, on_ends, d);
     if (r >= 0)
-        r = sd_event_add_time(d->loop, &w->timer, CLOCK_BOOTTIME, 0, 1000, on_timer, w);
-    return r < 0 ? error_sys(err, r, "pair %s: event loop", endpoint_pair(endpoint)) : 0;
+        r = sd_event_add_time(d->loop, &d->ends_timer, CLOCK_BOOTTIME, 0, 1000, on_ends_timer, d);
+    return r < 0 ? error_sys(err, r, "event loop") : 0;
 }
 
 #define LEFT_OUT_PAUSE_MIN_US UINT64_C(2000000)
@@ -132,21 +127,18 @@ static void start_endpoint(struct daemon *d, size_t index)
         .state_dir = d->options.state_dir,
         .runtime_dir = d->options.runtime_dir,
         .guard = d->guard,
+        .waypoints = ends_waypoints(d->ends),
     };
     struct error err = {0};
     struct endpoint *endpoint = NULL;
-    struct watched *w = &d->watched[d->count];
     int r = endpoint_new(&config, &endpoint, &err);
     if (r == 0)
-        r = watch(d, w, endpoint, &err);
+        r = ends_add(d->ends, endpoint, &err);
     d->left_out[index] = r < 0;
     if (r == 0) {
-        d->count++;
         log_info("pair %s: runs its %s end", pair->pair, pair_end_name(d->kind));
         return;
     }
-    w->io = sd_event_source_disable_unref(w->io);
-    w->timer = sd_event_source_disable_unref(w->timer);
     endpoint_free(endpoint);
     // Said once, and again when the reason is another one.
     if (strcmp(d->left_out_why[index].text, err.text) != 0)
@@ -171,13 +163,11 @@ static int on_left_out(sd_event_source *source, uint64_t usec, void *user)
 {
     struct daemon *d = user;
     (void)source, (void)usec;
-    size_t before = d->count;
     for (size_t i = 0; i < d->pairs.count && !d->ending; i++) {
         if (d->left_out[i])
             start_endpoint(d, i);
     }
-    for (size_t i = before; i < d->count; i++)
-        work(&d->watched[i]);
+    work(d);
     try_left_out_later(d);
     return 0;
 }
@@ -185,10 +175,9 @@ static int on_left_out(sd_event_source *source, uint64_t usec, void *user)
 static int start_endpoints(struct daemon *d)
 {
     size_t mine = 0;
-    d->watched = calloc(d->pairs.count + 1, sizeof(*d->watched));
     d->left_out = calloc(d->pairs.count + 1, sizeof(*d->left_out));
     d->left_out_why = calloc(d->pairs.count + 1, sizeof(*d->left_out_why));
-    if (!d->watched || !d->left_out || !d->left_out_why)
+    if (!d->left_out || !d->left_out_why)
         return -ENOMEM;
     for (size_t i = 0; i < d->pairs.count; i++) {
         if (strcmp(pair_config_end(d->pairs.items[i], d->kind)->host, d->options.host) != 0)
@@ -200,7 +189,7 @@ static int start_endpoints(struct daemon *d)
     if (mine == 0)
         log_warning("no pair file in %s names host %s as its %s: nothing to do", d->options.config,
                     d->options.host, pair_end_name(d->kind));
-    return mine > 0 && d->count == 0 ? -EINVAL : 0;
+    return mine > 0 && ends_count(d->ends) == 0 ? -EINVAL : 0;
 }
 
 // ---- guard ----
@@ -240,10 +229,11 @@ static void start_guard(struct daemon *d)
 
 static void tell_endpoints(struct daemon *d)
 {
-    for (size_t i = 0; i < d->count; i++) {
-        endpoint_guard(d->watched[i].endpoint, d->guard);
-        rearm(&d->watched[i]);
+    for (size_t i = 0; i < ends_count(d->ends); i++) {
+        endpoint_guard(ends_at(d->ends, i), d->guard);
+        ends_touched(d->ends, ends_at(d->ends, i));
     }
+    rearm(d);
 }
 
 static void *run_guard_start(void *arg)
@@ -323,23 +313,14 @@ static int on_guard(sd_event_source *source, int fd, uint32_t events, void *user
 
 // ---- control ----
 
-static struct watched *find_pair(struct daemon *d, const char *name)
+static void reply_status(struct daemon *d, struct endpoint *only, struct control_reply *reply)
 {
-    for (size_t i = 0; i < d->count; i++) {
-        if (strcmp(endpoint_pair(d->watched[i].endpoint), name) == 0)
-            return &d->watched[i];
-    }
-    return NULL;
-}
-
-static void reply_status(struct daemon *d, const struct watched *only, struct control_reply *reply)
-{
-    size_t n = only ? 1 : d->count;
+    size_t n = only ? 1 : ends_count(d->ends);
     struct pair_status *all = calloc(n + 1, sizeof(*all));
     const struct pair_status **list = calloc(n + 1, sizeof(*list));
     if (all && list) {
         for (size_t i = 0; i < n; i++) {
-            endpoint_status(only ? only->endpoint : d->watched[i].endpoint, &all[i]);
+            endpoint_status(only ? only : ends_at(d->ends, i), &all[i]);
             list[i] = &all[i];
         }
         (void)control_reply_json(reply, only ? status_to_json(all, false)
@@ -351,14 +332,14 @@ static void reply_status(struct daemon *d, const struct watched *only, struct co
     free(all);
 }
 
-static void reply_history(const struct watched *w, struct control_reply *reply)
+static void reply_history(const struct endpoint *endpoint, struct control_reply *reply)
 {
     struct status_event *events = calloc(HISTORY_SHOWN, sizeof(*events));
     if (!events) {
         (void)control_reply_refuse(reply, -ENOMEM, "no memory for the history");
         return;
     }
-    size_t n = endpoint_history(w->endpoint, events, HISTORY_SHOWN);
+    size_t n = endpoint_history(endpoint, events, HISTORY_SHOWN);
     (void)control_reply_json(reply, history_to_json(events, n, false));
     free(events);
 }
@@ -415,7 +396,7 @@ static unsigned keep_flag(const struct control_request *request)
     return keep && strcmp(keep, "secondary") == 0 ? COMMAND_KEEP_SECONDARY : 0;
 }
 
-static void run_command(struct watched *w, const struct control_request *request,
+static void run_command(struct daemon *d, struct endpoint *endpoint, const struct control_request *request,
                         struct control_reply *reply)
 {
     char text[ACTION_TEXT_SIZE];
@@ -434,10 +415,10 @@ static void run_command(struct watched *w, const struct control_request *request
         if (strcmp(request->command, commands[i].name) != 0)
             continue;
         uint64_t operation = 0;
-        log_info("pair %s: operator: %s", endpoint_pair(w->endpoint), request->command);
-        int r = endpoint_command(w->endpoint, commands[i].command, flags, overrides, &operation, text,
-                                 sizeof(text));
-        rearm(w);
+        log_info("pair %s: operator: %s", endpoint_pair(endpoint), request->command);
+        int r = endpoint_command(endpoint, commands[i].command, flags, overrides, &operation, text, sizeof(text));
+        ends_touched(d->ends, endpoint);
+        rearm(d);
         if (r < 0) {
             (void)control_reply_refuse(reply, r, "%s", text);
             return;
@@ -454,26 +435,26 @@ static void on_request(void *user, const struct control_request *request,
                        struct control_reply *reply)
 {
     struct daemon *d = user;
-    struct watched *w = request->pair[0] ? find_pair(d, request->pair) : NULL;
-    if (request->pair[0] && !w) {
+    struct endpoint *endpoint = request->pair[0] ? ends_find(d->ends, request->pair) : NULL;
+    if (request->pair[0] && !endpoint) {
         (void)control_reply_refuse(reply, -ENOENT, "this daemon has no pair %s", request->pair);
         return;
     }
     if (strcmp(request->command, "status") == 0) {
-        reply_status(d, w, reply);
+        reply_status(d, endpoint, reply);
         return;
     }
-    if (!w && d->count == 1)
-        w = &d->watched[0];
-    if (!w) {
+    if (!endpoint && ends_count(d->ends) == 1)
+        endpoint = ends_at(d->ends, 0);
+    if (!endpoint) {
         (void)control_reply_refuse(reply, -EINVAL, "name the pair with -p: this daemon has %zu",
-                                   d->count);
+                                   ends_count(d->ends));
         return;
     }
     if (strcmp(request->command, "history") == 0)
-        reply_history(w, reply);
+        reply_history(endpoint, reply);
     else
-        run_command(w, request, reply);
+        run_command(d, endpoint, request, reply);
 }
 
 static void on_bad_request(void *user, const char *text)
@@ -513,10 +494,11 @@ static int on_signal(sd_event_source *source, const struct signalfd_siginfo *inf
     log_info("signal %u: ending; exports and applications stay for the next run", info->ssi_signo);
     (void)sd_notify(0, "STOPPING=1");
     d->ending = true;
-    for (size_t i = 0; i < d->count; i++) {
-        endpoint_terminate(d->watched[i].endpoint);
-        rearm(&d->watched[i]);
+    for (size_t i = 0; i < ends_count(d->ends); i++) {
+        endpoint_terminate(ends_at(d->ends, i));
+        ends_touched(d->ends, ends_at(d->ends, i));
     }
+    rearm(d);
     end_if_all_exited(d);
     return 0;
 }
@@ -556,6 +538,8 @@ static int run(struct daemon *d, struct error *err)
     if (r == 0)
         r = open_loop(d, err);
     if (r == 0)
+        r = open_ends(d, err);
+    if (r == 0)
         r = open_control(d, err);
     if (r < 0)
         return r;
@@ -569,8 +553,7 @@ static int run(struct daemon *d, struct error *err)
     if (r < 0)
         return error_sys(err, r, "control socket");
     prompt_real_time(); // the data threads, which exist by now, stay as they are
-    for (size_t i = 0; i < d->count; i++)
-        work(&d->watched[i]);
+    work(d);
     (void)sd_notify(0, "READY=1");
     r = sd_event_loop(d->loop);
     return r < 0 ? error_sys(err, r, "event loop") : 0;
@@ -583,12 +566,8 @@ static void stop(struct daemon *d)
         d->guard = d->guard_start->guard;
         guard_start_free(d->guard_start);
     }
-    for (size_t i = 0; i < d->count; i++) {
-        (void)sd_event_source_disable_unref(d->watched[i].io);
-        (void)sd_event_source_disable_unref(d->watched[i].timer);
-        endpoint_free(d->watched[i].endpoint);
-    }
-    free(d->watched);
+    (void)sd_event_source_disable_unref(d->ends_timer);
+    ends_free(d->ends);
     free(d->left_out);
     free(d->left_out_why);
     (void)sd_event_source_disable_unref(d->left_out_timer);

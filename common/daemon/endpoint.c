@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 
 #include "common/daemon/endpoint_private.h"
 
@@ -95,7 +96,7 @@ static void sample(struct endpoint *ep, int64_t now, struct end_data *d)
         .lagging = age > (int64_t)ep->pair->timing.timeout_ms * NS_PER_MS,
     };
     if (ep->waypoints) {
-        int64_t sent = waypoint_sent_ns(ep->waypoints);
+        int64_t sent = waypoint_sent_ns(waypoints_monitor(ep->waypoints));
         d->waypoint_ns = sent == WAYPOINT_NEVER ? 0 : sent;
     }
 }
@@ -288,21 +289,38 @@ static void check_foreign(struct endpoint *ep, int64_t now)
         apps_check_foreign(ep->apps);
 }
 
-void endpoint_work(struct endpoint *ep)
+static void take_reports(struct endpoint *ep)
 {
     struct letter *letter;
-    struct error err = {0};
     mailbox_clear(ep->reports);
     while ((letter = mailbox_take(ep->reports))) {
         endpoint_take_report(ep, letter);
         free(letter);
     }
-    channel_work(ep->channel);
-    if (ep->waypoints)
-        waypoint_work(ep->waypoints);
-    if (ep->inquiry_fd >= 0)
+}
+
+// Everything that has arrived, before any timer: an end must not take its own absence for the peer's silence.
+static void take_ready(struct endpoint *ep)
+{
+    struct epoll_event events[READY_COUNT];
+    bool ready[READY_COUNT] = {false};
+    int n = epoll_wait(ep->epoll, events, READY_COUNT, 0);
+    for (int i = 0; i < n; i++)
+        ready[events[i].data.u32] = true;
+    if (ready[READY_REPORTS])
+        take_reports(ep);
+    if (ready[READY_CHANNEL] || channel_deadline_ns(ep->channel) <= clock_boot_ns())
+        channel_work(ep->channel);
+    if (ready[READY_INQUIRY])
         (void)inquiry_answer(ep->inquiry_fd, &ep->inquiry, 1, take_goodbye, ep);
-    apps_work(ep->apps);
+    if (ready[READY_APPS])
+        apps_work(ep->apps);
+}
+
+void endpoint_work(struct endpoint *ep)
+{
+    struct error err = {0};
+    take_ready(ep);
     if (ep->announcer && announcer_deadline_ns(ep->announcer) <= clock_boot_ns() &&
         announcer_work(ep->announcer, &err) < 0)
         log_warning("pair %s: %s", ep->pair->pair, err.text);
@@ -319,8 +337,6 @@ int64_t endpoint_deadline_ns(const struct endpoint *ep)
     int64_t at = channel_deadline_ns(ep->channel);
     if (ep->started && !ep->exited)
         at = MIN(at, end_deadline_ns(ep->end));
-    if (ep->waypoints)
-        at = MIN(at, waypoint_deadline_ns(ep->waypoints));
     if (ep->announcer)
         at = MIN(at, announcer_deadline_ns(ep->announcer));
     if (ep->vetoes)

@@ -13,6 +13,7 @@
 #include "guard/guard.h"
 
 struct endpoint;
+struct waypoints;
 
 struct endpoint_config {
     struct pair_config *pair; // outlives the endpoint
@@ -20,6 +21,7 @@ struct endpoint_config {
     const char *host;
     const char *state_dir, *runtime_dir; // the daemon's
     struct guard *guard;                 // NULL: none could be started
+    struct waypoints *waypoints;         // the daemon's
 };
 
 int endpoint_new(const struct endpoint_config *config, struct endpoint **ret_endpoint,

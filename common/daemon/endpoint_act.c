@@ -90,7 +90,7 @@ static void act_probe(struct endpoint *ep, uint64_t ticket, bool all)
         .interface = ep->interface,
         .addresses = ep->addresses,
         .address_count = ep->address_count,
-        .waypoints = ep->waypoints,
+        .waypoints = ep->waypoints ? waypoints_monitor(ep->waypoints) : NULL,
         .pair = ep->pair->pair,
         .ask_peer = ep->has_management && ep->has_peer_management,
         .from = ep->management,
@@ -103,8 +103,10 @@ static void act_probe(struct endpoint *ep, uint64_t ticket, bool all)
     vetoes_free(ep->vetoes);
     ep->vetoes = vetoes_start(&config);
     ep->vetoes_ticket = ticket;
-    if (ep->waypoints)
-        waypoint_watch(ep->waypoints, true);
+    if (!ep->waypoints)
+        return;
+    waypoints_watch(ep->waypoints, false); // so that an ask goes out now in any case
+    waypoints_watch(ep->waypoints, true);
 }
 
 void endpoint_probed(struct endpoint *ep)
@@ -252,6 +254,14 @@ static void act_apps(struct endpoint *ep, const struct end_action *a)
         apps_stop_all(ep->apps);
 }
 
+// The front thread sleeps until the lease that it knows is over, and sees then that there is a later one.
+static void act_lease(struct endpoint *ep, int64_t lease_ns)
+{
+    int64_t before = atomic_exchange(&ep->figures.lease_ns, lease_ns);
+    if (lease_ns < before || before <= clock_boot_ns())
+        mailbox_ring(front_mailbox(ep->front));
+}
+
 void endpoint_act(struct endpoint *ep, const struct end_action *a)
 {
     switch (a->type) {
@@ -372,8 +382,7 @@ void endpoint_act(struct endpoint *ep, const struct end_action *a)
         act_deadline(ep, a->time_ns);
         break;
     case ACT_LEASE:
-        atomic_store(&ep->figures.lease_ns, a->time_ns);
-        mailbox_ring(front_mailbox(ep->front)); // it may be waiting for a new lease
+        act_lease(ep, a->time_ns);
         break;
     case ACT_GOODBYE:
         ep->goodbye = a->on;
@@ -381,7 +390,7 @@ void endpoint_act(struct endpoint *ep, const struct end_action *a)
         break;
     case ACT_WATCH:
         if (ep->waypoints)
-            waypoint_watch(ep->waypoints, a->on);
+            waypoints_watch(ep->waypoints, a->on);
         break;
     case ACT_HISTORY:
         act_history(ep, a);

@@ -126,7 +126,7 @@ static int start_waypoints(struct endpoint *ep, struct error *err)
         if (r < 0)
             return r;
     }
-    return waypoint_start(ep->interface, ips, count, ep->addresses, ep->address_count,
+    return waypoints_join(ep->config.waypoints, ep->interface, ips, count, ep->addresses, ep->address_count,
                           &ep->waypoints, err);
 }
 
@@ -400,9 +400,9 @@ static void prepare_start(struct endpoint *ep)
     }
 }
 
-static int poll_add(int epoll, int fd)
+static int poll_add(int epoll, int fd, enum endpoint_ready what)
 {
-    struct epoll_event ev = {.events = EPOLLIN};
+    struct epoll_event ev = {.events = EPOLLIN, .data = {.u32 = what}};
     return fd < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &ev) == 0 ? 0 : -errno;
 }
 
@@ -444,10 +444,14 @@ static int open_all(struct endpoint *ep, struct error *err)
             return err->code;
     }
     open_inquiry(ep);
-    const int fds[] = {mailbox_fd(ep->reports), channel_fd(ep->channel), apps_fd(ep->apps),
-                       ep->waypoints ? waypoint_fd(ep->waypoints) : -1, ep->inquiry_fd};
-    for (size_t i = 0; i < ARRAY_LEN(fds) && r == 0; i++)
-        r = poll_add(ep->epoll, fds[i]);
+    const int fds[READY_COUNT] = {
+        [READY_REPORTS] = mailbox_fd(ep->reports),
+        [READY_CHANNEL] = channel_fd(ep->channel),
+        [READY_APPS] = apps_fd(ep->apps),
+        [READY_INQUIRY] = ep->inquiry_fd,
+    };
+    for (unsigned i = 0; i < READY_COUNT && r == 0; i++)
+        r = poll_add(ep->epoll, fds[i], i);
     return r < 0 ? error_sys(err, r, "pair %s", ep->pair->pair) : 0;
 }
 
@@ -489,7 +493,7 @@ struct endpoint *endpoint_free(struct endpoint *ep)
     saver_free(ep->saver);
     vetoes_free(ep->vetoes);
     announcer_free(ep->announcer);
-    waypoint_free(ep->waypoints);
+    waypoints_leave(ep->waypoints);
     apps_forget(ep->apps);
     lane_free(ep->lane);
     channel_free(ep->channel);

@@ -7,7 +7,6 @@
 
 #include "common/address/announcer.h"
 #include "common/address/inquiry.h"
-#include "common/address/waypoint.h"
 #include "common/apps/apps.h"
 #include "common/base/cleanup.h"
 #include "common/base/clock.h"
@@ -23,9 +22,19 @@
 #include "common/daemon/stream.h"
 #include "common/daemon/turning.h"
 #include "common/daemon/vetoes.h"
+#include "common/daemon/waypoints.h"
 #include "queues/vitals.h"
 
 #define EVENTS_MAX 128
+
+// What an endpoint's epoll set tells apart.
+enum endpoint_ready {
+    READY_REPORTS,
+    READY_CHANNEL,
+    READY_APPS,
+    READY_INQUIRY,
+    READY_COUNT,
+};
 
 struct endpoint {
     struct endpoint_config config;
@@ -66,7 +75,7 @@ struct endpoint {
     const char *interface;
     bool address_on;
     struct announcer *announcer;
-    struct waypoint_monitor *waypoints;
+    struct waypoints_view *waypoints; // NULL: none configured
     struct vetoes *vetoes;
     uint64_t vetoes_ticket;
     int inquiry_fd;

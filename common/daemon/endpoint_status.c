@@ -154,11 +154,12 @@ static void fill_addresses(struct endpoint *ep, int64_t now, struct pair_status 
         SET(s->public_address.addresses[i], "%s", ep->pair->public_address.addresses[i]);
     if (!ep->waypoints)
         return;
-    s->waypoint_count = waypoint_count(ep->waypoints);
+    const struct waypoint_monitor *monitor = waypoints_monitor(ep->waypoints);
+    s->waypoint_count = waypoint_count(monitor);
     for (size_t i = 0; i < s->waypoint_count; i++) {
         struct waypoint_status w;
         char text[IP_TEXT_SIZE];
-        waypoint_status(ep->waypoints, i, &w);
+        waypoint_status(monitor, i, &w);
         SET(s->waypoints[i].address, "%s", ip_format_bare(&w.ip, text));
         bool ever = w.answered_ns != WAYPOINT_NEVER && w.answers > 0;
         s->waypoints[i].silent_ms = ever ? age_ms(now, w.answered_ns) : -1;

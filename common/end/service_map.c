@@ -52,7 +52,7 @@ void service_unread(struct service *s, uint16_t object, uint64_t offset, uint32_
     s->unread[s->unread_count++] = (struct service_range){object, length, offset};
 }
 
-static bool anything_set(struct service *s)
+static bool anything_set(const struct service *s)
 {
     for (uint16_t i = 0; i < s->config.volumes; i++) {
         if (!intent_idle(maps_at(s->maps, i)))
@@ -223,7 +223,8 @@ void service_map_turn(struct service *s, int64_t now)
 int64_t service_map_deadline(const struct service *s)
 {
     int64_t at = maps_deadline(s->maps);
-    if (s->updates && s->armed && s->attached)
+    // While nothing is set, there is nothing to clear: what sets something is a turn, which begins a generation.
+    if (s->updates && s->armed && s->attached && (s->generation.stage != GENERATION_NONE || anything_set(s)))
         at = MIN(at, s->generation.next_ns);
     return at;
 }

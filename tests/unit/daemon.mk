@@ -4,6 +4,10 @@ check_PROGRAMS += test_history
 test_history_SOURCES = test_history.c
 test_history_LDADD = $(top_builddir)/common/daemon/libdaemon.a $(CONTROL_LIBS)
 
+check_PROGRAMS += test_waypoints
+test_waypoints_SOURCES = test_waypoints.c
+test_waypoints_LDADD = $(DAEMON_LIBS) $(CMOCKA_LIBS)
+
 check_PROGRAMS += test_turning
 test_turning_SOURCES = test_turning.c
 test_turning_LDADD = $(top_builddir)/common/daemon/libdaemon.a $(CONTROL_LIBS)
