@@ -310,6 +310,8 @@ void end_deadline(struct end *e)
         deadline = e->deadline_ns; // likewise
         lease = e->lease_ns;
     }
+    if (e->frozen) // nothing is answered before it is thawed
+        lease = MIN(lease, MIN(e->lease_ns, e->now));
     bool watch = e->state == END_ACTIVE && grant_out(e) &&
                  e->now - e->peer.proven_ns > e->config.timeout_ns / 2;
     watch |= e->state == END_SUSPENDED || e->state == END_PROBING || e->probe.asked || e->ask.pending;

@@ -126,7 +126,7 @@ struct session {
     struct frame_meet own;  // the facts that I gave at the meeting
     struct frame_meet peer; // its facts
     bool resync_asked;
-    bool went_back; // the peer has less than it had confirmed: its queue has lost what was in it
+    bool went_back; // the peer has less than it had confirmed, or may have: its queue has lost what was in it
     // The union of the maps (map.c).
     unsigned unite_object;
     uint64_t unite_from, unite_ticket;
@@ -225,6 +225,7 @@ struct end {
     // Peer.
     struct peer peer;
     uint64_t run_since; // my newest heartbeat when the peer's run became known
+    uint64_t followed_run; // of the peer: the last one that was streamed to
     uint64_t former_runs[FORMER_RUNS];
     unsigned former_next;
     struct session session;

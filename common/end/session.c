@@ -194,6 +194,19 @@ static void describe(const struct frame_meet *m, char *ret_text, size_t size)
                        (unsigned long long)m->held_from);
 }
 
+// Whether the replay of the peer has perhaps written over what was settled, of which the map does not know any more: its
+// queue ends below what it had confirmed, or it has lost a run, and cannot say where its queue ends.
+static bool went_back(const struct end *e)
+{
+    const struct session *s = &e->session;
+    enum meet_row row = s->meeting.row;
+    if (!s->lead || e->state != END_ACTIVE || (row != MEET_BY_MAP && row != MEET_YIELD) || s->peer.was_active)
+        return false;
+    if (s->peer.position == POSITION_UNKNOWN)
+        return e->data.durable && e->followed_run != e->peer.run;
+    return row == MEET_BY_MAP && s->peer.position < e->data.durable;
+}
+
 // Both sets of facts are known: the table decides, and this end does its part.
 static void decide(struct end *e)
 {
@@ -226,12 +239,10 @@ static void decide(struct end *e)
         break;
     }
     s->lead = s->meeting.primary_leads == e->config.primary;
-    // Its replay has written over what was settled, perhaps, and the map does not know of that.
-    s->went_back = s->lead && e->state == END_ACTIVE && s->meeting.row == MEET_BY_MAP &&
-                   s->peer.position < e->data.durable;
+    s->went_back = went_back(e);
     if (s->went_back)
-        end_note(e, "the peer had confirmed %llu: what it holds was damaged, everything counts as different",
-                 (unsigned long long)e->data.durable);
+        end_note(e, "the peer had confirmed %llu: what it holds %s damaged, everything counts as different",
+                 (unsigned long long)e->data.durable, s->peer.position == POSITION_UNKNOWN ? "may be" : "was");
     if (s->lead)
         lead(e);
     else
@@ -372,6 +383,7 @@ static void take_ready(struct end *e, const struct frame *f)
     a->seq = s->seq;
     s->stage = SESSION_STREAMING;
     s->resync_asked = false;
+    e->followed_run = e->peer.run;
     end_note(e, "streams from %llu on%s", (unsigned long long)s->seq,
              s->restart ? "; a resync by map follows" : "");
 }
