@@ -64,6 +64,12 @@ class Case:
         """`started`: a host that has just been started counts from nothing."""
         self.base[host] = 0 if started else wire_bytes(self.lab, host)
 
+    def lose_queue(self):
+        """The active host crashes and comes back, alone."""
+        self.lab.crash("primary")
+        self.lab.start("primary")
+        self.lab.wait_active("primary")
+
     def resyncs(self, host):
         found = (ENDED.search(event["text"]) for event in self.lab.events(host))
         return [tuple(1024 * int(number) for number in match.groups()) for match in found if match]
@@ -79,8 +85,7 @@ class Case:
 def away(volume):
     """a: the passive host is away and comes back"""
     case = Case(volume)
-    case.lab.crash("secondary")
-    case.lab.wait_for("primary", "alone", alone=True)
+    case.lab.crash_passive("secondary")
     changed = write_pieces(case.lab, "primary", "away")
     case.count_from_here("primary")
     case.lab.start("secondary")
@@ -91,12 +96,9 @@ def away(volume):
 def away_lost(volume):
     """a2: the same, and the active host has lost its queue meanwhile"""
     case = Case(volume)
-    case.lab.crash("secondary")
-    case.lab.wait_for("primary", "alone", alone=True)
+    case.lab.crash_passive("secondary")
     changed = write_pieces(case.lab, "primary", "away")
-    case.lab.crash("primary")
-    case.lab.start("primary")
-    case.lab.wait_active("primary")
+    case.lose_queue()
     case.count_from_here("primary")
     case.lab.start("secondary")
     case.lab.wait_promotable("primary", 600)
@@ -126,7 +128,6 @@ def takeover(volume, mode="sync", name="c takeover, return under load"):
     changed = write_pieces(case.lab, "secondary", "after")
     load = case.load("secondary", "again")
     case.count_from_here("secondary")
-    changed += 0
     case.lab.start("primary")
     case.lab.wait_promotable("secondary", 600)
     changed += load.stop()
@@ -171,12 +172,9 @@ def switch(volume):
 def resync_restart(volume):
     """f: the passive daemon is killed while the resync runs"""
     case = Case(volume, resync={"rate": "192M"})
-    case.lab.crash("secondary")
-    case.lab.wait_for("primary", "alone", alone=True)
+    case.lab.crash_passive("secondary")
     changed = write_pieces(case.lab, "primary", "away")
-    case.lab.crash("primary")
-    case.lab.start("primary")
-    case.lab.wait_active("primary")
+    case.lose_queue()
     case.count_from_here("primary")
     case.lab.start("secondary")
 
@@ -233,12 +231,9 @@ def steady(volume, share=0.7, name="i writer at 70 % of the link", **changes):
     """i: a resync under a writer that takes 70 % of a slow link"""
     case = Case(volume, "async", **changes)
     link = 80e6 / 8
-    case.lab.crash("secondary")
-    case.lab.wait_for("primary", "alone", alone=True)
+    case.lab.crash_passive("secondary")
     changed = write_pieces(case.lab, "primary", "away", 512)
-    case.lab.crash("primary")
-    case.lab.start("primary")
-    case.lab.wait_active("primary")
+    case.lose_queue()
     case.lab("slow", "80mbit")
     load = case.load("primary", "steady", share * link)
     case.count_from_here("primary")
