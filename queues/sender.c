@@ -27,7 +27,8 @@ struct sender {
     struct sender_config config;
     bool running;
     bool failed; // the peer has said that it cannot go on
-    bool full;   // its safe queue
+    bool full;   // its safe queue, as far as is known
+    bool tries;  // one batch goes all the same
     uint64_t session;
 
     uint64_t cursor; // the next seq to send
@@ -96,7 +97,7 @@ void sender_start(struct sender *s, uint64_t session, uint64_t from, int64_t now
     ENSURE(from <= unsafe_last(s->unsafe, s->reader));
     unsafe_release(s->unsafe, s->reader, from);
     s->running = true;
-    s->failed = s->full = s->message_out = false;
+    s->failed = s->full = s->tries = s->message_out = false;
     s->session = session;
     s->sent = from;
     s->before = unsafe_last(s->unsafe, s->reader);
@@ -188,7 +189,7 @@ static bool count_full(struct sender *s, uint64_t numbered)
 static bool is_due(struct sender *s, uint64_t numbered, int64_t now_ns)
 {
     bool full = count_full(s, numbered);
-    if (s->full && now_ns < s->progress_at + s->config.silence_ns) {
+    if (s->full && !s->tries && now_ns < s->progress_at + s->config.silence_ns) {
         s->deadline = s->progress_at + s->config.silence_ns;
         return false;
     }
@@ -248,8 +249,10 @@ bool sender_next(struct sender *s, int64_t now_ns, struct sender_message *ret_me
     s->deadline = INT64_MAX;
     if (!sender_running(s))
         return false;
-    if (outstanding(s) && now_ns >= s->progress_at + s->config.silence_ns)
+    if (outstanding(s) && now_ns >= s->progress_at + s->config.silence_ns) {
         go_back(s, now_ns);
+        s->tries = true; // there may be room, and the word of it was lost
+    }
     if (untold(s) && now_ns >= s->progress_at + s->config.silence_ns)
         (void)sender_barrier(s); // its answer says everything
     if (!is_due(s, unsafe_last(s->unsafe, s->reader), now_ns))
@@ -265,6 +268,7 @@ void sender_sent(struct sender *s, int64_t now_ns)
     s->message_out = false;
     if (!outstanding(s) || s->full)
         s->progress_at = now_ns;
+    s->tries = false;
     if (le64_get(s->batch.barrier) != 0) {
         s->barrier_number = le64_get(s->batch.barrier);
         s->barrier_covers = s->message_end - 1;
@@ -294,6 +298,7 @@ void sender_rewind(struct sender *s, int64_t now_ns)
 {
     if (!sender_running(s))
         return;
+    s->tries = true;
     if (outstanding(s))
         go_back(s, now_ns);
     else if (s->at.applied < s->sent)

@@ -3,6 +3,14 @@
 // of the end that leads, or what an operator gave up when he resolved a split.
 #include "tests/sim/sim.h"
 
+// An operator has removed its directories.
+void judge_given_up(struct host *h)
+{
+    for (uint32_t i = 1; i < h->sim->ledger.write_count; i++)
+        if (h->sim->ledger.writes[i].host == h->index)
+            h->sim->ledger.writes[i].alone = false;
+}
+
 void judge_follows(struct host *h, const struct end_state *state)
 {
     struct sim *s = h->sim;

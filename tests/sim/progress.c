@@ -86,6 +86,7 @@ static void give_up(struct host *h)
     cover_count("operator: gives one end's data up after a split");
     daemon_kill(h, "the operator gives its data up");
     host_forget(h);
+    judge_given_up(h);
     daemon_start(h);
 }
 

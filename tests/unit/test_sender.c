@@ -285,6 +285,32 @@ static void test_peer_full(void **state)
     destroy(f);
 }
 
+// The word that there is room again is lost with the connection: what was sent is tried again all the same, a batch in a
+// while, and one at once when the connection is back.
+static void test_room_is_not_heard_of(void **state)
+{
+    struct fixture *f = make();
+    start(f);
+    number(f, 512);
+    (void)sender_barrier(f->sender);
+    assert_true(next(f));
+    sender_sent(f->sender, f->now);
+    assert_int_equal(give(f, ack_of(f, ACK_FULL)), 0);
+    for (int i = 0; i < 3; i++) {
+        f->now += SENDER_SILENCE_NS - 1;
+        assert_false(next(f));
+        f->now++;
+        assert_true(next(f));
+        sender_sent(f->sender, f->now);
+        assert_false(next(f));
+    }
+    sender_rewind(f->sender, f->now);
+    assert_true(next(f));
+    sender_sent(f->sender, f->now);
+    assert_false(next(f));
+    destroy(f);
+}
+
 static void test_resend_once(void **state)
 {
     struct fixture *f = make();
@@ -497,6 +523,7 @@ int main(void)
         cmocka_unit_test(test_barriers),    cmocka_unit_test(test_lost_ack),
            cmocka_unit_test(test_lies),
         cmocka_unit_test(test_peer_fails),  cmocka_unit_test(test_peer_full),
+        cmocka_unit_test(test_room_is_not_heard_of),
         cmocka_unit_test(test_resend_once), cmocka_unit_test(test_sessions),
         cmocka_unit_test(test_lossy_link),
     };
