@@ -81,16 +81,21 @@ static bool has_room(const struct updates *u, const struct update *copy)
            (u->copy_bytes == 0 || u->copy_bytes + copy->length <= unsafe_ring_bytes(u->unsafe) / 8);
 }
 
+// One check in each round of a kick: what is cached, or a hole, is read within it, and the next one gets the room that the
+// first has given back. Otherwise checks of which eight bytes in 4096 remain would fill the queue.
 void copies_kick(struct updates *u)
 {
     struct update *copy;
-    while ((copy = u->copies_new.first) && u->answers.gate != UPDATES_HELD && has_room(u, copy)) {
+    bool check = false;
+    while (!check && (copy = u->copies_new.first) && u->answers.gate != UPDATES_HELD && has_room(u, copy)) {
+        check = (int)copy->op == UPDATE_CHECK;
         (void)update_pop(&u->copies_new);
         u->copy_bytes += copy->length;
         if (overlap_add(u->overlap, &copy->range, copy->object, copy->offset, copy->length,
                         u->volumes[copy->object].order_size))
             copy_start(u, copy);
     }
+    u->progress |= check;
 }
 
 static void copy_leave(struct updates *u, struct update *copy, int status, uint64_t seq)

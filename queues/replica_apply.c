@@ -230,6 +230,7 @@ static void advance(struct replica *r)
         ENSURE(op->seq <= r->durable);
         r->applied = op->seq;
         r->applied_epoch = le64_get(op->record->epoch);
+        r->ack_now |= op->record->type == RECORD_MARK && op->record->mark == MARK_RESYNC_END; // the active end waits
         r->queued_bytes -= MIN(bytes, r->queued_bytes);
         r->rate_records++;
         r->rate_bytes += bytes;

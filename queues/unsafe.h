@@ -88,7 +88,8 @@ void unsafe_skip(struct unsafe *unsafe, size_t bytes);
 uint64_t unsafe_keep(struct unsafe *unsafe, size_t bytes);
 uint8_t *unsafe_chunk_data(const struct unsafe *unsafe, uint64_t chunk);
 uint32_t unsafe_chunk_size(const struct unsafe *unsafe, uint64_t chunk);
-// Keeps only the first `bytes` of an uncommitted chunk as its payload.
+// Keeps only the first `bytes` of an uncommitted chunk as its payload. The room of the others is free again at once
+// where nothing has been declared behind the chunk; what was received there and not declared is forgotten.
 void unsafe_shrink(struct unsafe *unsafe, uint64_t chunk, uint32_t bytes);
 // Gives an uncommitted chunk back. UNSAFE_NO_CHUNK is allowed.
 void unsafe_drop(struct unsafe *unsafe, uint64_t chunk);

@@ -134,6 +134,11 @@ void unsafe_shrink(struct unsafe *u, uint64_t id, uint32_t bytes)
     ENSURE(chunk->state == CHUNK_HELD);
     ENSURE(bytes > 0 && bytes <= chunk->payload);
     chunk->payload = bytes;
+    if (id + 1 != u->chunk_next || u->head != chunk->position + chunk->size)
+        return;
+    chunk->size = bytes;
+    u->head = chunk->position + bytes;
+    u->undeclared = 0;
 }
 
 void unsafe_drop(struct unsafe *u, uint64_t id)

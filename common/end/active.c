@@ -226,6 +226,15 @@ void active_resynced(struct end *e, unsigned object, uint64_t seq, uint64_t tick
     e->resynced_seq[object] = seq;
 }
 
+bool active_resync_ends(const struct end *e)
+{
+    for (unsigned i = 0; i < e->config.volumes; i++) {
+        if (e->resynced_seq[i])
+            return true;
+    }
+    return false;
+}
+
 // A volume is synchronized when its end mark is applied: the passive end has settled everything
 // before it and has said so durably.
 static bool resynced_rules(struct end *e)

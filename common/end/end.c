@@ -412,7 +412,8 @@ int64_t end_deadline_ns(const struct end *e)
     if (e->session.number || e->state == END_PASSIVE)
         at = MIN(at, MAX(e->peer.echo_sent_ns + e->config.timeout_ns, e->now + END_ASK_NS / 2));
     bool busy = e->watching || e->state == END_HANDING_OVER || e->state == END_TAKING_OVER ||
-                e->relation == REL_JOINING || e->relation == REL_GOING_ALONE || e->terminating;
+                e->relation == REL_JOINING || e->relation == REL_GOING_ALONE || e->terminating ||
+                active_resync_ends(e);
     if (busy)
         at = MIN(at, e->now + END_ASK_NS / 2);
     return MAX(at, e->now + NS_PER_MS);

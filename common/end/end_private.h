@@ -421,6 +421,7 @@ void active_go_alone(struct end *e, const char *why, ...) __attribute__((format(
 void active_enter(struct end *e);
 void active_lapse(struct end *e); // before an event is looked at: steps down if the lease has run out
 void active_resynced(struct end *e, unsigned object, uint64_t seq, uint64_t ticket);
+bool active_resync_ends(const struct end *e); // a volume's end mark has its seq and waits to be applied
 
 // takeover.c
 void take_begin(struct end *e, enum epoch_reason reason, bool replay);

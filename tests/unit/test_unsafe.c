@@ -158,6 +158,33 @@ static void test_appended(void **state)
     unsafe_free(u);
 }
 
+// What a shrunk chunk does not need is free at once, unless something lies behind it.
+static void test_shrunk(void **state)
+{
+    struct unsafe *u = make();
+    struct unsafe_stat stat;
+    struct unsafe_update check = {.type = RECORD_RESYNC, .offset = 4096, .length = 96};
+    unsafe_attach(u, 0, 100);
+    for (unsigned i = 0; i < 3; i++) {
+        uint64_t chunk = make_chunk(u, 4096, (uint8_t)(i + 1));
+        assert_int_equal(unsafe_reserve(u), 0);
+        unsafe_shrink(u, chunk, 96);
+        assert_int_equal(unsafe_append_reserved(u, &check, chunk, 5), 101 + i);
+        unsafe_stat(u, &stat);
+        assert_true(stat.memory_bytes < 4096);
+    }
+    uint64_t older = make_chunk(u, 4096, 4), younger = make_chunk(u, 4096, 5);
+    assert_int_equal(unsafe_reserve(u), 0);
+    unsafe_shrink(u, older, 96);
+    assert_int_equal(unsafe_append_reserved(u, &check, older, 5), 104);
+    unsafe_stat(u, &stat);
+    assert_true(stat.memory_bytes > 8192);
+    unsafe_drop(u, younger);
+    for (unsigned i = 0; i < 4; i++)
+        assert_record(u, 101 + i, 4096, 96, (uint8_t)(i + 1));
+    unsafe_free(u);
+}
+
 // Slots, table and bound run out with an error, and everything committed can still be numbered.
 static void test_limits(void **state)
 {
@@ -920,6 +947,7 @@ int main(void)
         cmocka_unit_test(test_number_in_any_order),
         cmocka_unit_test(test_readers),
         cmocka_unit_test(test_appended),
+        cmocka_unit_test(test_shrunk),
         cmocka_unit_test(test_limits),
         cmocka_unit_test(test_levels),
         cmocka_unit_test(test_full_in_flight),
