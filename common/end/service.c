@@ -428,7 +428,7 @@ struct service *service_free(struct service *s)
 {
     if (!s)
         return NULL;
-    if (s->queue || s->updates)
+    if (s->queue || s->updates || s->found)
         service_drop_queue(s);
     resync_free(s->resync);
     service_map_aside(s);

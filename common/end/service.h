@@ -129,7 +129,7 @@ struct service *service_new(const struct service_config *config, const struct se
 struct service *service_free(struct service *service);
 
 // Is there a queue that a former run of this boot left whole? Before anything is ordered. 0,
-// -ENOENT, or why not.
+// -ENOENT, or why not. What was found stays open, and is what service_open() recovers: a large one is checked once.
 struct service_found {
     uint64_t numbered,
         epoch;    // the last seq that it gave, and the id of the epoch in which it goes on

@@ -39,7 +39,8 @@ int service_find(struct service *s, struct service_found *ret_found, struct erro
         .epoch = unsafe_epoch(queue),
         .pending = unsafe_pending(queue, &cursor, &pending),
     };
-    unsafe_free(queue);
+    unsafe_free(s->found);
+    s->found = queue;
     return 0;
 }
 
@@ -60,6 +61,7 @@ void service_drop_queue(struct service *s)
     s->updates = updates_free(s->updates);
     s->spill = spill_free(s->spill);
     s->queue = unsafe_free(s->queue);
+    s->found = unsafe_free(s->found);
     s->attached = s->draining = s->close_wanted = s->ending_told = s->recovering = false;
     service_disarm(s, UINT64_MAX);
 }
@@ -70,13 +72,21 @@ static void close_stores(struct service *s)
     memset(s->blocks, 0, sizeof(s->blocks));
 }
 
-static int make_queue(struct service *s, struct error *err)
+// Nobody but this run has written to what it has found: it holds the lock of its end.
+static int open_queue(struct service *s, struct error *err)
 {
     struct unsafe_config config = queue_config(s);
+    struct unsafe *found = s->recover ? TAKE_PTR(s->found) : NULL;
+    service_drop_queue(s);
+    s->queue = found;
+    return found ? 0 : s->ops.open_queue(s->user, s->recover, &config, &s->queue, err);
+}
+
+static int make_queue(struct service *s, struct error *err)
+{
     if (s->queue && s->recover)
         return 0; // closed by this run, and taken back
-    service_drop_queue(s);
-    int r = s->ops.open_queue(s->user, s->recover, &config, &s->queue, err);
+    int r = open_queue(s, err);
     if (r == 0)
         r = service_make_spill(s, err);
     if (r == 0)

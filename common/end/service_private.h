@@ -29,6 +29,7 @@ struct service {
     void *user;
     const char *names[RECORD_OBJECTS_MAX];
     struct unsafe *queue;
+    struct unsafe *found; // what service_find() has opened, checked as a whole; NULL: nothing, or taken
     struct updates *updates;
     struct resync *resync;
     struct block *blocks[RECORD_OBJECTS_MAX]; // while the stores are open

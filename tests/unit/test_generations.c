@@ -35,6 +35,7 @@ struct world {
     bool hold_store, hold_map;
     // Of a predecessor's queue.
     int left;
+    unsigned openings; // of `left`
     struct spill_job *job;
     unsigned overflows;
 };
@@ -466,6 +467,7 @@ static int open_left(void *user, bool recover, const struct unsafe_config *confi
 {
     struct world *w = user;
     assert_true(recover);
+    w->openings++;
     return unsafe_open_fd(w->left, config, ret_queue, err);
 }
 
@@ -502,13 +504,13 @@ static void spill_turns(struct world *w)
     }
 }
 
-// What was spilled is found to be lost before the updates that were in flight are written again: only behind that it is
-// known that the peer has a place in this queue, which has to be given up.
-static void loss_of_what_was_spilled_is_not_forgotten_while_a_queue_is_taken_over(void **state)
+// A run that finds the queue of a former one, and has not been told yet what to do with it.
+static struct world *take_over(struct fake_disk *spilled)
 {
     static const uint64_t sizes[] = {SIZE}, ids[] = {1};
     static const char *const names[] = {"disk"};
-    struct service_ops own = ops;
+    static struct service_ops own;
+    own = ops;
     own.open_queue = open_left;
     own.spill = carry_out;
     own.report = note_overflow;
@@ -517,7 +519,6 @@ static void loss_of_what_was_spilled_is_not_forgotten_while_a_queue_is_taken_ove
     *w = (struct world){.now = NS_PER_S};
     w->volume = fake_volume_new(SIZE, 4096, 1, 1);
     w->disk = fake_disk_new(1 << 20, 1);
-    struct fake_disk *spilled = fake_disk_new(64 * MIB, 1); // which holds nothing
     leave_a_queue(w);
     struct service_config config = {
         .mode = UPDATES_ASYNC, .volumes = 1, .sizes = sizes, .ids = ids, .names = names, .pair = 1, .boot = 2,
@@ -525,18 +526,64 @@ static void loss_of_what_was_spilled_is_not_forgotten_while_a_queue_is_taken_ove
         .generation_ns = GENERATION, .spill_bytes = 32 * MIB, .spill_disk = fake_disk_of(spilled)};
     w->service = service_new(&config, &own, w);
     assert_non_null(w->service);
-    struct epoch epoch = {.number = 1, .id = 77, .first_seq = 1, .reason = EPOCH_FIRST_START, .opened_by = EPOCH_BY_PRIMARY};
+    return w;
+}
+
+static void done(struct world *w, struct fake_disk *spilled)
+{
+    (void)close(w->left);
+    (void)teardown((void **)&w);
+    fake_disk_free(spilled);
+}
+
+static const struct epoch first_epoch = {
+    .number = 1, .id = 77, .first_seq = 1, .reason = EPOCH_FIRST_START, .opened_by = EPOCH_BY_PRIMARY};
+
+// What was spilled is found to be lost before the updates that were in flight are written again: only behind that it is
+// known that the peer has a place in this queue, which has to be given up.
+static void loss_of_what_was_spilled_is_not_forgotten_while_a_queue_is_taken_over(void **state)
+{
+    struct fake_disk *spilled = fake_disk_new(64 * MIB, 1); // which holds nothing
+    struct world *w = take_over(spilled);
     w->hold_store = true;
-    service_open(w->service, true, &epoch, 0, w->now);
+    service_open(w->service, true, &first_epoch, 0, w->now);
     spill_turns(w);
     assert_int_equal(w->overflows, 0);
     w->hold_store = false;
     spill_turns(w);
     assert_int_equal(w->overflows, 1);
     assert_false(unsafe_attached(service_queue(w->service), SERVICE_READER));
-    (void)close(w->left);
-    (void)teardown((void **)&w);
-    fake_disk_free(spilled);
+    done(w, spilled);
+    (void)state;
+}
+
+// A large queue takes a while to check.
+static void queue_that_was_found_is_not_checked_again(void **state)
+{
+    struct fake_disk *spilled = fake_disk_new(64 * MIB, 1);
+    struct world *w = take_over(spilled);
+    struct service_found found;
+    assert_int_equal(service_find(w->service, &found, NULL), 0);
+    assert_int_equal(found.numbered, 1);
+    assert_true(found.pending);
+    service_open(w->service, true, &first_epoch, 0, w->now);
+    assert_non_null(service_queue(w->service));
+    assert_int_equal(w->openings, 1);
+    done(w, spilled);
+    (void)state;
+}
+
+// What was found is let go of, with its memory, when it is not taken over.
+static void queue_that_was_found_goes_with_what_it_was_found_for(void **state)
+{
+    struct fake_disk *spilled = fake_disk_new(64 * MIB, 1);
+    struct world *w = take_over(spilled);
+    struct service_found found;
+    assert_int_equal(service_find(w->service, &found, NULL), 0);
+    service_abandon(w->service, false);
+    service_open(w->service, true, &first_epoch, 0, w->now);
+    assert_int_equal(w->openings, 2);
+    done(w, spilled);
     (void)state;
 }
 
@@ -555,6 +602,8 @@ int main(void)
         T(nothing_leaves_behind_a_failed_flush),
         T(a_resync_that_gets_nowhere_is_seen),
         T(an_idle_pair_costs_nothing),
+        cmocka_unit_test(queue_that_was_found_is_not_checked_again),
+        cmocka_unit_test(queue_that_was_found_goes_with_what_it_was_found_for),
         cmocka_unit_test(loss_of_what_was_spilled_is_not_forgotten_while_a_queue_is_taken_over),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
