@@ -150,6 +150,15 @@ static void add_link(struct channel *ch, struct side *side, int i)
     l->newest_run = &ch->newest_run;
 }
 
+// One that listens on each side, and one for each link.
+unsigned channel_sockets(const struct channel_path *paths, int n_paths)
+{
+    unsigned count = 2;
+    for (int i = 0; i < n_paths; i++)
+        count += paths[i].data || paths[i].kind == CHANNEL_PATH_CHANNEL ? 2 : 1;
+    return count;
+}
+
 int channel_carrier(void)
 {
     return nano_carrier();

@@ -34,6 +34,7 @@
 #define CHANNEL_DIGEST_SIZE 32
 #define CHANNEL_ALL_PATHS   (-1)
 #define CHANNEL_NO_PATH     (-1)
+#define CHANNEL_SOCKETS_MAX 511 // of all channels of a process, beside channel_carrier()
 
 struct channel;
 struct channel_key;
@@ -102,6 +103,9 @@ struct channel_config {
 // channel_carrier_end(): heartbeats go through it. To be called before any channel is opened. -1: it is not.
 int channel_carrier(void);
 void channel_carrier_end(int carrier);
+
+// How many of nanomsg's sockets a channel with these paths takes: a process has no more than CHANNEL_SOCKETS_MAX.
+unsigned channel_sockets(const struct channel_path *paths, int n_paths);
 
 // Opens the channel; nothing waits for the peer, nor for my addresses to exist. Refuses (-EINVAL,
 // -EPERM) bad or scoped addresses, ports out of range and, without a key, any address but loopback.

@@ -48,6 +48,7 @@ struct daemon {
     sd_event_source *guard_source, *guard_timer;
     uint64_t guard_pause_us; // before another try to start it
     struct guard_start *guard_start; // under way; NULL: none
+    unsigned sockets; // of the channels of all pairs that may run
     bool *left_out; // by pair: could not be opened yet
     struct error *left_out_why;
     sd_event_source *left_out_timer;
@@ -146,6 +147,25 @@ static void start_endpoint(struct daemon *d, size_t index)
     d->left_out_why[index] = err;
 }
 
+// nanomsg's limit is in the library as it is built. Said at once: a link that finds no socket left would come up never.
+static bool has_sockets(struct daemon *d, size_t index)
+{
+    const struct pair_config *pair = d->pairs.items[index];
+    unsigned wanted = endpoint_sockets(pair, d->kind), left = CHANNEL_SOCKETS_MAX - d->sockets;
+    if (wanted <= left) {
+        d->sockets += wanted;
+        return true;
+    }
+    struct error *err = &d->left_out_why[index];
+    (void)error_set(err, -EMFILE,
+                    "its channel needs %u sockets of nanomsg's, which allows a process %d, and the pairs before it have left "
+                    "%u: a pair takes 2, and 1 more for each path or 2 where it carries data. Use fewer paths, or run some "
+                    "pairs in a daemon of their own, with another --config and --runtime-dir",
+                    wanted, CHANNEL_SOCKETS_MAX + 1, left);
+    log_error("pair %s: does not run: %s", pair->pair, err->text);
+    return false;
+}
+
 // What could not be opened may be there later: an interface, an address, a directory.
 static void try_left_out_later(struct daemon *d)
 {
@@ -183,7 +203,8 @@ static int start_endpoints(struct daemon *d)
         if (strcmp(pair_config_end(d->pairs.items[i], d->kind)->host, d->options.host) != 0)
             continue;
         mine++;
-        start_endpoint(d, i);
+        if (has_sockets(d, i))
+            start_endpoint(d, i);
     }
     try_left_out_later(d);
     if (mine == 0)
@@ -431,13 +452,25 @@ static void run_command(struct daemon *d, struct endpoint *endpoint, const struc
                                request->command);
 }
 
+// A pair that is not there, or does not run yet.
+static void refuse_pair(const struct daemon *d, const char *name, struct control_reply *reply)
+{
+    for (size_t i = 0; i < d->pairs.count; i++) {
+        if (strcmp(d->pairs.items[i]->pair, name) == 0 && d->left_out_why[i].code) {
+            (void)control_reply_refuse(reply, -EAGAIN, "pair %s does not run: %s", name, d->left_out_why[i].text);
+            return;
+        }
+    }
+    (void)control_reply_refuse(reply, -ENOENT, "this daemon has no pair %s", name);
+}
+
 static void on_request(void *user, const struct control_request *request,
                        struct control_reply *reply)
 {
     struct daemon *d = user;
     struct endpoint *endpoint = request->pair[0] ? ends_find(d->ends, request->pair) : NULL;
     if (request->pair[0] && !endpoint) {
-        (void)control_reply_refuse(reply, -ENOENT, "this daemon has no pair %s", request->pair);
+        refuse_pair(d, request->pair, reply);
         return;
     }
     if (strcmp(request->command, "status") == 0) {

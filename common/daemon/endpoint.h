@@ -24,6 +24,8 @@ struct endpoint_config {
     struct waypoints *waypoints;         // the daemon's
 };
 
+// How many of the process's channel sockets (CHANNEL_SOCKETS_MAX) an end of this pair takes.
+unsigned endpoint_sockets(const struct pair_config *pair, enum pair_end side);
 int endpoint_new(const struct endpoint_config *config, struct endpoint **ret_endpoint,
                  struct error *err);
 // Leaves applications, address and unsafe queue as they are. NULL-safe.

@@ -67,6 +67,26 @@ static int lock_state(struct endpoint *ep, struct error *err)
     return 0;
 }
 
+// Both ends of a pair would make the same export sockets: whoever comes second would take them from the first one, and the
+// pair's clients with them. The lock lies beside the ends' own directories.
+static int lock_runtime(struct endpoint *ep, struct error *err)
+{
+    const char *pair = ep->pair->pair, *runtime = ep->config.runtime_dir;
+    char path[PATH_SIZE];
+    int r = path_format(path, sizeof(path), "%s/%s/lock", runtime, pair);
+    if (r < 0)
+        return error_sys(err, r, "pair %s: its directories", pair);
+    ep->runtime_lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (ep->runtime_lock_fd < 0)
+        return error_sys(err, -errno, "cannot open %s", path);
+    if (flock(ep->runtime_lock_fd, LOCK_EX | LOCK_NB) < 0)
+        return error_set(err, -EBUSY,
+                         "%s is locked: another daemon with this runtime directory runs an end of pair %s, and both would "
+                         "make the sockets of its exports in %s/%s; give one of the daemons another --runtime-dir",
+                         path, pair, runtime, pair);
+    return 0;
+}
+
 // The kernel's own name for this boot. A runtime directory that was kept over a reboot is not of this boot. 0: not known.
 static uint64_t kernel_boot(void)
 {
@@ -130,11 +150,11 @@ static int start_waypoints(struct endpoint *ep, struct error *err)
                           &ep->waypoints, err);
 }
 
-static int open_channel(struct endpoint *ep, struct error *err)
+static int list_paths(const struct pair_config *pair, enum pair_end side, struct channel_path paths[CHANNEL_PATHS_MAX])
 {
-    const struct pair_channel_config *c = &ep->pair->channel;
-    enum pair_end side = ep->config.side;
-    struct channel_path paths[CHANNEL_PATHS_MAX + 1];
+    const struct pair_channel_config *c = &pair->channel;
+    const char *mine = pair_config_end(pair, side)->management;
+    const char *peers = pair_config_end(pair, pair_peer(side))->management;
     int n = 0;
     for (size_t i = 0; i < c->path_count && n < CHANNEL_PATHS_MAX; i++)
         paths[n++] = (struct channel_path){
@@ -143,14 +163,29 @@ static int open_channel(struct endpoint *ep, struct error *err)
             .peers = pair_path_address(&c->paths[i], pair_peer(side)),
             .port = (uint16_t)c->paths[i].port,
         };
-    if (ep->has_management && ep->has_peer_management && n < CHANNEL_PATHS_MAX)
+    if (mine && peers && n < CHANNEL_PATHS_MAX)
         paths[n++] = (struct channel_path){
             .kind = CHANNEL_PATH_PUBLIC,
             .data = c->data_on_public,
-            .mine = pair_config_end(ep->pair, side)->management,
-            .peers = pair_config_end(ep->pair, pair_peer(side))->management,
+            .mine = mine,
+            .peers = peers,
             .port = (uint16_t)c->public_port,
         };
+    return n;
+}
+
+unsigned endpoint_sockets(const struct pair_config *pair, enum pair_end side)
+{
+    struct channel_path paths[CHANNEL_PATHS_MAX];
+    return channel_sockets(paths, list_paths(pair, side, paths));
+}
+
+static int open_channel(struct endpoint *ep, struct error *err)
+{
+    const struct pair_channel_config *c = &ep->pair->channel;
+    enum pair_end side = ep->config.side;
+    struct channel_path paths[CHANNEL_PATHS_MAX];
+    int n = list_paths(ep->pair, side, paths);
     if (c->key) {
         int r = channel_key_load(c->key, &ep->key, err);
         if (r < 0)
@@ -412,6 +447,8 @@ static int open_all(struct endpoint *ep, struct error *err)
     int r = make_places(ep, err);
     if (r == 0)
         r = lock_state(ep, err);
+    if (r == 0)
+        r = lock_runtime(ep, err);
     if (r == 0) {
         (void)snprintf(path, sizeof(path), "%s/history", ep->state_path);
         ep->history = history_open(path);
@@ -463,7 +500,7 @@ int endpoint_new(const struct endpoint_config *config, struct endpoint **ret_end
         return error_sys(err, -ENOMEM, "pair %s", config->pair->pair);
     ep->config = *config;
     ep->pair = config->pair;
-    ep->lock_fd = ep->inquiry_fd = -1;
+    ep->lock_fd = ep->runtime_lock_fd = ep->inquiry_fd = -1;
     ep->run = random_id();
     ep->pair_id = checksum64(ep->pair->pair, strlen(ep->pair->pair));
     ep->born_ns = clock_boot_ns();
@@ -507,6 +544,7 @@ struct endpoint *endpoint_free(struct endpoint *ep)
     for (size_t i = 0; i < PAIR_VOLUMES_MAX; i++)
         free(ep->sockets[i]);
     cleanup_close(&ep->inquiry_fd);
+    cleanup_close(&ep->runtime_lock_fd);
     cleanup_close(&ep->lock_fd);
     cleanup_close(&ep->epoll);
     free(ep);

@@ -42,7 +42,7 @@ struct endpoint {
     struct end *end;
     struct figures figures;
     int epoll;
-    int lock_fd;
+    int lock_fd, runtime_lock_fd;
     char state_path[PATH_SIZE], runtime_path[PATH_SIZE], queue_path[PATH_SIZE];
     char safe_path[PATH_SIZE], map_path[PATH_SIZE], flag_path[PATH_SIZE];
     char salvage_path[PATH_SIZE], spill_path[PATH_SIZE];

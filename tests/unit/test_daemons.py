@@ -43,10 +43,10 @@ def wait_for(what, condition):
 
 
 class Daemon:
-    def __init__(self, place, runtime="run", **environment):
+    def __init__(self, place, runtime="run", program=PRIMARYD, host="alpha", config="pair.json", **environment):
         self.log = os.path.join(place, f"log.{len(os.listdir(place))}")
-        arguments = [PRIMARYD, "--config", place + "/pair.json", "--state-dir", place + "/lib", "--runtime-dir",
-                     os.path.join(place, runtime), "--host", "alpha"]
+        arguments = [program, "--config", os.path.join(place, config), "--state-dir", place + "/lib", "--runtime-dir",
+                     os.path.join(place, runtime), "--host", host]
         with open(self.log, "w") as log:
             self.process = subprocess.Popen(
                 ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *arguments],
@@ -112,8 +112,8 @@ class Running(unittest.TestCase):
         with open(self.place + "/disk.img", "wb") as file:
             file.truncate(1 << 20)
 
-    def start(self, *arguments, **environment):
-        daemon = Daemon(self.place, *arguments, **environment)
+    def start(self, *arguments, **options):
+        daemon = Daemon(self.place, *arguments, **options)
         self.daemons.append(daemon)
         return daemon
 
@@ -231,6 +231,36 @@ class Running(unittest.TestCase):
         second.says("another daemon runs this end")
         self.assertEqual(second.process.wait(LIMIT_S), 1)
         self.assertEqual(first.end(), 0)
+
+    def test_the_ends_of_a_pair_do_not_share_a_runtime_directory(self):
+        """Both would make the sockets of its exports there."""
+        first = self.start()
+        first.says("runs its primary end")
+        second = self.start(program=SECONDARYD, host="beta")
+        second.says("runs an end of pair alone, and both would make the sockets .* another --runtime-dir")
+        self.assertEqual(second.process.wait(LIMIT_S), 1)
+        third = self.start("run2", program=SECONDARYD, host="beta")
+        third.says("runs its secondary end")
+        self.assertEqual(third.end(), 0)
+        self.assertEqual(first.end(), 0)
+
+    def test_pairs_that_there_are_no_sockets_for_are_named(self):
+        """Eight paths take 18 sockets: there is room for 28 such pairs."""
+        os.mkdir(self.place + "/pairs")
+        for number in range(29):
+            one = pair(self.place)
+            one["pair"] = f"p{number:02}"
+            for end in ("primary", "secondary"):
+                one["volumes"][0][end]["path"] = f"{self.place}/{end}-{number}.img"
+            one["channel"]["paths"] = [{"primary": f"127.0.{path}.1", "secondary": f"127.0.{path}.2",
+                                        "port": 7400 + 2 * number} for path in range(8)]
+            with open(f"{self.place}/pairs/{one['pair']}.json", "w") as file:
+                json.dump(one, file)
+        daemon = self.start(config="pairs")
+        daemon.says("pair p28: does not run: its channel needs 18 sockets .* Use fewer paths")
+        wait_for("the others", lambda: len(daemon.said("runs its primary end")) == 28)
+        self.assertEqual(len(daemon.said("does not run")), 1)
+        self.assertEqual(daemon.end(), 0)
 
 
 if __name__ == "__main__":
