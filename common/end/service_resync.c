@@ -9,7 +9,7 @@
 #include "common/end/service_private.h"
 #include "queues/batch.h"
 
-#define STEPS_A_TURN 16
+#define STEPS_A_TURN 8
 #define SHARE_NS     INT64_C(100000000) // over which the share of a resync is kept
 #define SHARE_LEAST  (UINT64_C(64) * 1024) // bytes that it may take in each
 #define QUEUE_MAX    (UINT64_C(32) * 1024 * 1024) // bytes in the queue at which a resync waits

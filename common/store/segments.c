@@ -537,8 +537,9 @@ void segments_work(struct segments *s)
     struct sync_list done;
     uint64_t count;
 
-    (void)!read(s->event_fd, &count, sizeof(count)); // EAGAIN: nothing new
     (void)pthread_mutex_lock(&s->lock);
+    if (s->done.first) // or nothing was announced, and a system call in each turn of the owner would find nothing
+        (void)!read(s->event_fd, &count, sizeof(count));
     list_move(&done, &s->done);
     (void)pthread_mutex_unlock(&s->lock);
     deliver(&done);
