@@ -117,6 +117,10 @@ static bool is_held(const struct view *v)
     uint64_t position = v->other->position;
     if (v->other->serving)
         return false; // what it has in flight may be on its store without being on any line
+    // Who took over in the middle of a resync has every record and not what was to be resynced: at one position the two are
+    // not equal for that, and only the map of the end that was active knows where.
+    if (v->other->was_active && (v->other->pending || v->ahead->torn))
+        return false;
     return v->ahead->held_from && position != POSITION_UNKNOWN &&
            v->ahead->held_from <= position + 1 && position <= v->ahead->position;
 }

@@ -210,11 +210,11 @@ void resolve_yield(struct end *e)
 
 // Stopped in order, at a position from which the peer's line is known to have gone on. It is not where any position of this
 // end's epoch is on that line: what it wrote alone before it stopped is not there when a split was resolved, or when the
-// peer served without its replica.
+// peer served without its replica; nor is what the peer lacked in the middle of a resync, or has lost, at whatever position.
 static bool peer_went_on_from_here(const struct end *e, const struct epoch *own)
 {
     uint64_t fork = EPOCH_SEQ_UNKNOWN;
-    return e->st.clean && e->session.meeting.row != MEET_YIELD &&
+    return e->st.clean && !e->st.pending && !e->session.peer.torn && e->session.meeting.row != MEET_YIELD &&
            history_fork(&e->session.peer.history, own->id, &fork) && fork != EPOCH_SEQ_UNKNOWN &&
            e->st.position <= fork;
 }

@@ -156,6 +156,33 @@ static void short_mistake(struct sim *s)
     plan_world(s, silent + some_ms(s, 600, 1400), &s->host[0], fault_heal_cuts, 0);
 }
 
+// The machine of the active end is shut down in order in the middle of a resync, the other one is told to serve as it is, and
+// the first one comes back.
+static void shut_active_down(struct host *h, void *arg, uint64_t n)
+{
+    (void)arg;
+    (void)n;
+    struct sim *s = h->sim;
+    struct host *active = h->view.active ? h : other(h);
+    if (s->phase != PHASE_FAULTS || !active->running || !active->view.pending)
+        return;
+    int64_t off = s->now + s->config.timeout_ns + some_ms(s, 300, 1000);
+    operator_command(active, COMMAND_SHUTDOWN, 0);
+    plan_world(s, off, active, strike, FAULT_CRASH);
+    for (int i = 1; i <= 3; i++)
+        plan_world(s, off + some_ms(s, 100, 400) * i, other(active), force_passive, 0);
+}
+
+static void served_in_mid_resync(struct sim *s)
+{
+    int64_t at = s->now + 3 * NS_PER_S / 2 + some_ms(s, 0, 1000);
+    for (int i = 0; i < 4; i++) {
+        plan_world(s, at, &s->host[0], trigger, STEP_RESYNC);
+        plan_world(s, at + some_ms(s, 0, 60), &s->host[0], shut_active_down, 0);
+        at += some_ms(s, 100, 300);
+    }
+}
+
 static void focus(struct sim *s, int64_t span)
 {
     s->focus_left = 1 + (unsigned)rnd(s, 2);
@@ -211,8 +238,10 @@ void faults_init(struct sim *s)
         int64_t at = s->now + NS_PER_S / 2 + (int64_t)rnd(s, (uint64_t)span);
         plan_world(s, at, &s->host[rnd(s, 2)], strike, draw(s));
     }
-    if (!focused && chance(s, 120))
-        chance(s, 250) ? short_mistake(s) : mistake(s);
+    if (!focused && chance(s, 140)) {
+        unsigned kind = (unsigned)rnd(s, 1000);
+        kind < 215 ? short_mistake(s) : kind < 860 ? mistake(s) : served_in_mid_resync(s);
+    }
     if (!focused && chance(s, 400)) // a switchover at a time at which it is likely to be possible
         plan_world(s, s->now + NS_PER_S + (int64_t)rnd(s, (uint64_t)span), &s->host[0], trigger,
                    STEP_HANDOVER);

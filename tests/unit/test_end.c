@@ -1283,6 +1283,46 @@ static void resolve_after_damage(void **state)
     }
 }
 
+// An end that has forgotten what it was salvages everything whenever it crashes on the way: its old queue, with marks of
+// resyncs that it has been through, is not looked at any more.
+static void what_was_forgotten_is_salvaged_whenever_it_crashes(void **state)
+{
+    for (int ms = 0; ms < 700; ms += 25) {
+        struct world *w = *state;
+        start_pair(w);
+        crash(w, 1);
+        run(w, 5 * NS_PER_S);
+        w->host[1].disk = (struct end_state){0};
+        boot(w, 1, (struct end_start){.state_unreadable = true});
+        run(w, 3 * NS_PER_S);
+        assert_int_equal(view(w, 1).met, MEET_UNREADABLE);
+        w->host[1].salvaged = w->host[1].salvage_whole = 0;
+        command(w, 0, COMMAND_RESOLVE, COMMAND_KEEP_PRIMARY);
+        run(w, ms * NS_PER_MS);
+        bool forgot = w->host[1].disk.salvage != 0;
+        crash(w, 1);
+        if (forgot)
+            w->host[1].salvaged = w->host[1].salvage_whole = 0;
+        boot(w, 1, (struct end_start){.state_unreadable = !forgot});
+        // Of a queue that was never opened nothing is heard; where it is, the marks of a former stream come again.
+        if (w->host[1].disk.role == ROLE_PASSIVE && w->host[1].disk.salvage)
+            push(&w->host[1], &(struct end_event){.type = EV_REPLICA,
+                                                  .replica = {.what = FOLLOW_END, .seq = w->host[1].disk.position}});
+        run(w, 12 * NS_PER_S);
+        if (view(w, 1).state == END_SPLIT) { // it had not heard of the operator's word
+            assert_false(forgot);
+            command(w, 0, COMMAND_RESOLVE, COMMAND_KEEP_PRIMARY);
+            run(w, 8 * NS_PER_S);
+        }
+        assert_int_equal(view(w, 1).state, END_PASSIVE);
+        assert_int_equal(w->host[1].salvaged, 3);
+        assert_int_equal(w->host[1].salvage_whole, 3);
+        assert_int_equal(w->host[1].disk.salvage, 0);
+        teardown(state);
+        setup(state);
+    }
+}
+
 // Until the operator has decided, a damaged state stays what it is: what the end does meanwhile must not make it one that
 // the next run reads as empty.
 static void damaged_state_stays_so_until_it_is_decided(void **state)
@@ -3267,6 +3307,37 @@ static void what_was_settled_and_is_gone_is_told(void **state)
     assert_int_equal(w->host[1].disk.torn, 0); // it had everything
 }
 
+// In the middle of a resync the active end is stopped in order, and the other one is told to serve as it is. That both were at
+// one position does not make them equal: what was left to resync is gone over, and what the first one has is kept before.
+static void who_serves_from_the_middle_of_a_resync_lacks_what_was_left(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    push(&w->host[1], &(struct end_event){.type = EV_REPLICA,
+                                          .replica = {.what = FOLLOW_BEGIN, .seq = w->host[0].data.numbered + 1}});
+    run(w, 100 * NS_PER_MS);
+    assert_int_not_equal(view(w, 1).inconsistent, 0);
+    command(w, 0, COMMAND_SHUTDOWN, 0);
+    run(w, 3 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_STOPPED);
+    assert_true(w->host[0].disk.clean);
+    crash(w, 0);
+    run(w, 3 * NS_PER_S);
+    takeover(w, COMMAND_FORCE | COMMAND_INCONSISTENT, 0);
+    run(w, 3 * NS_PER_S);
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+    w->host[0].own_map[0][0] = 0xff00;
+    boot(w, 0, (struct end_start){0});
+    run(w, 9 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_PASSIVE);
+    assert_int_equal(view(w, 1).met, MEET_BY_MAP);
+    assert_int_equal(w->host[1].added[0][0], 0xff00);
+    assert_int_equal(w->host[0].salvaged, 3);
+    assert_int_equal(w->host[0].salvage_whole, 3);
+    assert_true(view(w, 0).promotable);
+    assert_int_equal(w->host[1].disk.torn, 0);
+}
+
 // Each veto stands in its situation, refuses, is named with a sentence, refuses still when everything else is overridden,
 // and is overridden by its name together with the others that stood.
 static void every_veto_is_named_and_overridden_by_its_name(void **state)
@@ -3573,6 +3644,7 @@ int main(void)
         T(resolve_that_was_cut_off_changes_nothing),
         T(resolve_goes_on_after_a_crash_of_both),
         T(resolve_after_damage),
+        T(what_was_forgotten_is_salvaged_whenever_it_crashes),
         T(damaged_state_stays_so_until_it_is_decided),
         T(salvage_is_of_what_was_written_alone),
         T(power_loss_of_an_active_end_is_remembered),
@@ -3662,6 +3734,7 @@ int main(void)
         T(late_frame_of_a_run_in_between_is_not_believed),
         T(who_serves_from_nothing_has_lost_everything),
         T(what_was_settled_and_is_gone_is_told),
+        T(who_serves_from_the_middle_of_a_resync_lacks_what_was_left),
         T(every_veto_is_named_and_overridden_by_its_name),
         T(force_overrides_what_stands_and_says_what),
         T(age_of_a_takeover_counts_what_was_told),

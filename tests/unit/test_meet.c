@@ -50,7 +50,7 @@ struct side {
     uint64_t epoch; // 0: empty
     uint64_t position;
     uint64_t held_from;
-    bool active, alone, unreadable, stopped, hands, promotable;
+    bool active, alone, unreadable, stopped, hands, promotable, pending, torn;
 };
 
 static const struct {
@@ -89,6 +89,21 @@ static const struct {
      {.epoch = 1, .position = POSITION_UNKNOWN},
      true,
      0},
+    {"on the line, not held", // that end had to resync the one ahead, which was told to serve without it
+     {.epoch = 12, .active = true, .position = 190, .held_from = 60},
+     {.epoch = 1, .active = true, .position = 100, .pending = true},
+     true,
+     0},
+    {"on the line, not held", // or the one ahead has lost something since
+     {.epoch = 12, .active = true, .position = 190, .held_from = 60, .torn = true},
+     {.epoch = 1, .active = true, .position = 100},
+     true,
+     0},
+    {"on the line, and held", // an end that was not active has what it was sent
+     {.epoch = 12, .active = true, .position = 190, .held_from = 60, .torn = true},
+     {.epoch = 1, .position = 100},
+     true,
+     101},
     {"on the line, not held", // where a queue was lost only the map knows
      {.epoch = 33, .active = true, .position = 6000, .held_from = 1},
      {.epoch = 12, .position = 4000},
@@ -126,6 +141,8 @@ static struct frame_meet meet_of(const struct side *side)
         .promotable = side->promotable,
         .held_from = side->held_from,
         .position = side->position,
+        .pending = side->pending,
+        .torn = side->torn,
         .history = history_at(side->epoch),
     };
 }
