@@ -253,7 +253,6 @@ void act(struct host *h, const struct end_action *a)
         judge_follows(h, &a->state);
         judge_salvage(h, &a->state);
         judge_resolves(h, &a->state);
-        h->state_salvages = a->state.salvage != 0;
         state_save(h, a);
         break;
     case ACT_OPEN:
@@ -289,7 +288,6 @@ void act(struct host *h, const struct end_action *a)
             front_lane_stop(h);
         break;
     case ACT_SALVAGE:
-        judge_archive_begins(h, &a->state);
         letter(h, BOX_STREAM, a);
         break;
     case ACT_FOLLOW:

@@ -257,7 +257,7 @@ static void wipe(struct host *h)
     host_crash(h);
     trace(s, h, "its disk is replaced");
     h->judged_epoch = 0;
-    judge_archive_void(h);
+    judge_salvage_void(h);
     state_wipe(h);
     host_disks(h);
     plan_world(s, s->now + some_ms(s, 500, 6000), h, boot_again, 0);

@@ -24,7 +24,6 @@ void host_init(struct sim *s, int index)
 
 static void free_disks(struct host *h)
 {
-    judge_salvage_over(h);
     fake_disk_free(h->safe);
     fake_disk_free(h->maps);
     fake_disk_free(h->salvage);
@@ -59,7 +58,7 @@ void host_free(struct host *h)
     if (h->memory >= 0)
         (void)close(h->memory);
     free_disks(h);
-    judge_archive_free(h);
+    judge_salvage_free(h);
     for (unsigned i = 0; i < h->sim->volumes; i++)
         fake_volume_free(h->volume[i]);
 }
@@ -94,15 +93,14 @@ void host_crash(struct host *h)
     if (h->memory >= 0)
         (void)close(h->memory);
     h->memory = -1;
-    judge_archive_crashes(h);
+    judge_salvage_crashes(h);
     fake_disk_crash(h->safe);
     fake_disk_crash(h->maps);
     fake_disk_crash(h->salvage);
     fake_disk_crash(h->spill);
     for (unsigned i = 0; i < h->sim->volumes; i++)
         fake_volume_crash(h->volume[i]);
-    judge_salvage_over(h);
-    judge_archive_crashed(h);
+    judge_salvage_crashed(h);
     net_changed(h->sim);
 }
 
@@ -117,7 +115,7 @@ void host_forget(struct host *h)
     if (h->memory >= 0)
         (void)close(h->memory);
     h->memory = -1;
-    judge_archive_void(h);
+    judge_salvage_void(h);
     h->judged_epoch = 0;
     state_wipe(h);
     new_disks(h);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // No silent merge: an end that begins to follow gives up nothing that it has acknowledged alone, but what lies on the line
-// of the end that leads, or what an operator gave up when he resolved a split.
+// of the end that leads, or what an operator gave up when he resolved a split. And whom a resolved split keeps: the end that
+// the operator named, with all that it had acknowledged.
 #include "tests/sim/sim.h"
 
 // An operator has removed its directories.
@@ -30,5 +31,42 @@ void judge_follows(struct host *h, const struct end_state *state)
         fail(s, "%c follows, and gives up write %u (epoch %u, seq %llu), which it has acknowledged alone", h->letter, i,
              e->number, (unsigned long long)w->seq);
         return;
+    }
+}
+
+// ---- the side that is kept ----
+
+static const struct epoch_parent *parent_of(const struct epoch *e, uint64_t id)
+{
+    for (unsigned i = 0; i < e->parents; i++)
+        if (e->parent[i].id == id)
+            return &e->parent[i];
+    return NULL;
+}
+
+// Its state is about to be saved.
+void judge_resolves(struct host *h, const struct end_state *state)
+{
+    struct sim *s = h->sim;
+    const struct epoch *now = history_current(&state->history);
+    uint64_t former = h->judged_epoch;
+    h->judged_epoch = now ? now->id : 0;
+    if (!now || now->reason != EPOCH_RESOLVE || ledger_find(s, now->id) >= 0)
+        return;
+    if (!(h->named_to_keep))
+        fail(s, "%c is kept after a split, and nobody has said so", h->letter);
+    const struct epoch_parent *parent = parent_of(now, former);
+    if (!former)
+        return; // its state was damaged: it goes on from its store
+    if (!parent) {
+        fail(s, "%c is kept after a split, and its line is not a parent of the new epoch", h->letter);
+        return;
+    }
+    for (uint32_t i = 1; i < s->ledger.write_count; i++) {
+        const struct ledger_write *w = &s->ledger.writes[i];
+        if (w->acked && w->epoch && w->host == h->index && s->ledger.epochs[w->epoch - 1].epoch.id == former &&
+            parent->seq != EPOCH_SEQ_UNKNOWN && w->seq > parent->seq)
+            fail(s, "%c is kept after a split, but not write %u (seq %llu), which it has acknowledged: the new epoch forks "
+                    "at %llu", h->letter, i, (unsigned long long)w->seq, (unsigned long long)parent->seq);
     }
 }

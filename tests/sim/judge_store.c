@@ -31,9 +31,18 @@ void judge_store(struct host *h, int at, uint64_t seq, const char *when)
     }
 }
 
+void judge_finishes(struct host *h)
+{
+    struct replica_stats st;
+    h->finish_from = stream_stats(h, &st) && !st.failure ? st.durable : 0;
+}
+
 void judge_finished(struct host *h, uint64_t epoch, uint64_t seq)
 {
     struct sim *s = h->sim;
+    if (seq < h->finish_from && !h->queue_rotted)
+        fail(s, "%c: replayed to %llu, and its queue held %llu", h->letter, (unsigned long long)seq,
+             (unsigned long long)h->finish_from);
     if (h->tail_cut) {
         // What rotted had been confirmed, and nothing here proves that; the active end, which knew, did not come back before.
         cover_count("a rotten tail that was taken for a torn one");
@@ -149,5 +158,5 @@ void judge_equal(struct sim *s)
     int at = ledger_find(s, active->view.epoch.id);
     if (at >= 0)
         judge_store(active, at, UINT64_MAX, "at the end");
-    judge_archives(s);
+    judge_salvages(s);
 }

@@ -91,11 +91,18 @@ struct state_copy {
 
 // Of a host that follows, and what it held when it began to.
 struct judged_salvage {
-    uint64_t epoch; // id of the one that it gave up; 0: none
-    uint64_t left;  // mask of volumes
-    uint8_t *had[VOLUMES_MAX]; // NULL: not judged (any more)
-    bool kept[VOLUMES_MAX][SECTORS_MAX];
+    uint64_t epoch;         // id of the one that it gave up; 0: it salvages nothing
+    uint64_t objects, left; // masks of volumes: of the salvage, and those that are not whole again
+    uint8_t *had[VOLUMES_MAX];               // NULL: it never followed
+    bool alone[VOLUMES_MAX][SECTORS_MAX];    // what the other end's did not hold
+    bool over[VOLUMES_MAX][SECTORS_MAX];     // overwritten by the time of a power loss
+    bool there[VOLUMES_MAX][SECTORS_MAX];    // in the archive that was read last,
+    bool gone;                               // ... of which something was dropped, or cannot be read
+    bool kept[VOLUMES_MAX][SECTORS_MAX];     // blocks that were in an archive, ever
+    bool exact;   // it is judged by the block
+    bool dropped; // it is not judged by the sector any more
     uint32_t from; // in the ledger: its own writes of its last reign are behind it
+    enum state_role judged_role;
 };
 
 struct host {
@@ -109,6 +116,7 @@ struct host {
     struct state_copy copy[2];
     bool was_saved;     // a state, ever
     bool queue_rotted;  // its safe queue, ever
+    uint64_t finish_from; // what its safe queue held durably when it was told to replay to the end
     bool tail_cut;      // since then its tail was taken for a torn one, and nobody has told it better
     int64_t slow_until; // its disks take their time
     // What lasts as long as a boot.
@@ -153,13 +161,6 @@ struct host {
     uint64_t copy_objects; // of the newest ask_own_maps()
     uint64_t judged_epoch;       // of the last save
     bool named_to_keep;          // by an operator who resolves a split
-    // What its volumes held when it began to follow, and what is to be salvaged of that.
-    uint8_t *kept[VOLUMES_MAX];
-    bool kept_over[VOLUMES_MAX][SECTORS_MAX];  // overwritten by the time of a power loss
-    bool kept_alone[VOLUMES_MAX][SECTORS_MAX]; // what the other end's did not hold
-    uint64_t kept_epoch, kept_objects;
-    bool kept_void;      // it cannot be told any more
-    bool state_salvages; // the last save says that something may still have to be salvaged
     bool salvage_open, salvage_drop; // by the follower; an operator is about to drop
     bool frozen_known; // by the end that runs
     bool serving, frozen_told, thawing, open_after_close;
@@ -478,6 +479,7 @@ static inline unsigned sectors(const struct sim *s)
 
 // judge_*.c
 void judge_answer(struct host *h, struct guest_op *op, int status);
+void judge_finishes(struct host *h); // is about to replay to the end
 void judge_finished(struct host *h, uint64_t epoch, uint64_t seq);
 void judge_discard(struct host *h); // about to forget what lies behind its prefix
 void judge_own_store(struct host *h); // is about to serve from its own store
@@ -488,15 +490,13 @@ void judge_replica(struct host *h);
 void judge_equal(struct sim *s);
 void judge_given_up(struct host *h);
 void judge_follows(struct host *h, const struct end_state *state); // is about to be saved
-void judge_salvage(struct host *h, const struct end_state *state);  // likewise
-void judge_salvage_dropped(struct host *h);                         // everything of it is about to be
-void judge_salvage_over(struct host *h);                            // what it held is not known any more
-void judge_archive_begins(struct host *h, const struct end_state *state);
-void judge_archive_void(struct host *h); // its salvage, or what its volumes held, was lost
-void judge_archive_crashes(struct host *h); // in a moment
-void judge_archive_crashed(struct host *h); // its disks have lost what was not synced
-void judge_archives(struct sim *s);
-void judge_archive_free(struct host *h);
+void judge_salvage(struct host *h, const struct end_state *state); // likewise
+void judge_salvage_dropped(struct host *h); // everything of it is about to be
+void judge_salvage_void(struct host *h);    // its salvage, or what its volumes held, was lost
+void judge_salvage_crashes(struct host *h); // in a moment
+void judge_salvage_crashed(struct host *h); // its disks have lost what was not synced
+void judge_salvages(struct sim *s);
+void judge_salvage_free(struct host *h);
 void judge_resolves(struct host *h, const struct end_state *state); // is about to be saved
 void judge_verified(struct host *h, const struct verify_result *result);
 bool judge_on_line(struct sim *s, int at, uint64_t fork, int epoch, uint64_t seq);

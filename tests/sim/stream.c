@@ -142,7 +142,6 @@ static void drop_salvage(struct host *h, void *arg, uint64_t n)
               rc == 0 ? "" : rc == -EBUSY ? ": a list of what was dropped, which stays" : ": the disk fails");
         cover_count(rc == 0 ? "operator: drops a salvage" : "operator: drops a salvage, and it stays");
     }
-    judge_archive_void(h);
     fake_disk_kill(h->salvage);
 }
 
@@ -369,6 +368,7 @@ void stream_letter(struct host *h, const struct end_action *a)
         follower_consent(h->follower, a->seq);
         break;
     case ACT_FINISH:
+        judge_finishes(h);
         follower_finish(h->follower);
         break;
     case ACT_LOST:
