@@ -99,9 +99,22 @@ void judge_discard(struct host *h)
     free(saved);
 }
 
+// A replica passes an epoch's opening when the history that has it is durable.
+static void judge_consent(struct host *h)
+{
+    struct replica_stats st;
+    if (!h->running || h->view.state != END_PASSIVE || !stream_stats(h, &st) || !st.applied_epoch || st.finishing)
+        return;
+    int at = ledger_find(h->sim, st.applied_epoch);
+    if (at >= 0 && state_lacks(h, st.applied_epoch))
+        fail(h->sim, "%c: has applied %llu of epoch %u, which its history on the disk does not have", h->letter,
+             (unsigned long long)st.applied, h->sim->ledger.epochs[at].epoch.number);
+}
+
 // A replica that has nothing under way is what its position says.
 void judge_replica(struct host *h)
 {
+    judge_consent(h);
     struct replica_stats st;
     if (!h->running || h->view.inconsistent || h->view.state != END_PASSIVE ||
         !stream_stats(h, &st))

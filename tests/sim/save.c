@@ -114,14 +114,25 @@ void state_wipe(struct host *h)
     h->was_saved = false;
 }
 
+static bool peek(const struct host *h, struct end_state *ret_state)
+{
+    const struct state_copy *c = &h->copy[newest(h)];
+    return c->readable && !state_decode(c->bytes, c->size, ret_state);
+}
+
 // As pairctl reads it before it drops a salvage of that epoch: it may go on.
 bool state_goes_on(const struct host *h, uint64_t salvaged)
 {
     struct end_state state = {0};
-    const struct state_copy *c = &h->copy[newest(h)];
-    if (!c->readable || state_decode(c->bytes, c->size, &state))
+    if (!peek(h, &state))
         return h->was_saved;
     return state.salvage && state.salvaged.id == salvaged;
+}
+
+bool state_lacks(const struct host *h, uint64_t epoch)
+{
+    struct end_state state = {0};
+    return peek(h, &state) && !state.history.truncated && !history_contains(&state.history, epoch);
 }
 
 // False: it was saved once, and no copy can be read.

@@ -396,6 +396,7 @@ void act_closed(struct host *h, bool ok);
 void state_save(struct host *h, const struct end_action *a);
 bool state_read(struct host *h); // into h->state; false: unreadable
 void state_cut_off(struct host *h);
+bool state_lacks(const struct host *h, uint64_t epoch); // what is durable does not know it
 bool state_goes_on(const struct host *h, uint64_t salvaged); // a salvage of that epoch
 void state_rot(struct host *h, bool both);
 void state_wipe(struct host *h);
