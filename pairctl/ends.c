@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/base/cleanup.h"
+#include "common/base/file.h"
 #include "pairctl/pairctl.h"
 
 static void note_problem(struct ends *ends, const char *text)
@@ -94,13 +95,36 @@ void ends_done(struct ends *ends)
     *ends = (struct ends){0};
 }
 
+// A daemon that has the pair, and does not run it (yet), says why. Whether one did.
+static bool complain_not_running(const struct options *options)
+{
+    bool said = false;
+    for (int daemon = PAIR_PRIMARY; options->pair && daemon <= PAIR_SECONDARY; daemon++) {
+        char socket[PLACES_SOCKET_MAX];
+        struct control_request request = {.command = "status"};
+        struct control_reply reply = {0};
+        bool named = path_format(request.pair, sizeof(request.pair), "%s", options->pair) == 0;
+        bool other = options->end && strcmp(options->end, pair_end_name((enum pair_end)daemon)) != 0;
+        if (!named || other || places_control(socket, sizeof(socket), options->runtime_dir, (enum pair_end)daemon) < 0)
+            continue;
+        if (control_call(socket, &request, CALL_TIMEOUT_MS, &reply, NULL) == 0 && reply.code == -EAGAIN) {
+            complain("%s", reply.text);
+            said = true;
+        }
+        control_reply_done(&reply);
+    }
+    return said;
+}
+
 void ends_complain(const struct ends *ends, const struct options *options)
 {
     if (ends->daemons == 0)
         complain("no daemon answers: %s", ends->problem);
+    else if (complain_not_running(options))
+        return;
     else if (options->pair || options->end)
-        complain("no %s end of %s%s on this machine; pairctl status shows what there is",
-                 options->end ? options->end : "", options->pair ? "pair " : "any pair",
+        complain("no %s%send of %s%s on this machine; pairctl status shows what there is",
+                 options->end ? options->end : "", options->end ? " " : "", options->pair ? "pair " : "any pair",
                  options->pair ? options->pair : "");
     else
         complain("the daemon has no pair: no pair file names this machine");

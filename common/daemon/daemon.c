@@ -10,6 +10,7 @@
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include <systemd/sd-daemon.h>
 #include <systemd/sd-event.h>
 
@@ -21,6 +22,7 @@
 #include "common/config/places.h"
 #include "common/control/control.h"
 #include "common/daemon/ends.h"
+#include "common/daemon/openings.h"
 #include "common/daemon/options.h"
 #include "common/daemon/prompt.h"
 #include "guard/guard.h"
@@ -48,6 +50,9 @@ struct daemon {
     sd_event_source *guard_source, *guard_timer;
     uint64_t guard_pause_us; // before another try to start it
     struct guard_start *guard_start; // under way; NULL: none
+    struct openings *openings;
+    size_t mine; // pairs of this host
+    bool serves; // those who ask at the control socket
     unsigned sockets; // of the channels of all pairs that may run
     bool *left_out; // by pair: could not be opened yet
     struct error *left_out_why;
@@ -112,39 +117,102 @@ static int open_ends(struct daemon *d, struct error *err)
     return r < 0 ? error_sys(err, r, "event loop") : 0;
 }
 
+#define OPENING_PATIENCE_US UINT64_C(2000000)   // until those who ask are answered without what is still being opened
+#define ENDING_PATIENCE_NS (2 * NS_PER_S)       // for what is still being opened when the daemon ends
 #define LEFT_OUT_PAUSE_MIN_US UINT64_C(2000000)
 #define LEFT_OUT_PAUSE_MAX_US UINT64_C(60000000)
 
 static int on_left_out(sd_event_source *source, uint64_t usec, void *user);
 
+// What could not be opened may be there later: an interface, an address, a directory. Tried again with pauses that grow.
+static void leave_out(struct daemon *d, size_t index, const struct error *err)
+{
+    // Said once, and again when the reason is another one.
+    if (strcmp(d->left_out_why[index].text, err->text) != 0)
+        log_error("pair %s: does not run, and is tried again: %s", d->pairs.items[index]->pair, err->text);
+    d->left_out_why[index] = *err;
+    d->left_out[index] = true;
+    if (d->left_out_timer)
+        return;
+    d->left_out_pause_us = MIN(MAX(2 * d->left_out_pause_us, LEFT_OUT_PAUSE_MIN_US), LEFT_OUT_PAUSE_MAX_US);
+    (void)sd_event_add_time_relative(d->loop, &d->left_out_timer, CLOCK_BOOTTIME, d->left_out_pause_us, 0, on_left_out, d);
+}
+
 // A pair that cannot be run is said and left out for now: the others are not to suffer for it.
 static void start_endpoint(struct daemon *d, size_t index)
 {
-    struct pair_config *pair = d->pairs.items[index];
+    struct error err = {0};
     struct endpoint_config config = {
-        .pair = pair,
+        .pair = d->pairs.items[index],
         .side = d->kind,
         .host = d->options.host,
         .state_dir = d->options.state_dir,
         .runtime_dir = d->options.runtime_dir,
-        .guard = d->guard,
-        .waypoints = ends_waypoints(d->ends),
     };
-    struct error err = {0};
-    struct endpoint *endpoint = NULL;
-    int r = endpoint_new(&config, &endpoint, &err);
+    d->left_out[index] = false;
+    if (openings_start(d->openings, index, &config, &err) < 0)
+        leave_out(d, index, &err);
+}
+
+static void take_opened(struct daemon *d, struct opened *opened)
+{
+    struct error *err = &opened->error;
+    struct endpoint *endpoint = opened->endpoint;
+    int r = endpoint ? 0 : err->code;
+    if (d->ending) {
+        endpoint_free(endpoint);
+        return;
+    }
     if (r == 0)
-        r = ends_add(d->ends, endpoint, &err);
-    d->left_out[index] = r < 0;
+        r = endpoint_run(endpoint, d->guard, ends_waypoints(d->ends), err);
+    if (r == 0)
+        r = ends_add(d->ends, endpoint, err);
     if (r == 0) {
-        log_info("pair %s: runs its %s end", pair->pair, pair_end_name(d->kind));
+        log_info("pair %s: runs its %s end", endpoint_pair(endpoint), pair_end_name(d->kind));
         return;
     }
     endpoint_free(endpoint);
-    // Said once, and again when the reason is another one.
-    if (strcmp(d->left_out_why[index].text, err.text) != 0)
-        log_error("pair %s: does not run, and is tried again: %s", pair->pair, err.text);
-    d->left_out_why[index] = err;
+    leave_out(d, opened->index, err);
+}
+
+static void serve(struct daemon *d);
+
+// Who asks for an end is answered when all have been opened, or with those that have been until now.
+static void serve_when_opened(struct daemon *d)
+{
+    if (d->serves || d->ending || openings_count(d->openings) > 0)
+        return;
+    if (ends_count(d->ends) > 0 || d->mine == 0) {
+        serve(d);
+        return;
+    }
+    log_error("no pair could be started");
+    (void)sd_event_exit(d->loop, 1);
+}
+
+static int on_opened(sd_event_source *source, int fd, uint32_t events, void *user)
+{
+    struct daemon *d = user;
+    struct opened opened;
+    (void)source, (void)fd, (void)events;
+    while (openings_take(d->openings, &opened))
+        take_opened(d, &opened);
+    work(d);
+    serve_when_opened(d);
+    return 0;
+}
+
+static int on_patience(sd_event_source *source, uint64_t usec, void *user)
+{
+    struct daemon *d = user;
+    (void)source, (void)usec;
+    for (size_t i = 0; i < d->pairs.count; i++) {
+        if (openings_has(d->openings, i))
+            log_warning("pair %s: is still being opened: its disk, or what it names, does not answer", d->pairs.items[i]->pair);
+    }
+    if (!d->serves && !d->ending)
+        serve(d);
+    return 0;
 }
 
 // nanomsg's limit is in the library as it is built. Said at once: a link that finds no socket left would come up never.
@@ -166,51 +234,41 @@ static bool has_sockets(struct daemon *d, size_t index)
     return false;
 }
 
-// What could not be opened may be there later: an interface, an address, a directory.
-static void try_left_out_later(struct daemon *d)
-{
-    bool any = false;
-    for (size_t i = 0; i < d->pairs.count; i++)
-        any |= d->left_out[i];
-    d->left_out_timer = sd_event_source_disable_unref(d->left_out_timer);
-    if (!any)
-        return;
-    d->left_out_pause_us = MIN(MAX(2 * d->left_out_pause_us, LEFT_OUT_PAUSE_MIN_US), LEFT_OUT_PAUSE_MAX_US);
-    (void)sd_event_add_time_relative(d->loop, &d->left_out_timer, CLOCK_BOOTTIME, d->left_out_pause_us, 0, on_left_out, d);
-}
-
 static int on_left_out(sd_event_source *source, uint64_t usec, void *user)
 {
     struct daemon *d = user;
     (void)source, (void)usec;
+    d->left_out_timer = sd_event_source_disable_unref(d->left_out_timer);
     for (size_t i = 0; i < d->pairs.count && !d->ending; i++) {
         if (d->left_out[i])
             start_endpoint(d, i);
     }
-    work(d);
-    try_left_out_later(d);
     return 0;
 }
 
-static int start_endpoints(struct daemon *d)
+static int start_endpoints(struct daemon *d, struct error *err)
 {
-    size_t mine = 0;
     d->left_out = calloc(d->pairs.count + 1, sizeof(*d->left_out));
     d->left_out_why = calloc(d->pairs.count + 1, sizeof(*d->left_out_why));
-    if (!d->left_out || !d->left_out_why)
-        return -ENOMEM;
+    d->openings = openings_new();
+    if (!d->left_out || !d->left_out_why || !d->openings)
+        return error_sys(err, -ENOMEM, "the ends");
+    int r = sd_event_add_io(d->loop, NULL, openings_fd(d->openings), EPOLLIN, on_opened, d);
+    if (r >= 0)
+        r = sd_event_add_time_relative(d->loop, NULL, CLOCK_BOOTTIME, OPENING_PATIENCE_US, 0, on_patience, d);
+    if (r < 0)
+        return error_sys(err, r, "event loop");
     for (size_t i = 0; i < d->pairs.count; i++) {
         if (strcmp(pair_config_end(d->pairs.items[i], d->kind)->host, d->options.host) != 0)
             continue;
-        mine++;
+        d->mine++;
         if (has_sockets(d, i))
             start_endpoint(d, i);
     }
-    try_left_out_later(d);
-    if (mine == 0)
+    if (d->mine == 0)
         log_warning("no pair file in %s names host %s as its %s: nothing to do", d->options.config,
                     d->options.host, pair_end_name(d->kind));
-    return mine > 0 && ends_count(d->ends) == 0 ? -EINVAL : 0;
+    return 0;
 }
 
 // ---- guard ----
@@ -456,7 +514,13 @@ static void run_command(struct daemon *d, struct endpoint *endpoint, const struc
 static void refuse_pair(const struct daemon *d, const char *name, struct control_reply *reply)
 {
     for (size_t i = 0; i < d->pairs.count; i++) {
-        if (strcmp(d->pairs.items[i]->pair, name) == 0 && d->left_out_why[i].code) {
+        if (strcmp(d->pairs.items[i]->pair, name) != 0)
+            continue;
+        if (openings_has(d->openings, i)) {
+            (void)control_reply_refuse(reply, -EAGAIN, "pair %s does not run yet: it is being opened", name);
+            return;
+        }
+        if (d->left_out_why[i].code) {
             (void)control_reply_refuse(reply, -EAGAIN, "pair %s does not run: %s", name, d->left_out_why[i].text);
             return;
         }
@@ -516,6 +580,14 @@ static int open_control(struct daemon *d, struct error *err)
     if (r < 0)
         return error_sys(err, r, "--runtime-dir %s", d->options.runtime_dir);
     return control_server_open(path, on_request, on_bad_request, d, &d->control, err);
+}
+
+static void serve(struct daemon *d)
+{
+    d->serves = true;
+    if (sd_event_add_io(d->loop, NULL, control_server_fd(d->control), EPOLLIN, on_control_fd, d) < 0)
+        log_error("nobody can ask this daemon: no memory");
+    (void)sd_notify(0, "READY=1");
 }
 
 // ---- life ----
@@ -579,21 +651,19 @@ static int run(struct daemon *d, struct error *err)
     prompt_short_slice(); // the channels' own threads are started with the first pair
     start_guard(d);
     d->carrier = channel_carrier();
-    r = start_endpoints(d);
+    r = start_endpoints(d, err);
     if (r < 0)
-        return error_set(err, r, "no pair could be started");
-    r = sd_event_add_io(d->loop, NULL, control_server_fd(d->control), EPOLLIN, on_control_fd, d);
-    if (r < 0)
-        return error_sys(err, r, "control socket");
-    prompt_real_time(); // the data threads, which exist by now, stay as they are
-    work(d);
-    (void)sd_notify(0, "READY=1");
+        return r;
+    prompt_real_time(); // its own threads, whenever they are started, stay as they are
+    serve_when_opened(d);
     r = sd_event_loop(d->loop);
-    return r < 0 ? error_sys(err, r, "event loop") : 0;
+    return r < 0 ? error_sys(err, r, "event loop") : r;
 }
 
-static void stop(struct daemon *d)
+// False: something is being opened still, and uses what it was given until this process has ended.
+static bool stop(struct daemon *d)
 {
+    bool all = openings_free(d->openings, ENDING_PATIENCE_NS);
     if (d->guard_start) {
         (void)pthread_join(d->guard_start->thread, NULL);
         d->guard = d->guard_start->guard;
@@ -606,11 +676,14 @@ static void stop(struct daemon *d)
     (void)sd_event_source_disable_unref(d->left_out_timer);
     (void)sd_event_source_disable_unref(d->guard_source);
     (void)sd_event_source_disable_unref(d->guard_timer);
-    channel_carrier_end(d->carrier);
     guard_free(d->guard);
     control_server_free(d->control);
-    pair_config_list_done(&d->pairs);
+    if (all) {
+        channel_carrier_end(d->carrier);
+        pair_config_list_done(&d->pairs);
+    }
     (void)sd_event_unref(d->loop);
+    return all;
 }
 
 int daemon_main(enum pair_end kind, int argc, char **argv)
@@ -626,7 +699,9 @@ int daemon_main(enum pair_end kind, int argc, char **argv)
     int r = run(&d, &err);
     if (r < 0)
         log_error("%s", err.text);
-    stop(&d);
+    bool all = stop(&d);
     log_stop();
-    return r < 0 ? 1 : 0;
+    if (!all)
+        _exit(r ? 1 : 0);
+    return r ? 1 : 0;
 }

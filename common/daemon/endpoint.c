@@ -184,12 +184,12 @@ static void attach_guard(struct endpoint *ep)
     if (ep->guard) // one that has let go may still say what stands there, and cannot be told any more
         guard_pair_goodbye(ep->guard, NULL, NULL, 0);
     ep->guard = NULL;
-    if (ep->config.guard && guard_pair_open(ep->config.guard, ep->pair->pair, &ep->guard, &err) < 0)
+    if (ep->daemon_guard && guard_pair_open(ep->daemon_guard, ep->pair->pair, &ep->guard, &err) < 0)
         endpoint_note(ep, -1, err.text);
     if (!ep->guard)
         return;
     if (ep->inquiry_fd >= 0) {
-        (void)guard_share_inquiry(ep->config.guard, ep->inquiry_fd, NULL);
+        (void)guard_share_inquiry(ep->daemon_guard, ep->inquiry_fd, NULL);
         guard_pair_inquiry(ep->guard, &ep->inquiry);
     }
     ep->plan_stale = true;
@@ -221,8 +221,8 @@ static void take_goodbye(void *user, size_t end, uint64_t run)
 
 void endpoint_guard(struct endpoint *ep, struct guard *guard)
 {
-    if (guard != ep->config.guard) {
-        ep->config.guard = guard;
+    if (guard != ep->daemon_guard) {
+        ep->daemon_guard = guard;
         ep->destroying = false; // what it had frozen is dead, or killed with the applications
         attach_guard(ep);
         if (ep->guard && ep->thawing)
@@ -325,7 +325,7 @@ void endpoint_work(struct endpoint *ep)
         announcer_work(ep->announcer, &err) < 0)
         log_warning("pair %s: %s", ep->pair->pair, err.text);
     endpoint_probed(ep);
-    endpoint_guard(ep, ep->config.guard);
+    endpoint_guard(ep, ep->daemon_guard);
     check_foreign(ep, clock_boot_ns());
     if (ep->started && !ep->exited && end_deadline_ns(ep->end) <= clock_boot_ns())
         endpoint_feed(ep, &(struct end_event){.type = EV_TICK});

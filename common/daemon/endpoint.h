@@ -20,14 +20,16 @@ struct endpoint_config {
     enum pair_end side;
     const char *host;
     const char *state_dir, *runtime_dir; // the daemon's
-    struct guard *guard;                 // NULL: none could be started
-    struct waypoints *waypoints;         // the daemon's
 };
 
 // How many of the process's channel sockets (CHANNEL_SOCKETS_MAX) an end of this pair takes.
 unsigned endpoint_sockets(const struct pair_config *pair, enum pair_end side);
+// Opens all that may have to wait for a disk, or takes long. On any thread: nobody else has it yet.
 int endpoint_new(const struct endpoint_config *config, struct endpoint **ret_endpoint,
                  struct error *err);
+// The rest, on the control thread, whose it is from here on: its end begins. `guard`: NULL: none could be started. On
+// failure it can only be freed.
+int endpoint_run(struct endpoint *endpoint, struct guard *guard, struct waypoints *waypoints, struct error *err);
 // Leaves applications, address and unsafe queue as they are. NULL-safe.
 struct endpoint *endpoint_free(struct endpoint *endpoint);
 

@@ -135,7 +135,7 @@ static int parse_addresses(struct endpoint *ep, struct error *err)
     return r;
 }
 
-static int start_waypoints(struct endpoint *ep, struct error *err)
+static int start_waypoints(struct endpoint *ep, struct waypoints *all, struct error *err)
 {
     struct ip ips[PAIR_WAYPOINTS_MAX];
     size_t count = ep->pair->waypoint_count;
@@ -146,7 +146,7 @@ static int start_waypoints(struct endpoint *ep, struct error *err)
         if (r < 0)
             return r;
     }
-    return waypoints_join(ep->config.waypoints, ep->interface, ips, count, ep->addresses, ep->address_count,
+    return waypoints_join(all, ep->interface, ips, count, ep->addresses, ep->address_count,
                           &ep->waypoints, err);
 }
 
@@ -217,9 +217,9 @@ static void open_inquiry(struct endpoint *ep)
         return;
     uint16_t port = (uint16_t)ep->pair->channel.management_port;
     ep->inquiry_fd = inquiry_socket(&ep->management, port, &err);
-    if (ep->inquiry_fd < 0 && ep->config.guard) {
+    if (ep->inquiry_fd < 0 && ep->daemon_guard) {
         int kept; // of the former run
-        for (size_t i = 0; ep->inquiry_fd < 0 && (kept = guard_inquiry_fd(ep->config.guard, i)) >= 0; i++) {
+        for (size_t i = 0; ep->inquiry_fd < 0 && (kept = guard_inquiry_fd(ep->daemon_guard, i)) >= 0; i++) {
             if (inquiry_socket_port(kept) == port)
                 ep->inquiry_fd = fcntl(kept, F_DUPFD_CLOEXEC, 3);
         }
@@ -227,8 +227,8 @@ static void open_inquiry(struct endpoint *ep)
     if (ep->inquiry_fd < 0)
         log_warning("pair %s: cannot answer at the management address: %s", ep->pair->pair,
                     err.text);
-    else if (ep->config.guard)
-        (void)guard_share_inquiry(ep->config.guard, ep->inquiry_fd, NULL);
+    else if (ep->daemon_guard)
+        (void)guard_share_inquiry(ep->daemon_guard, ep->inquiry_fd, NULL);
     if (ep->guard)
         guard_pair_inquiry(ep->guard, &ep->inquiry);
 }
@@ -395,6 +395,20 @@ static void say_maps(struct endpoint *ep)
     }
 }
 
+// Reads all of it: a large one takes a while.
+static void find_queue(struct endpoint *ep)
+{
+    struct end_start *s = &ep->start;
+    struct service_found queue = {0};
+    if (ep->state.role != ROLE_ACTIVE)
+        return;
+    s->queue_found = front_find_queue(ep->front, &queue, ep->queue_why, sizeof(ep->queue_why));
+    s->queue_numbered = queue.numbered;
+    s->queue_epoch = queue.epoch;
+    s->queue_pending = queue.pending;
+    atomic_store(&ep->figures.numbered, s->queue_numbered);
+}
+
 // Which facts the start rule gets; what was passive opens its replica first (take_opened()).
 static void prepare_start(struct endpoint *ep)
 {
@@ -412,15 +426,8 @@ static void prepare_start(struct endpoint *ep)
     if (s->guard_acted)
         apps_set_frozen(ep->apps, true);
     if (ep->state.role == ROLE_ACTIVE) {
-        why[0] = '\0';
-        struct service_found queue = {0};
-        s->queue_found = front_find_queue(ep->front, &queue, why, sizeof(why));
-        s->queue_numbered = queue.numbered;
-        s->queue_epoch = queue.epoch;
-        s->queue_pending = queue.pending;
-        if (why[0])
-            endpoint_note(ep, -1, why);
-        atomic_store(&ep->figures.numbered, s->queue_numbered);
+        if (ep->queue_why[0])
+            endpoint_note(ep, -1, ep->queue_why);
         ep->serving = true; // the guard may act on what a former run left serving
         endpoint_begin(ep);
     } else if (ep->state.role == ROLE_PASSIVE) {
@@ -459,8 +466,6 @@ static int open_all(struct endpoint *ep, struct error *err)
     if (r == 0)
         r = parse_addresses(ep, err);
     if (r == 0)
-        r = start_waypoints(ep, err);
-    if (r == 0)
         r = open_apps(ep, err);
     if (r == 0)
         r = open_state(ep, err);
@@ -469,15 +474,24 @@ static int open_all(struct endpoint *ep, struct error *err)
     if (r == 0)
         r = open_threads(ep, err);
     if (r == 0)
+        find_queue(ep);
+    return r;
+}
+
+int endpoint_run(struct endpoint *ep, struct guard *guard, struct waypoints *waypoints, struct error *err)
+{
+    ep->daemon_guard = guard;
+    int r = start_waypoints(ep, waypoints, err);
+    if (r == 0)
         r = open_end(ep);
     if (r < 0)
         return r;
-    if (ep->config.guard && guard_pair_open(ep->config.guard, ep->pair->pair, &ep->guard, err) < 0)
+    if (ep->daemon_guard && guard_pair_open(ep->daemon_guard, ep->pair->pair, &ep->guard, err) < 0)
         return err->code;
     if (ep->guard && guard_pair_state(ep->guard) == GUARD_DESTROYED) {
         // The former run ended before it had renewed the slot.
         guard_pair_close(ep->guard);
-        if (guard_pair_open(ep->config.guard, ep->pair->pair, &ep->guard, err) < 0)
+        if (guard_pair_open(ep->daemon_guard, ep->pair->pair, &ep->guard, err) < 0)
             return err->code;
     }
     open_inquiry(ep);
@@ -489,7 +503,10 @@ static int open_all(struct endpoint *ep, struct error *err)
     };
     for (unsigned i = 0; i < READY_COUNT && r == 0; i++)
         r = poll_add(ep->epoll, fds[i], i);
-    return r < 0 ? error_sys(err, r, "pair %s", ep->pair->pair) : 0;
+    if (r < 0)
+        return error_sys(err, r, "pair %s", ep->pair->pair);
+    prepare_start(ep);
+    return 0;
 }
 
 int endpoint_new(const struct endpoint_config *config, struct endpoint **ret_endpoint,
@@ -515,7 +532,6 @@ int endpoint_new(const struct endpoint_config *config, struct endpoint **ret_end
         endpoint_free(ep);
         return r;
     }
-    prepare_start(ep);
     *ret_endpoint = ep;
     return 0;
 }

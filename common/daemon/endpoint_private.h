@@ -52,6 +52,7 @@ struct endpoint {
     bool same_boot, started, exited;
     bool opening; // the safe queue is being read; the end runs, and waits for that
     struct end_start start;
+    char queue_why[300]; // what is wrong with the queue that was found; "": nothing
     struct end_state state;
     uint64_t run, pair_id;
     int64_t born_ns;
@@ -86,6 +87,7 @@ struct endpoint {
     int64_t foreign_ns; // when it is looked again for applications that run here, and should not
     int64_t apps_start_ms; // how long the last start took; 0: not yet
     // Guard.
+    struct guard *daemon_guard; // NULL: there is none
     struct guard_pair *guard;
     struct guard_plan plan;
     bool plan_stale;

@@ -18,6 +18,8 @@ import unittest
 
 PRIMARYD = os.path.abspath("../../primaryd/primaryd")
 SECONDARYD = os.path.abspath("../../secondaryd/secondaryd")
+PAIRCTL = os.path.abspath("../../pairctl/pairctl")
+POWERFS = os.path.abspath("../powerfs/powerfs")
 LIMIT_S = 60
 
 
@@ -243,6 +245,60 @@ class Running(unittest.TestCase):
         third.says("runs its secondary end")
         self.assertEqual(third.end(), 0)
         self.assertEqual(first.end(), 0)
+
+    def write_pairs(self, *names):
+        os.mkdir(self.place + "/pairs")
+        for number, name in enumerate(names):
+            one = pair(self.place)
+            one["pair"] = name
+            one["channel"]["paths"][0]["port"] += 2 * number
+            for end in ("primary", "secondary"):
+                one["volumes"][0][end]["path"] = f"{self.place}/{end}-{name}.img"
+            with open(f"{self.place}/pairs/{name}.json", "w") as file:
+                json.dump(one, file)
+
+    def hang_disk(self, directory):
+        """Mounts a file system there that does not answer; returns its process."""
+        os.makedirs(directory)
+        os.mkdir(self.place + "/platter")
+        disk = subprocess.Popen([POWERFS, self.place + "/platter", directory], stdin=subprocess.DEVNULL)
+        self.addCleanup(disk.wait)
+        self.addCleanup(subprocess.run, ["umount", "-l", directory], check=False)
+        self.addCleanup(disk.kill)
+        wait_for("the disk", lambda: os.path.ismount(directory) or disk.poll() is not None)
+        if disk.poll() is not None:
+            self.skipTest("no file system of the tests here")
+        disk.send_signal(signal.SIGSTOP)
+        return disk
+
+    def ask(self, *words):
+        return subprocess.run([PAIRCTL, "--runtime-dir", self.place + "/run", *words], stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=LIMIT_S, text=True)
+
+    def test_a_pair_whose_disk_hangs_holds_up_no_other(self):
+        if not os.access(POWERFS, os.X_OK):
+            self.skipTest("built without libfuse3")
+        self.write_pairs("a-hangs", "b", "c")
+        disk = self.hang_disk(self.place + "/lib/a-hangs")
+        daemon = self.start(config="pairs")
+        wait_for("the others", lambda: set(daemon.said("pair (.*): runs its primary end")) == {"b", "c"})
+        daemon.says("pair a-hangs: is still being opened")
+        self.assertIn("it is being opened", self.ask("-p", "a-hangs", "status").stderr)
+        self.assertEqual(self.ask("-p", "b", "status").returncode, 0)
+        disk.send_signal(signal.SIGCONT)
+        daemon.says("pair a-hangs: runs its primary end")
+        self.assertEqual(self.ask("-p", "a-hangs", "status").returncode, 0)
+        self.assertEqual(daemon.end(), 0)
+
+    def test_a_daemon_ends_though_a_disk_hangs(self):
+        if not os.access(POWERFS, os.X_OK):
+            self.skipTest("built without libfuse3")
+        self.write_pairs("a-hangs", "b")
+        self.hang_disk(self.place + "/lib/a-hangs")
+        daemon = self.start(config="pairs")
+        daemon.says("pair a-hangs: is still being opened")
+        self.assertEqual(daemon.end(), 0)
+        self.assertEqual(daemon.said("pair (.*): runs its primary end"), ["b"])
 
     def test_pairs_that_there_are_no_sockets_for_are_named(self):
         """Eight paths take 18 sockets: there is room for 28 such pairs."""
