@@ -133,20 +133,20 @@ class Soak:
 
     # Judgement.
     def serving(self):
-        """Who serves behind the fault. An active end that has lost sight of everybody for a moment, and whose peer is dead,
-        waits for that peer: it is started, as an operator would."""
+        """Who serves behind the fault, and is sure of it: its peer is back, or it is alone. An active end that has lost sight
+        of everybody for a moment, and whose peer is dead, waits for that peer: it is started, as an operator would."""
         def outcome():
-            states = {host: self.lab.status(host) for host in PEER}
-            for host, status in states.items():
+            for host in PEER:
+                status = self.lab.status(host)
                 if status.get("state") == "suspended" and PEER[host] in self.off():
                     self.figures.suspended += 1
                     self.lab.start(PEER[host])
-                elif status.get("role") == "active" and status["state"] != "suspended":
+                elif (status.get("role") == "active" and status["state"] != "suspended"
+                      and (status["alone"] or status["peer"]["connected"])
+                      and all(volume["serving"] for volume in status["volumes"])):
                     return host
             return None
-        host = self.lab.wait_until(outcome, "one end to be active")
-        self.lab.wait_active(host)
-        return host
+        return self.lab.wait_until(outcome, "one end to serve")
 
     def off(self):
         return [host for host in PEER if self.lab("exec", host, "--", "true", check=False).returncode != 0]
