@@ -36,6 +36,8 @@
 enum salvage_cause {
     SALVAGE_YIELDED = 1, // the peer had taken over
     SALVAGE_RESOLVED,    // an operator has kept the other side of a split
+    SALVAGE_DOUBTFUL,    // either; and the map of what this end alone held was damaged on the way: what is kept from this file
+                         // on may have come after the end had begun to follow
     SALVAGE_CAUSE_END,
 };
 const char *salvage_cause_text(enum salvage_cause cause);

@@ -16,6 +16,8 @@ const char *salvage_cause_text(enum salvage_cause cause)
         return "the other end had taken over";
     case SALVAGE_RESOLVED:
         return "the other end was kept when a split was resolved";
+    case SALVAGE_DOUBTFUL:
+        return "the other end leads; some of it may have come afterwards, since the intent map was damaged on the way";
     case SALVAGE_CAUSE_END:
         break;
     }

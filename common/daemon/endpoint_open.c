@@ -409,6 +409,14 @@ static void find_queue(struct endpoint *ep)
     atomic_store(&ep->figures.numbered, s->queue_numbered);
 }
 
+static uint64_t damaged_maps(struct endpoint *ep)
+{
+    uint64_t damaged = 0;
+    for (size_t i = 0; i < ep->pair->volume_count; i++)
+        damaged |= (uint64_t)(front_map_found(ep->front, i) != NULL) << i;
+    return damaged;
+}
+
 // Which facts the start rule gets; what was passive opens its replica first (take_opened()).
 static void prepare_start(struct endpoint *ep)
 {
@@ -423,6 +431,10 @@ static void prepare_start(struct endpoint *ep)
     s->unwatched = ep->same_boot && vitals_lease_ns(ep->vitals) == VITALS_NO_DEADLINE;
     ep->frozen_told = s->guard_acted;
     say_maps(ep);
+    s->maps_damaged = damaged_maps(ep);
+    if (end_doubt_salvage(&ep->state, s->maps_damaged))
+        endpoint_note(ep, -1, "the salvage that goes on cannot tell any more what came after this end had begun to follow: it "
+                              "keeps that, too, and says so");
     if (s->guard_acted)
         apps_set_frozen(ep->apps, true);
     if (ep->state.role == ROLE_ACTIVE) {

@@ -140,8 +140,13 @@ struct end_start {
     bool replica_failed;      // the safe queue is damaged
 #define END_OPENING UINT64_MAX // replica_durable: it is still being read; heartbeats go out meanwhile, and EV_OPENED follows
     bool state_unreadable;
+    uint64_t maps_damaged; // mask: volumes whose intent map was found not to say, in whole or in part, what it had
     const struct end_state *state;
 };
+
+// A salvage that goes on, with maps of which these have been damaged: what they say now is more than what the end had alone.
+// To be called by whoever starts an end before anything of `state` is acted on; the end saves it. False: nothing changes.
+bool end_doubt_salvage(struct end_state *state, uint64_t damaged);
 
 enum end_replica_event {
     FOLLOW_READY,    // accepts frames of the session asked for

@@ -219,6 +219,15 @@ static bool peer_went_on_from_here(const struct end *e, const struct epoch *own)
            e->st.position <= fork;
 }
 
+bool end_doubt_salvage(struct end_state *state, uint64_t damaged)
+{
+    uint64_t doubtful = state->salvage & ~state->salvage_whole & (damaged | state->map_void);
+    if (state->role != ROLE_PASSIVE || !doubtful || state->salvage_cause == SALVAGE_DOUBTFUL)
+        return false;
+    state->salvage_cause = SALVAGE_DOUBTFUL;
+    return true;
+}
+
 void resolve_salvage(struct end *e)
 {
     const struct epoch *own = history_current(&e->st.history), *now = history_current(&e->session.peer.history);

@@ -11,7 +11,11 @@ void start_take(struct end *e, const struct end_event *ev)
     e->unreadable = s->state_unreadable;
     if (s->state)
         e->st = *s->state;
+    bool doubtful = end_doubt_salvage(&e->st, s->maps_damaged) ||
+                    (e->st.salvage && e->st.salvage_cause == SALVAGE_DOUBTFUL);
     map_start(e);
+    if (doubtful)
+        end_save(e);
     if (e->st.role == ROLE_ACTIVE && !e->st.clean && !s->same_boot && e->st.torn != end_all_volumes(e)) {
         e->st.torn = end_all_volumes(e); // what its host had not written out
         end_save(e);

@@ -155,6 +155,9 @@ static void prepare_start(struct host *h, bool readable)
         .state_unreadable = !readable,
         .unwatched = h->ran && !h->flag && h->guard_ns == INT64_MAX,
     };
+    for (unsigned i = 0; i < h->sim->volumes; i++)
+        st->maps_damaged |= (uint64_t)(service_map_found(h->front.service, (uint16_t)i) != NULL) << i;
+    (void)end_doubt_salvage(&h->state, st->maps_damaged);
     h->ran = true;
     h->frozen_told = h->frozen_known = st->guard_acted;
     if (h->state.role == ROLE_ACTIVE) {

@@ -34,7 +34,7 @@ static void take_sectors(struct host *h, const struct salvage_entry *e, const ui
         const uint8_t *has = data ? data + (at - e->offset) : zeros, *had = j->had[e->object] + at;
         uint32_t i = (uint32_t)(at / SECTOR);
         j->there[e->object][i] = true;
-        if (memcmp(had, has, SECTOR) == 0)
+        if (j->doubtful || memcmp(had, has, SECTOR) == 0)
             continue;
         fail(h->sim, "%c: what is in the salvage of volume %u at %llu is not what it had held: write %lld, not %lld",
              h->letter, e->object, (unsigned long long)at, (long long)sector_tag(has, i),
@@ -62,6 +62,7 @@ static int entry(void *arg, const struct salvage_entry *e, const void *data)
 struct found {
     uint64_t epoch;
     bool gone; // something was dropped, or cannot be read
+    bool doubtful;
     uint32_t numbers[64];
     unsigned count;
 };
@@ -70,8 +71,10 @@ static void collect(void *arg, const struct salvage_info *info)
 {
     struct found *f = arg;
     f->gone |= info->gone_bytes || info->verdict == SALVAGE_DAMAGED;
-    if (info->epoch.id == f->epoch && f->count < ARRAY_LEN(f->numbers))
-        f->numbers[f->count++] = info->number;
+    if (info->epoch.id != f->epoch || f->count == ARRAY_LEN(f->numbers))
+        return;
+    f->numbers[f->count++] = info->number;
+    f->doubtful |= info->cause == SALVAGE_DOUBTFUL;
 }
 
 static void read_archive(struct host *h)
@@ -85,6 +88,9 @@ static void read_archive(struct host *h)
     j->gone = false;
     memset(j->there, 0, sizeof(j->there));
     (void)salvage_list(disk, collect, &f, &beyond, NULL);
+    j->doubtful = f.doubtful;
+    if (j->doubtful)
+        cover_count("salvages that say that they are in doubt");
     for (unsigned i = 0; i < f.count && !h->sim->failed; i++)
         (void)salvage_walk(disk, f.numbers[i], entry, h, &info, NULL);
     fake_disk_free(copy);

@@ -98,6 +98,7 @@ struct judged_salvage {
     bool over[VOLUMES_MAX][SECTORS_MAX];     // overwritten by the time of a power loss
     bool there[VOLUMES_MAX][SECTORS_MAX];    // in the archive that was read last,
     bool gone;                               // ... of which something was dropped, or cannot be read
+    bool doubtful;                           // ... that says itself that it may have what came afterwards
     bool kept[VOLUMES_MAX][SECTORS_MAX];     // blocks that were in an archive, ever
     bool exact;   // it is judged by the block
     bool dropped; // it is not judged by the sector any more

@@ -1323,6 +1323,36 @@ static void what_was_forgotten_is_salvaged_whenever_it_crashes(void **state)
     }
 }
 
+// A map that is damaged in the middle of a salvage says more than what this end had alone: the salvage says that it is in doubt,
+// in this run and those behind it. Where everything is kept anyway, and where there is no salvage, nothing depends on the map.
+static void salvage_with_a_damaged_map_is_in_doubt(void **state)
+{
+    struct end_state st = {.role = ROLE_PASSIVE, .salvage = 3, .salvage_cause = SALVAGE_YIELDED, .salvage_whole = 2};
+    assert_false(end_doubt_salvage(&st, 2));
+    assert_false(end_doubt_salvage(&st, 4));
+    assert_int_equal(st.salvage_cause, SALVAGE_YIELDED);
+    assert_true(end_doubt_salvage(&st, 1));
+    assert_int_equal(st.salvage_cause, SALVAGE_DOUBTFUL);
+    assert_false(end_doubt_salvage(&st, 1));
+    st = (struct end_state){.role = ROLE_PASSIVE, .salvage = 1, .salvage_cause = SALVAGE_RESOLVED, .map_void = 1};
+    assert_true(end_doubt_salvage(&st, 0));
+    st = (struct end_state){.role = ROLE_ACTIVE};
+    assert_false(end_doubt_salvage(&st, 1));
+
+    struct world *w = *state;
+    start_pair(w);
+    crash(w, 0);
+    run(w, 6 * NS_PER_S); // S takes over
+    crash(w, 1);
+    w->host[0].disk.role = ROLE_PASSIVE; // it had begun to follow
+    w->host[0].disk.salvage = w->host[0].disk.inconsistent = 3;
+    w->host[0].disk.salvage_cause = SALVAGE_YIELDED;
+    w->host[0].disk.salvaged = *history_current(&w->host[0].disk.history);
+    boot(w, 0, (struct end_start){.maps_damaged = 1});
+    run(w, NS_PER_S);
+    assert_int_equal(w->host[0].disk.salvage_cause, SALVAGE_DOUBTFUL);
+}
+
 // Until the operator has decided, a damaged state stays what it is: what the end does meanwhile must not make it one that
 // the next run reads as empty.
 static void damaged_state_stays_so_until_it_is_decided(void **state)
@@ -3645,6 +3675,7 @@ int main(void)
         T(resolve_goes_on_after_a_crash_of_both),
         T(resolve_after_damage),
         T(what_was_forgotten_is_salvaged_whenever_it_crashes),
+        T(salvage_with_a_damaged_map_is_in_doubt),
         T(damaged_state_stays_so_until_it_is_decided),
         T(salvage_is_of_what_was_written_alone),
         T(power_loss_of_an_active_end_is_remembered),

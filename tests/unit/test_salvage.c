@@ -216,6 +216,33 @@ static void kept_ranges_come_back(void **state)
 }
 
 // Who asks again is not told of what is kept already: at once, and after a restart.
+// What is kept from some run on may be later than what the end had: the same salvage goes on, and says so from there on.
+static void doubt_is_of_the_whole_salvage_from_then_on(void **state)
+{
+    (void)state;
+    struct fake_disk *disk = fake_disk_new(64U << 20, 1);
+    struct salvage_config c = config_of(disk, 32U << 20);
+    struct salvage *s = open_with(&c);
+    struct seen seen;
+    assert_int_equal(keep(s, 0, 10, 3), 0);
+    assert_int_equal(sync_now(s, disk), 0);
+    salvage_free(s);
+    look(disk, &seen);
+    assert_int_equal(seen.last.cause, SALVAGE_YIELDED);
+    c.cause = SALVAGE_DOUBTFUL;
+    s = open_with(&c);
+    assert_int_equal(keep(s, 0, 10, 8), 0);
+    assert_int_equal(sync_now(s, disk), 0);
+    assert_int_equal(salvage_finish(s, NULL), 0);
+    salvage_free(s);
+    look(disk, &seen);
+    assert_int_equal(seen.salvages, 1);
+    assert_int_equal(seen.done, 1);
+    assert_int_equal(seen.last.cause, SALVAGE_DOUBTFUL);
+    assert_int_equal(count(&seen, 0), 8);
+    fake_disk_free(disk);
+}
+
 static void a_range_is_kept_once(void **state)
 {
     (void)state;
@@ -541,6 +568,7 @@ int main(void)
         cmocka_unit_test(set_agrees_with_a_model),
         cmocka_unit_test(kept_ranges_come_back),
         cmocka_unit_test(a_range_is_kept_once),
+        cmocka_unit_test(doubt_is_of_the_whole_salvage_from_then_on),
         cmocka_unit_test(only_what_nobody_else_has),
         cmocka_unit_test(full_until_something_is_dropped),
         cmocka_unit_test(the_list_of_what_was_dropped_stays_while_it_goes_on),
