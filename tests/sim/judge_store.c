@@ -105,6 +105,8 @@ static void judge_consent(struct host *h)
     struct replica_stats st;
     if (!h->running || h->view.state != END_PASSIVE || !stream_stats(h, &st) || !st.applied_epoch || st.finishing)
         return;
+    if (h->view.epoch.id != st.applied_epoch)
+        return; // what it has forgotten at an operator's word
     int at = ledger_find(h->sim, st.applied_epoch);
     if (at >= 0 && state_lacks(h, st.applied_epoch))
         fail(h->sim, "%c: has applied %llu of epoch %u, which its history on the disk does not have", h->letter,
