@@ -24,6 +24,8 @@ static const int64_t round_ns[] = {
 
 struct announcer {
     char interface[16];
+    struct closer *closer;
+    int fd; // -1: there is nothing to announce
     int64_t started_ns;
     size_t round; // the next one
     size_t count;
@@ -35,12 +37,12 @@ static int first_of(int first, int r)
     return first < 0 ? first : r;
 }
 
-static int announce_one(int fd, const uint8_t *mac, const struct ip *ip)
+static int announce_one(int fd, const struct wire_link *link, const struct ip *ip)
 {
     uint8_t frame[FRAME_SIZE];
-    int r = wire_send(fd, frame, packet_announce(frame, mac, ip, false));
+    int r = wire_send_on(fd, link->index, frame, packet_announce(frame, link->mac, ip, false));
     if (ip->family == IP_V4)
-        r = first_of(r, wire_send(fd, frame, packet_announce(frame, mac, ip, true)));
+        r = first_of(r, wire_send_on(fd, link->index, frame, packet_announce(frame, link->mac, ip, true)));
     return r;
 }
 
@@ -51,18 +53,15 @@ static int send_round(const struct announcer *a, struct error *err)
     struct wire_link link;
     if (a->count == 0)
         return 0;
-    int first = wire_look(a->interface, &link, err);
+    int first = wire_find(a->interface, &link, err);
     if (first < 0)
         return first;
-    CLEANUP_CLOSE int fd = wire_open(link.index, IP_V4, err); // for sending, any protocol does
-    if (fd < 0)
-        return fd;
     for (size_t i = 0; i < a->count; i++)
-        first = first_of(first, announce_one(fd, link.mac, &a->ips[i]));
+        first = first_of(first, announce_one(a->fd, &link, &a->ips[i]));
     return first < 0 ? error_sys(err, first, "cannot announce on %s", a->interface) : 0;
 }
 
-int announcer_start(const char *interface, const struct ip *ips, size_t count,
+int announcer_start(const char *interface, const struct ip *ips, size_t count, struct closer *closer,
                     struct announcer **ret_announcer, struct error *err)
 {
     if (count > ANNOUNCER_ADDRESS_MAX ||
@@ -75,10 +74,12 @@ int announcer_start(const char *interface, const struct ip *ips, size_t count,
     if (count > 0)
         memcpy(a->ips, ips, count * sizeof(*ips));
     a->count = count;
+    a->closer = closer;
     a->started_ns = clock_boot_ns();
-    int r = send_round(a, err);
+    a->fd = count > 0 ? wire_open_sender(err) : -1;
+    int r = count > 0 && a->fd < 0 ? a->fd : send_round(a, err);
     if (r < 0) {
-        free(a);
+        announcer_free(a);
         return r;
     }
     a->round = count > 0 ? 1 : ARRAY_LEN(round_ns);
@@ -109,6 +110,9 @@ bool announcer_done(const struct announcer *announcer)
 
 struct announcer *announcer_free(struct announcer *announcer)
 {
+    if (!announcer)
+        return NULL;
+    closer_close(announcer->closer, announcer->fd);
     free(announcer);
     return NULL;
 }

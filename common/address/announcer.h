@@ -4,6 +4,8 @@
 // sent by announcer_start(), so call it right after the addresses were added; the others follow
 // over ANNOUNCER_SPAN_NS, for neighbours and switches that missed it. The hardware address is read
 // anew for each round.
+//
+// Nothing here waits: its socket is closed by `closer` (closer.h).
 #ifndef ADDRESS_ANNOUNCER_H
 #define ADDRESS_ANNOUNCER_H
 
@@ -12,6 +14,7 @@
 #include <stdint.h>
 
 #include "common/address/ip.h"
+#include "common/base/closer.h"
 #include "common/base/clock.h"
 #include "common/base/error.h"
 
@@ -21,7 +24,7 @@
 struct announcer;
 
 // `count` 0 is fine: nothing to do. An interface that has no hardware address (lo) is -EOPNOTSUPP.
-int announcer_start(const char *interface, const struct ip *ips, size_t count,
+int announcer_start(const char *interface, const struct ip *ips, size_t count, struct closer *closer,
                     struct announcer **ret_announcer, struct error *err);
 // When announcer_work() wants to be called next; INT64_MAX when all rounds are done.
 int64_t announcer_deadline_ns(const struct announcer *announcer);

@@ -18,6 +18,7 @@
 struct address_probe {
     char interface[16];
     struct wire_link link;
+    struct closer *closer;
     int epoll;
     int arp, discovery; // -1 where no address of that family is asked for
     int sent;           // probes sent
@@ -131,7 +132,7 @@ static int open_all(struct address_probe *p, struct error *err)
     return 0;
 }
 
-int address_probe_start(const char *interface, const struct ip *ips, size_t count,
+int address_probe_start(const char *interface, const struct ip *ips, size_t count, struct closer *closer,
                         struct address_probe **ret_probe, struct error *err)
 {
     if (count > PROBE_ADDRESS_MAX ||
@@ -142,6 +143,7 @@ int address_probe_start(const char *interface, const struct ip *ips, size_t coun
     if (!p)
         return error_sys(err, -ENOMEM, "probe");
     p->arp = p->discovery = -1;
+    p->closer = closer;
     memcpy(p->interface, interface, strlen(interface));
     if (count > 0)
         memcpy(p->ips, ips, count * sizeof(*ips));
@@ -204,9 +206,9 @@ struct address_probe *address_probe_free(struct address_probe *probe)
 {
     if (!probe)
         return NULL;
-    cleanup_close(&probe->arp);
-    cleanup_close(&probe->discovery);
-    cleanup_close(&probe->epoll);
+    cleanup_close(&probe->epoll); // first: it watches the others as long as they are open
+    closer_close(probe->closer, probe->arp);
+    closer_close(probe->closer, probe->discovery);
     free(probe);
     return NULL;
 }

@@ -4,7 +4,7 @@
 // of duplicate detection, PROBE_GAP_NS apart, and an answer awaited until PROBE_SPAN_NS after the
 // first one. Another machine that probes for the same address at that time counts as an answer.
 // What cannot be asked (no such interface, link down, cannot send) counts as a veto just as an
-// answer does.
+// answer does. Its sockets are closed by `closer` (closer.h).
 #ifndef ADDRESS_PROBE_H
 #define ADDRESS_PROBE_H
 
@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "common/address/ip.h"
+#include "common/base/closer.h"
 #include "common/base/clock.h"
 #include "common/base/error.h"
 
@@ -36,7 +37,7 @@ struct probe_answer {
 
 // Sends the first probes. An error here is the same as PROBE_IMPOSSIBLE. `count` 0 is PROBE_SILENT
 // at once.
-int address_probe_start(const char *interface, const struct ip *ips, size_t count,
+int address_probe_start(const char *interface, const struct ip *ips, size_t count, struct closer *closer,
                         struct address_probe **ret_probe, struct error *err);
 int address_probe_fd(const struct address_probe *probe);
 int64_t address_probe_deadline_ns(const struct address_probe *probe); // INT64_MAX when decided

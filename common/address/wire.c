@@ -27,7 +27,7 @@ static bool has_carrier(int fd, struct ifreq *request)
     return ioctl(fd, SIOCETHTOOL, request) < 0 || value.data != 0;
 }
 
-int wire_look(const char *interface, struct wire_link *ret_link, struct error *err)
+static int look(const char *interface, bool carrier, struct wire_link *ret_link, struct error *err)
 {
     struct ifreq request = {0};
     struct wire_link link = {0};
@@ -45,14 +45,24 @@ int wire_look(const char *interface, struct wire_link *ret_link, struct error *e
     if (request.ifr_hwaddr.sa_family != ARPHRD_ETHER)
         return error_set(err, -EOPNOTSUPP, "%s is not an Ethernet interface", interface);
     memcpy(link.mac, request.ifr_hwaddr.sa_data, sizeof(link.mac));
-    if (ioctl(fd, SIOCGIFFLAGS, &request) < 0)
+    if (carrier && ioctl(fd, SIOCGIFFLAGS, &request) < 0)
         return error_sys(err, -errno, "flags of %s", interface);
     // The kernel lets go of, and sets, IFF_RUNNING up to a second after the carrier; without it
     // nothing is sent.
-    link.carrier = (request.ifr_flags & (IFF_UP | IFF_RUNNING)) == (IFF_UP | IFF_RUNNING) &&
+    link.carrier = carrier && (request.ifr_flags & (IFF_UP | IFF_RUNNING)) == (IFF_UP | IFF_RUNNING) &&
                    has_carrier(fd, &request);
     *ret_link = link;
     return 0;
+}
+
+int wire_find(const char *interface, struct wire_link *ret_link, struct error *err)
+{
+    return look(interface, false, ret_link, err);
+}
+
+int wire_look(const char *interface, struct wire_link *ret_link, struct error *err)
+{
+    return look(interface, true, ret_link, err);
 }
 
 // Lets only solicitations and advertisements through, which have no extension headers.
@@ -79,12 +89,19 @@ static int join_multicast(int fd, int index)
     return setsockopt(fd, SOL_PACKET, PACKET_ADD_MEMBERSHIP, &all, sizeof(all)) < 0 ? -errno : 0;
 }
 
+// Of protocol 0: nothing arrives at it.
+int wire_open_sender(struct error *err)
+{
+    int fd = socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    return fd < 0 ? error_sys(err, -errno, "cannot make a packet socket (CAP_NET_RAW is needed)") : fd;
+}
+
 int wire_open(int index, uint8_t family, struct error *err)
 {
-    // Protocol 0: nothing arrives before the filter stands and the interface is chosen.
-    CLEANUP_CLOSE int fd = socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    // Nothing arrives before the filter stands and the interface is chosen.
+    CLEANUP_CLOSE int fd = wire_open_sender(err);
     if (fd < 0)
-        return error_sys(err, -errno, "cannot make a packet socket (CAP_NET_RAW is needed)");
+        return fd;
     int r = family == IP_V6 ? filter_discovery(fd) : 0;
     if (r == 0 && family == IP_V6)
         r = join_multicast(fd, index);
@@ -103,6 +120,13 @@ int wire_open(int index, uint8_t family, struct error *err)
 int wire_send(int fd, const uint8_t *frame, size_t size)
 {
     ssize_t n = send(fd, frame, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+    return n < 0 ? -errno : 0;
+}
+
+int wire_send_on(int fd, int index, const uint8_t *frame, size_t size)
+{
+    struct sockaddr_ll to = {.sll_family = AF_PACKET, .sll_ifindex = index};
+    ssize_t n = sendto(fd, frame, size, MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&to, sizeof(to));
     return n < 0 ? -errno : 0;
 }
 

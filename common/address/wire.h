@@ -19,13 +19,20 @@ struct wire_link {
     bool carrier; // up, and something is connected
 };
 
-// Looks the interface up. -EOPNOTSUPP where it is not of Ethernet's kind.
+// Looks the interface up, all but its carrier: never waits for the kernel's network lock. -EOPNOTSUPP where it is not of
+// Ethernet's kind.
+int wire_find(const char *interface, struct wire_link *ret_link, struct error *err);
+// The same with the carrier: may wait while somebody changes the machine's network.
 int wire_look(const char *interface, struct wire_link *ret_link, struct error *err);
 
 // A non-blocking socket for ARP (IP_V4) or neighbour discovery (IP_V6) on this interface. Returns
-// the fd or -errno.
+// the fd or -errno. Closing one waits for the kernel: see closer.h.
 int wire_open(int index, uint8_t family, struct error *err);
 int wire_send(int fd, const uint8_t *frame, size_t size); // 0 or -errno
+
+// One that only sends, on any interface. To be closed like the others.
+int wire_open_sender(struct error *err);
+int wire_send_on(int fd, int index, const uint8_t *frame, size_t size); // 0 or -errno
 
 struct wire_news {
     struct frame_news news;

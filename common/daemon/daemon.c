@@ -164,7 +164,7 @@ static void take_opened(struct daemon *d, struct opened *opened)
         return;
     }
     if (r == 0)
-        r = endpoint_run(endpoint, d->guard, ends_waypoints(d->ends), err);
+        r = endpoint_run(endpoint, d->guard, ends_waypoints(d->ends), ends_closer(d->ends), err);
     if (r == 0)
         r = ends_add(d->ends, endpoint, err);
     if (r == 0) {

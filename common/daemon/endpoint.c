@@ -317,15 +317,25 @@ static void take_ready(struct endpoint *ep)
         apps_work(ep->apps);
 }
 
-void endpoint_work(struct endpoint *ep)
+// Whoever was not scheduled may have lost the address meanwhile, to its guard, and does not tell the neighbours otherwise.
+static void announce(struct endpoint *ep)
 {
     struct error err = {0};
-    take_ready(ep);
-    if (ep->announcer && announcer_deadline_ns(ep->announcer) <= clock_boot_ns() &&
-        announcer_work(ep->announcer, &err) < 0)
+    int64_t now = clock_boot_ns();
+    if (!ep->announcer || announcer_deadline_ns(ep->announcer) > now)
+        return;
+    if (!ep->address_on || ep->deadline_ns <= now)
+        ep->announcer = announcer_free(ep->announcer);
+    else if (announcer_work(ep->announcer, &err) < 0)
         log_warning("pair %s: %s", ep->pair->pair, err.text);
+}
+
+void endpoint_work(struct endpoint *ep)
+{
+    take_ready(ep);
     endpoint_probed(ep);
     endpoint_guard(ep, ep->daemon_guard);
+    announce(ep);
     check_foreign(ep, clock_boot_ns());
     if (ep->started && !ep->exited && end_deadline_ns(ep->end) <= clock_boot_ns())
         endpoint_feed(ep, &(struct end_event){.type = EV_TICK});

@@ -13,6 +13,7 @@
 #include "guard/guard.h"
 
 struct endpoint;
+struct closer;
 struct waypoints;
 
 struct endpoint_config {
@@ -29,7 +30,8 @@ int endpoint_new(const struct endpoint_config *config, struct endpoint **ret_end
                  struct error *err);
 // The rest, on the control thread, whose it is from here on: its end begins. `guard`: NULL: none could be started. On
 // failure it can only be freed.
-int endpoint_run(struct endpoint *endpoint, struct guard *guard, struct waypoints *waypoints, struct error *err);
+int endpoint_run(struct endpoint *endpoint, struct guard *guard, struct waypoints *waypoints, struct closer *closer,
+                 struct error *err);
 // Leaves applications, address and unsafe queue as they are. NULL-safe.
 struct endpoint *endpoint_free(struct endpoint *endpoint);
 

@@ -80,7 +80,7 @@ static void act_announce(struct endpoint *ep)
     struct error err = {0};
     ep->announcer = announcer_free(ep->announcer);
     if (ep->address_count > 0 &&
-        announcer_start(ep->interface, ep->addresses, ep->address_count, &ep->announcer, &err) < 0)
+        announcer_start(ep->interface, ep->addresses, ep->address_count, ep->closer, &ep->announcer, &err) < 0)
         endpoint_note(ep, -1, err.text);
 }
 
@@ -97,6 +97,7 @@ static void act_probe(struct endpoint *ep, uint64_t ticket, bool all)
         .to = ep->peer_management,
         .port = (uint16_t)ep->pair->channel.management_port,
         .peer = ep->config.side == PAIR_PRIMARY ? INQUIRY_SECONDARY : INQUIRY_PRIMARY,
+        .closer = ep->closer,
         .all = all,
     };
     memcpy(config.key, ep->inquiry.key, sizeof(config.key));

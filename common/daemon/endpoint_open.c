@@ -490,8 +490,10 @@ static int open_all(struct endpoint *ep, struct error *err)
     return r;
 }
 
-int endpoint_run(struct endpoint *ep, struct guard *guard, struct waypoints *waypoints, struct error *err)
+int endpoint_run(struct endpoint *ep, struct guard *guard, struct waypoints *waypoints, struct closer *closer,
+                 struct error *err)
 {
+    ep->closer = closer;
     ep->daemon_guard = guard;
     int r = start_waypoints(ep, waypoints, err);
     if (r == 0)

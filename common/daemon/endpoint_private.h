@@ -76,6 +76,7 @@ struct endpoint {
     const char *interface;
     bool address_on;
     struct announcer *announcer;
+    struct closer *closer;
     struct waypoints_view *waypoints; // NULL: none configured
     struct vetoes *vetoes;
     uint64_t vetoes_ticket;

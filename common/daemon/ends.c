@@ -20,6 +20,7 @@ struct item {
 struct ends {
     int epoll; // data.ptr: the item, or NULL: waypoints
     struct waypoints *waypoints;
+    struct closer *closer;
     struct item **items;
     size_t count;
 };
@@ -37,7 +38,8 @@ struct ends *ends_new(void)
         return NULL;
     ends->epoll = epoll_create1(EPOLL_CLOEXEC);
     ends->waypoints = waypoints_new();
-    bool good = ends->epoll >= 0 && ends->waypoints && watch(ends, waypoints_fd(ends->waypoints), NULL) == 0;
+    bool good = ends->epoll >= 0 && ends->waypoints && closer_new(&ends->closer) == 0 &&
+                watch(ends, waypoints_fd(ends->waypoints), NULL) == 0;
     return good ? ends : ends_free(ends);
 }
 
@@ -51,6 +53,7 @@ struct ends *ends_free(struct ends *ends)
     }
     free(ends->items);
     waypoints_free(ends->waypoints);
+    closer_free(ends->closer);
     cleanup_close(&ends->epoll);
     free(ends);
     return NULL;
@@ -96,6 +99,11 @@ void ends_work(struct ends *ends)
 struct waypoints *ends_waypoints(struct ends *ends)
 {
     return ends->waypoints;
+}
+
+struct closer *ends_closer(struct ends *ends)
+{
+    return ends->closer;
 }
 
 int ends_add(struct ends *ends, struct endpoint *endpoint, struct error *err)

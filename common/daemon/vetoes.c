@@ -32,7 +32,7 @@ struct vetoes *vetoes_start(const struct vetoes_config *config)
     v->began_ns = clock_boot_ns();
     if (config->address_count > 0)
         v->impossible = address_probe_start(config->interface, config->addresses,
-                                            config->address_count, &v->probe, &v->error) < 0;
+                                            config->address_count, config->closer, &v->probe, &v->error) < 0;
     if (config->ask_peer)
         (void)inquiry_start(&v->config.from, &v->config.to, config->port, config->pair,
                             config->peer, config->key, &v->inquiry,

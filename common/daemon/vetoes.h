@@ -26,6 +26,7 @@ struct vetoes_config {
     uint16_t port;
     enum inquiry_identity peer;
     uint8_t key[MAC_KEY_SIZE];
+    struct closer *closer; // NULL: none
     bool all; // ask everything to the end, even when something stands against it
 };
 

@@ -251,3 +251,19 @@ def test_everything_blinks(lab, tmp_path):
     lab.wait_answered(lab.wait_one_promotable())
     assert watch.never_both() in (["primary"], ["primary", "secondary"])
     lab.same_content()
+
+
+def test_who_has_lost_the_address_while_it_was_stopped_announces_nothing(lab, tmp_path):
+    """Behind a switch the new active end tells the neighbours for ten seconds. Stopped in the midst of that, it loses the
+    address to its guard, and goes on much later: with nothing to say."""
+    lab.pairctl("primary", "switch")
+    lab.wait_promotable("secondary")
+    watch = Watch(lab, tmp_path)
+    lab.exec("secondary", "sh", "-c", "kill -STOP $(pidof secondaryd)")
+    lab.wait_active("primary")
+    lost = time.monotonic()
+    lab.exec("secondary", "sh", "-c", "kill -CONT $(pidof secondaryd)")
+    lab.wait_promotable("primary")
+    lab.wait_until(lambda: watch.announced("primary", 0), "the new owner to be announced")
+    assert not watch.announced("secondary", lost)
+    assert watch.never_both() == ["secondary", "primary"]

@@ -221,7 +221,7 @@ static void neighbours_are_told_repeatedly(void **state)
     struct announcer *announcer = NULL;
     int fd4 = listen_there(IP_V4), fd6 = listen_there(IP_V6);
     assert_int_equal(wire_look("a", &link, &err), 0);
-    assert_int_equal(announcer_start("a", ips, ARRAY_LEN(ips), &announcer, &err), 0);
+    assert_int_equal(announcer_start("a", ips, ARRAY_LEN(ips), NULL, &announcer, &err), 0);
     int64_t give_up = clock_boot_ns() + PATIENCE_NS;
     while ((v4.asks < 4 || v4.answers < 4 || v6.answers < 4) && clock_boot_ns() < give_up) {
         await(fd4, announcer_deadline_ns(announcer));
@@ -236,8 +236,8 @@ static void neighbours_are_told_repeatedly(void **state)
     assert_null(announcer);
     (void)close(fd4);
     (void)close(fd6);
-    assert_int_equal(announcer_start("lo", ips, 1, &announcer, &err), -EOPNOTSUPP);
-    assert_int_equal(announcer_start("lo", NULL, 0, &announcer, &err), 0);
+    assert_int_equal(announcer_start("lo", ips, 1, NULL, &announcer, &err), -EOPNOTSUPP);
+    assert_int_equal(announcer_start("lo", NULL, 0, NULL, &announcer, &err), 0);
     assert_true(announcer_done(announcer));
     announcer_free(announcer);
 }
@@ -251,7 +251,7 @@ static void announcement_moves_the_neighbours_entry(void **state)
     netns_there(&ns, "ip addr add 192.0.2.99/24 dev b");
     netns_there(&ns, "ip neigh replace 192.0.2.10 lladdr 02:00:00:00:00:77 nud stale dev b");
     assert_int_equal(wire_look("a", &link, &err), 0);
-    assert_int_equal(announcer_start("a", &ip, 1, &announcer, &err), 0);
+    assert_int_equal(announcer_start("a", &ip, 1, NULL, &announcer, &err), 0);
     announcer_free(announcer);
     netns_there(&ns, "ip neigh show 192.0.2.10 | grep -q %02x:%02x:%02x:%02x:%02x:%02x",
                 link.mac[0], link.mac[1], link.mac[2], link.mac[3], link.mac[4], link.mac[5]);
@@ -267,7 +267,7 @@ static enum probe_state probe(const char *interface, const char *const *texts, s
     struct address_probe *p = NULL;
     for (size_t i = 0; i < count; i++)
         ips[i] = ip_of(texts[i]);
-    if (address_probe_start(interface, ips, count, &p, &err) < 0)
+    if (address_probe_start(interface, ips, count, NULL, &p, &err) < 0)
         return PROBE_IMPOSSIBLE;
     while (address_probe_state(p, answer) == PROBE_ASKING) {
         await(address_probe_fd(p), address_probe_deadline_ns(p));
@@ -329,7 +329,7 @@ static void another_one_that_probes_is_a_conflict(void **state)
     struct ip ip = ip_of("192.0.2.10/24");
     uint8_t frame[FRAME_SIZE], mac[6] = {2, 0, 0, 0, 0, 9};
     int fd = listen_there(IP_V4);
-    assert_int_equal(address_probe_start("a", &ip, 1, &p, &err), 0);
+    assert_int_equal(address_probe_start("a", &ip, 1, NULL, &p, &err), 0);
     assert_int_equal(wire_send(fd, frame, packet_ask(frame, mac, NULL, &ip, NULL)), 0);
     while (address_probe_state(p, &answer) == PROBE_ASKING) {
         await(address_probe_fd(p), address_probe_deadline_ns(p));
@@ -360,7 +360,7 @@ static void link_lost_while_asking_is_no_silence(void **state)
 {
     struct address_probe *p = NULL;
     struct ip ip = ip_of("192.0.2.10/24");
-    assert_int_equal(address_probe_start("a", &ip, 1, &p, &err), 0);
+    assert_int_equal(address_probe_start("a", &ip, 1, NULL, &p, &err), 0);
     netns_cut(&ns);
     while (address_probe_state(p, NULL) == PROBE_ASKING) {
         await(address_probe_fd(p), address_probe_deadline_ns(p));

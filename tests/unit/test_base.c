@@ -13,6 +13,7 @@
 
 #include "common/base/bytes.h"
 #include "common/base/checksum.h"
+#include "common/base/closer.h"
 #include "common/base/file.h"
 #include "common/base/twin.h"
 
@@ -299,6 +300,26 @@ static void a_twin_cut_or_wiped_is_found(void **state)
     free(image);
 }
 
+// A thread closes what it was given, all of it, however much comes at once; without one, it is closed here.
+static void closer_closes_everything(void **state)
+{
+    struct closer *closer = NULL;
+    int ends[2], zero;
+    assert_int_equal(closer_new(&closer), 0);
+    assert_int_equal(pipe(ends), 0);
+    for (int i = 0; i < 200; i++) {
+        int copy = dup(ends[1]);
+        assert_true(copy >= 0);
+        closer_close(closer, copy);
+    }
+    closer_close(closer, -1);
+    closer_close(NULL, ends[1]);
+    assert_null(closer_free(closer));
+    assert_int_equal(read(ends[0], &zero, 1), 0); // nobody has the other end any more
+    (void)close(ends[0]);
+    assert_null(closer_free(NULL));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -311,6 +332,7 @@ int main(void)
         cmocka_unit_test(a_twin_cut_or_wiped_is_found),
         cmocka_unit_test(twin_with_an_impossible_version_is_damaged),
         cmocka_unit_test(twin_that_is_too_large_can_be_overwritten),
+        cmocka_unit_test(closer_closes_everything),
     };
     return cmocka_run_group_tests(tests, make_dir, drop_dir);
 }
