@@ -84,8 +84,11 @@ void grant_take(struct end *e, const struct frame_beat *beat)
 {
     if (beat->answer == ANSWER_NONE || !e->session.number)
         return;
-    // Answers are ordered by (session, number): an older one never replaces a newer one.
-    if (e->held.session == e->session.number && beat->number <= e->held.number)
+    // Answers are ordered by (session, number): an older one never replaces a newer one. A no of another session is not
+    // confirmed in this one: a restarted active end has counted anew, and would take it for the answer to a later no.
+    if (e->held.session != e->session.number)
+        e->held.honoured = 0;
+    else if (beat->number <= e->held.number)
         return;
     e->held.session = e->session.number;
     e->held.number = beat->number;

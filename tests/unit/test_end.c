@@ -41,6 +41,7 @@ struct host {
     unsigned ticks;
     unsigned opens, follow_asked, resyncs;
     bool fail_follows, hold_follows, resync_silent, hold_apps, short_finish, hold_probes, hold_gates, hold_guard;
+    bool lose_noes;         // heartbeats that say no are lost
     bool full_at_attach;    // the queue gets full before it hears that the peer is given another place
     bool overflow_when_met; // the peer's queue lets go of this end just before it hears this one's agreement
     uint64_t streams, follows; // session
@@ -95,6 +96,8 @@ static void send_frame(struct host *h, const struct frame *f)
     if (h->world->cut[h->index] && f->type == FRAME_BEAT && f->to_run)
         h->late = *f;
     if (!to->up || h->world->cut[h->index])
+        return;
+    if (f->type == FRAME_BEAT && f->beat.answer == ANSWER_NO && h->lose_noes)
         return;
     if (f->type == FRAME_MAP_PIECE && h->lose_pieces && h->world->now / (100 * NS_PER_MS) % 3)
         return;
@@ -2879,6 +2882,36 @@ static void slow_restart_without_a_grant_goes_on(void **state)
     assert_true(view(w, 1).promotable);
 }
 
+// A restarted end counts its heartbeats anew. Where each no of its first session is lost, the peer takes a yes that has a
+// lower number than the no of the former run, which it has long confirmed: that was for another session.
+static void confirmation_of_a_former_session_counts_for_nothing(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    run(w, 20 * NS_PER_S);
+    struct host *h = &w->host[0];
+    push(h, &(struct end_event){.type = EV_TERMINATE});
+    run(w, NS_PER_S);
+    assert_true(h->exited);
+    h->end = end_free(h->end);
+    h->up = false;
+    h->head = h->tail;
+    h->lose_noes = true;
+    boot(w, 0,
+         (struct end_start){.same_boot = true,
+                            .echo_sent_ns = w->now,
+                            .unwatched = true,
+                            .queue_found = true,
+                            .queue_numbered = h->data.numbered});
+    for (int i = 0; i < 400; i++) {
+        run(w, 10 * NS_PER_MS);
+        if (view(w, 1).granted)
+            assert_true(view(w, 0).granted);
+    }
+    assert_true(view(w, 1).granted);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+}
+
 static void late_word_of_the_applications_is_not_theirs(void **state)
 {
     struct world *w = *state;
@@ -3739,6 +3772,7 @@ int main(void)
         T(paused_end_sends_nothing),
         T(nothing_is_promised_without_a_guard),
         T(slow_restart_without_a_grant_goes_on),
+        T(confirmation_of_a_former_session_counts_for_nothing),
         T(late_word_of_the_applications_is_not_theirs),
         T(restarted_peer_that_took_over_keeps_a_suspended_end_down),
         T(end_that_was_not_scheduled_steps_down),
