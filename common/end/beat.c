@@ -2,6 +2,10 @@
 // Heartbeats. Each says what the sender knows, echoes the newest one of the receiver, and (active
 // end) answers it with yes or no. *Heard* means: a frame that echoes a heartbeat that I sent less
 // than T ago (DESIGN §6).
+//
+// An answer may want an echo itself: it is this end's own heartbeat then, a little before its time. So two ends need three
+// frames an interval, not four, and whoever is first stays so. All ends of a machine send at the same moments, so that their
+// frames are carried together.
 #include "common/end/end_private.h"
 
 #include <string.h>
@@ -64,6 +68,8 @@ static void send_beat(struct end *e, bool wants_echo)
     struct frame f = frame_new(e, FRAME_BEAT);
     f.flags = own_flags(e) | (wants_echo ? FRAME_WANTS_ECHO : 0);
     bool serving = e->state == END_ACTIVE || e->state == END_HANDING_OVER;
+    if (wants_echo)
+        e->asked_beat_ns = e->now;
     f.beat = (struct frame_beat){
         .number = ++e->beat_number,
         .sent_ns = e->now,
@@ -91,18 +97,36 @@ static void send_beat(struct end *e, bool wants_echo)
 void beat_soon(struct end *e)
 {
     e->next_beat_ns = e->now;
+    e->beat_due = true;
+}
+
+static int64_t round_up(int64_t at, int64_t step)
+{
+    return (at + step - 1) / step * step;
+}
+
+// In step with the clock, and, where that is the peer's too, not at its moments. Behind an answer that was a heartbeat: an
+// interval later, and a while for the peer's next.
+static int64_t next_beat(const struct end *e)
+{
+    int64_t beat = e->config.beat_ns, phase = e->config.primary ? 0 : beat / 2;
+    if (e->asked_beat_ns == e->now)
+        return round_up(e->now + 1 + phase, beat) - phase;
+    return round_up(e->asked_beat_ns + beat + beat / 16, beat / 16);
 }
 
 void beat_tick(struct end *e)
 {
     if (e->now < e->next_beat_ns || e->data.wedged || e->exit_said)
         return;
-    send_beat(e, true);
+    if (e->beat_due || e->now - e->asked_beat_ns >= e->config.beat_ns / 4 * 3)
+        send_beat(e, true);
+    e->beat_due = false;
     session_tick(e);
     resolve_tick(e);
     hand_tick(e);
     command_tick(e);
-    e->next_beat_ns = e->now + e->config.beat_ns;
+    e->next_beat_ns = next_beat(e);
 }
 
 // A new run of the peer: the old one is gone, and a restarted end holds no grant.
@@ -228,5 +252,5 @@ void beat_take(struct end *e, const struct frame *f)
             grant_confirmed(e);
     }
     if (newest && (f->flags & FRAME_WANTS_ECHO) && !e->data.wedged && !e->exit_said)
-        send_beat(e, false);
+        send_beat(e, e->now - e->asked_beat_ns >= e->config.beat_ns / 2);
 }

@@ -231,6 +231,8 @@ struct end {
     struct session session;
     uint64_t beat_number;
     int64_t next_beat_ns;
+    bool beat_due; // now, whatever was sent before
+    int64_t asked_beat_ns; // when the newest one that wants an echo was sent
     struct {
         uint64_t number;
         int64_t echo_sent_ns; // what peer.echo_sent_ns was when it was sent

@@ -38,7 +38,7 @@ struct host {
     bool goodbye; // what its guard would say
     bool hold_saves;
     bool hold_opens, fail_opens, hold_handover;
-    unsigned ticks;
+    unsigned ticks, beats, asking; // heartbeats sent, and those that want an echo
     unsigned opens, follow_asked, resyncs;
     bool fail_follows, hold_follows, resync_silent, hold_apps, short_finish, hold_probes, hold_gates, hold_guard;
     bool lose_noes;         // heartbeats that say no are lost
@@ -115,6 +115,8 @@ static void act(struct host *h, const struct end_action *a)
     struct end_event ev = {0};
     switch (a->type) {
     case ACT_SEND:
+        h->beats += a->frame.type == FRAME_BEAT;
+        h->asking += a->frame.type == FRAME_BEAT && a->frame.flags & FRAME_WANTS_ECHO;
         // The guard has its deadline before the peer has its permission.
         if (a->frame.type == FRAME_BEAT && a->frame.beat.answer == ANSWER_YES)
             assert_true(h->deadline != INT64_MAX);
@@ -2978,6 +2980,36 @@ static void lease_ends_before_the_peer_takes_over_after_a_one_way_cut(void **sta
     assert_int_equal(view(w, 1).state, END_ACTIVE);
 }
 
+// An answer is a heartbeat, too: three frames an interval, and each end hears a young echo each interval.
+static void answers_are_heartbeats(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    run(w, 2 * NS_PER_S);
+    struct host *a = &w->host[0], *b = &w->host[1];
+    a->beats = a->asking = b->beats = b->asking = 0;
+    for (int i = 0; i < 40 * 5; i++) {
+        run(w, w->config.beat_ns / 5);
+        for (int h = 0; h < 2; h++)
+            assert_true(w->now - view(w, h).heard_ns <= w->config.beat_ns * 3 / 2);
+    }
+    assert_in_range(a->asking, 36, 41);
+    assert_in_range(b->asking, 36, 41);
+    assert_in_range(a->beats + b->beats, 108, 123);
+}
+
+// Who hears nothing goes on by itself.
+static void heartbeats_go_on_without_answers(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    run(w, 2 * NS_PER_S);
+    w->cut[1] = true;
+    w->host[0].asking = 0;
+    run(w, w->config.timeout_ns);
+    assert_true(w->host[0].asking >= w->config.timeout_ns / w->config.beat_ns - 2);
+}
+
 static void takeover_without_force_asks_the_vetoes(void **state)
 {
     struct world *w = *state;
@@ -3779,6 +3811,8 @@ int main(void)
         T(end_that_was_not_scheduled_without_a_grant_steps_down),
         T(end_that_was_not_scheduled_alone_goes_on_after_silence),
         T(lease_ends_before_the_peer_takes_over_after_a_one_way_cut),
+        T(answers_are_heartbeats),
+        T(heartbeats_go_on_without_answers),
         T(takeover_without_force_asks_the_vetoes),
         T(switchover_to_a_peer_whose_replay_is_paused_is_given_up),
         T(gates_of_replicas_that_were_closed_do_not_pile_up),
