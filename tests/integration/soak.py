@@ -15,6 +15,11 @@ The faults:
     power-active, power-passive, power-both hosts, whose disks forget what was not synced, or (torn) a random part of it
     power-passive-serves                    the power of both, and only the passive one comes back: an operator makes it
                                             active, and it must have everything promised
+    power-alone, power-resync               the active host's power, while it is alone, and while its peer is resynced
+                                            over a slow link: nobody else can serve until it is back
+    stop-active, stop-passive               a daemon stands still (SIGSTOP) for a moment, or for longer than the timeout
+    cut-channel, cut-one-way                the channel's networks, or what one host sends there
+    switch-hosts                            an operator's switch
 """
 
 import argparse
@@ -35,7 +40,10 @@ from labs import PEER, Lab, write_pair  # noqa: E402
 
 MODES = ("sync", "strict", "async")
 FAULTS = ("kill-active", "kill-passive", "kill-both", "crash-active", "crash-passive", "crash-both",
-          "power-active", "power-passive", "power-both", "power-passive-serves")
+          "power-active", "power-passive", "power-both", "power-passive-serves", "power-alone", "power-resync",
+          "stop-active", "stop-passive", "cut-channel", "cut-one-way", "switch-hosts")
+PAUSE_SECONDS = (0.1, 6.0)  # of a stop or a cut: from much less than the timeout to twice as much
+SLOW = "20mbit"
 BLOCK_ROUNDS = 20  # of one mode, before the next one has its turn
 
 
@@ -83,7 +91,44 @@ class Soak:
                 self.lab.wait_for(host, "another run", run=lambda now, then=runs[host]: now != then)
 
     def crash(self, host, power):
+        self.writer_died |= host == self.active
         return self.lab.crash(host, power, torn=self.rng.random() < 0.5)
+
+    def stop(self, host):
+        daemon = {"primary": "primaryd", "secondary": "secondaryd"}[host]
+        self.lab.exec(host, "sh", "-c", f"kill -STOP $(pidof {daemon})")
+        time.sleep(self.rng.uniform(*PAUSE_SECONDS))
+        self.lab.exec(host, "sh", "-c", f"kill -CONT $(pidof {daemon})")
+
+    def cut(self, arguments):
+        self.lab.cut("channel", *arguments)
+        time.sleep(self.rng.uniform(*PAUSE_SECONDS))
+        self.lab.heal()
+
+    def dies_alone(self):
+        """Its passive end is there, without a grant, and waits."""
+        self.lab.cut("channel")
+        self.lab.wait_for(self.active, "without a peer that may take over", granted=False)
+        time.sleep(self.rng.uniform(0.1, 1.0))
+        self.crash(self.active, power=True)
+        self.comes_back()
+
+    def dies_in_resync(self):
+        """Half of what the passive end has is older than the other half."""
+        passive = PEER[self.active]
+        self.lab.crash_passive(passive)
+        time.sleep(self.rng.uniform(0.1, 1.0))
+        self.lab("slow", SLOW)
+        self.lab.start(passive)
+        self.lab.wait_for(passive, "back", state="passive", peer=lambda peer: peer["connected"])
+        time.sleep(self.rng.uniform(0.1, 2.0))
+        self.crash(self.active, power=True)
+        self.comes_back()
+
+    def comes_back(self):
+        time.sleep(self.rng.uniform(0.1, 4.0))
+        self.lab.start(self.active)
+        self.lab.heal()
 
     def one_dies(self, host, power):
         moment = self.crash(host, power)
@@ -124,6 +169,16 @@ class Soak:
         hosts = {"active": [self.active], "passive": [PEER[self.active]]}.get(whom, list(PEER))
         if what == "kill":
             self.kill(hosts)
+        elif what == "stop":
+            self.stop(hosts[0])
+        elif what == "cut":
+            self.cut(["--one-way", self.rng.choice(list(PEER))] if whom == "one-way" else [])
+        elif what == "switch":
+            self.lab.pairctl(self.active, "switch")
+        elif whom == "alone":
+            self.dies_alone()
+        elif whom == "resync":
+            self.dies_in_resync()
         elif whom == "passive-serves":
             self.passive_serves_alone()
         elif whom == "both":
@@ -154,22 +209,23 @@ class Soak:
     def judge_round(self, fault, writing, before, active):
         """`active` serves now. The writer lives if its host does, and may go on if its end still serves."""
         # Its own disk, without the queue of its former run: a write that was killed in its middle is there in part.
-        own_disk = active == self.active and fault in ("power-both", "crash-both") and self.mode != "strict"
-        if fault.startswith("kill") or fault in ("crash-passive", "power-passive"):
-            if active == self.active:
+        mode = "sync" if fault in ("power-alone", "power-resync") and self.mode == "strict" else self.mode  # without a peer
+        own_disk = active == self.active and self.writer_died and mode != "strict"
+        if not self.writer_died:
+            if active == self.active and writing.process.poll() is None:
                 ledger = writing.stop()
                 self.lab.wait_settled(active)
                 promised = ledger.answered()
             else:
-                self.figures.unasked += 1
+                self.figures.unasked += fault.startswith("kill")
                 writing.process.kill()
                 writing.process.wait()
                 ledger = writing.ledger()
-                promised = ledger.promised(self.mode)
+                promised = ledger.answered() if fault == "switch-hosts" else ledger.promised(self.mode)
         else:
             writing.process.wait(timeout=60)
             ledger = writing.ledger()
-            promised = ledger.promised(self.mode)
+            promised = ledger.promised(mode)
         assert ledger.failed == 0, f"a request was answered with an error: {writing.said()}"
         verdict = (judge_disk if own_disk else judge)(ledger, before, read_volume(self.lab, active), promised)
         self.figures.writes += len(ledger.answered())
@@ -181,6 +237,7 @@ class Soak:
 
     def round(self, fault):
         self.number += 1
+        self.writer_died = False
         directory = self.directory / f"round{self.number}"
         self.active = self.lab.wait_one_promotable()
         before = read_volume(self.lab, self.active)
