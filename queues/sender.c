@@ -11,7 +11,7 @@
 //      a new number.
 //
 // When is a batch due? When a full one is waiting; when a barrier is wanted; when what waits has
-// lingered long enough. Nothing is due while the peer's safe queue is full, but for one try in a
+// lingered long enough, or its caller says so. Nothing is due while the peer's safe queue is full, but for one try in a
 // while.
 #include "queues/sender.h"
 
@@ -43,6 +43,7 @@ struct sender {
     uint64_t barrier_done;
     uint64_t barrier_covers; // the last seq in front of it
 
+    uint64_t hastened;     // up to here nothing lingers
     int64_t waiting_since; // of the oldest record that was not sent; INT64_MAX where there is none
     int64_t progress_at;   // the last send or acknowledgement that moved something
     int64_t went_back_at;  // the last time that something was sent again,
@@ -102,7 +103,7 @@ void sender_start(struct sender *s, uint64_t session, uint64_t from, int64_t now
     s->sent = from;
     s->before = unsafe_last(s->unsafe, s->reader);
     s->at = (struct positions){.received = from, .durable = from};
-    s->barrier_number = s->barrier_done = s->barrier_covers = 0;
+    s->barrier_number = s->barrier_done = s->barrier_covers = s->hastened = 0;
     s->progress_at = now_ns;
     s->went_back_at = INT64_MIN;
     s->deadline = INT64_MAX;
@@ -121,6 +122,13 @@ void sender_stop(struct sender *s)
 bool sender_running(const struct sender *s)
 {
     return s->running && !s->failed;
+}
+
+// ---- Haste ----
+
+void sender_hasten(struct sender *s)
+{
+    s->hastened = unsafe_last(s->unsafe, s->reader);
 }
 
 // ---- Barriers ----
@@ -198,7 +206,7 @@ static bool is_due(struct sender *s, uint64_t numbered, int64_t now_ns)
         return true;
     if (s->counted_to > s->cursor) {
         s->waiting_since = MIN(s->waiting_since, now_ns);
-        if (now_ns >= s->waiting_since + s->config.linger_ns)
+        if (s->cursor <= s->hastened || now_ns >= s->waiting_since + s->config.linger_ns)
             return true;
         s->deadline = s->waiting_since + s->config.linger_ns;
     }

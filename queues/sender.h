@@ -60,6 +60,9 @@ void sender_start(struct sender *sender, uint64_t session, uint64_t from, int64_
 void sender_stop(struct sender *sender);
 bool sender_running(const struct sender *sender);
 
+// What is numbered by now has lingered long enough: it goes with the next batches.
+void sender_hasten(struct sender *sender);
+
 // Everything numbered by now shall become durable as soon as possible: it is sent without
 // lingering, the last batch with a barrier. Returns its number; it is done when
 // sender_barrier_done() has reached it.

@@ -13,7 +13,8 @@
 _Static_assert(2 + SENDER_RECORDS_MAX <= CHANNEL_IOV_MAX, "a batch is sent as one message");
 _Static_assert(BATCH_MESSAGE_MAX <= CHANNEL_DATA_MAX, "a batch is sent as one message");
 
-#define LANE_BULK (32u * 1024) // lingering bytes that are worth waking the stream thread
+#define LANE_BULK    (32u * 1024) // lingering bytes that are worth waking the stream thread
+#define LANE_PACE_NS INT64_C(800000) // between two rounds of the stream thread
 
 struct lane {
     pthread_mutex_t lock;
@@ -23,7 +24,10 @@ struct lane {
     struct mailbox *wake;
     struct unsafe *queue;  // likewise
     struct mailbox *front; // likewise
-    _Atomic bool asleep; // the stream thread has nothing to wait for but a ring
+    uint64_t seen;    // likewise: numbered, when the stream thread came last
+    int64_t round_ns; // likewise: when it comes again
+    // 1: the stream thread comes by itself, and sees whatever was numbered before somebody read this.
+    _Atomic unsigned paced;
 };
 
 struct lane *lane_new(struct channel *channel, struct figures *figures, struct mailbox *wake)
@@ -106,8 +110,16 @@ static int send_message(void *user, const struct iovec *iov, int count)
     return channel_data_send(lane->channel, iov, count);
 }
 
+// Read and written as one, so that either the stream thread has yet to look, or this sees that it does not come.
+static bool comes_by_itself(struct lane *lane)
+{
+    return atomic_fetch_or(&lane->paced, 0) != 0;
+}
+
 int64_t lane_push(struct lane *lane, bool barrier)
 {
+    if (!barrier && comes_by_itself(lane))
+        return INT64_MAX;
     {
         HOLD_LOCK(&lane->lock);
         if (!outlet_running(lane->outlet))
@@ -115,29 +127,56 @@ int64_t lane_push(struct lane *lane, bool barrier)
         if (barrier)
             outlet_barrier(lane->outlet);
         outlet_send(lane->outlet, clock_boot_ns(), send_message, lane);
-        if (!atomic_load(&lane->asleep))
+        if (atomic_load(&lane->paced))
             return INT64_MAX;
         if (!outlet_blocked(lane->outlet) && outlet_pending(lane->outlet) < LANE_BULK)
             return outlet_deadline(lane->outlet);
-        atomic_store(&lane->asleep, false);
+        atomic_store(&lane->paced, 1);
     }
     mailbox_ring(lane->wake);
     return INT64_MAX;
 }
 
+// All that has been numbered goes. Returns whether there was anything new.
+static bool send_all(struct lane *lane, int64_t now)
+{
+    uint64_t numbered = unsafe_last(lane->queue, SERVICE_READER);
+    bool new = numbered != lane->seen;
+    lane->seen = numbered;
+    outlet_hasten(lane->outlet);
+    outlet_send(lane->outlet, now, send_message, lane);
+    return new;
+}
+
+// Goes on as long as there is something new.
+static void take_round(struct lane *lane, int64_t now)
+{
+    lane->round_ns = now + LANE_PACE_NS;
+    if (send_all(lane, now))
+        return;
+    (void)atomic_exchange(&lane->paced, 0);
+    if (send_all(lane, now)) // numbered by somebody who still saw it true
+        atomic_store(&lane->paced, 1);
+}
+
 int64_t lane_work(struct lane *lane, int64_t now)
 {
     HOLD_LOCK(&lane->lock);
-    atomic_store(&lane->asleep, false);
-    if (!outlet_running(lane->outlet))
+    if (!outlet_running(lane->outlet)) {
+        atomic_store(&lane->paced, 0);
         return INT64_MAX;
-    outlet_send(lane->outlet, now, send_message, lane);
+    }
+    if (atomic_load(&lane->paced) && now >= lane->round_ns)
+        take_round(lane, now);
+    else
+        outlet_send(lane->outlet, now, send_message, lane);
     if (lane->front && unsafe_missing(lane->queue))
         mailbox_ring(lane->front);
     int64_t at = outlet_deadline(lane->outlet);
-    // Set under the lock, so that what is numbered from now on finds it.
-    if (at == INT64_MAX)
-        atomic_store(&lane->asleep, true);
+    if (outlet_blocked(lane->outlet))
+        atomic_store(&lane->paced, 1); // it comes when the channel takes something again
+    else if (atomic_load(&lane->paced))
+        at = MIN(at, lane->round_ns);
     return at;
 }
 

@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // The way from the unsafe queue onto the data link: an outlet (common/end) under its one mutex. The
-// front thread drives it when a flush must go out at once, the stream thread otherwise; the control
-// thread starts and stops it.
+// control thread starts and stops it. Who sends:
+//
+//   a flush                 the front thread, at once
+//   now and then a write    the front thread, when it has lingered: not worth waking anybody
+//   a stream of writes      the stream thread, which is woken once (LANE_BULK) and then comes by itself every
+//                           LANE_PACE_NS, with a batch of all that was numbered meanwhile; sealing and sending
+//                           run beside the front thread's work. It goes to sleep when a round finds nothing new
 //
 // Lock: `lock` guards the outlet. It is held while a batch is sealed and handed to
 // the channel (never across anything that waits), so it is contended only when two threads send at
-// the same moment.
+// the same moment. While the stream thread comes by itself the front thread does not take it but for a flush.
 #ifndef DAEMON_LANE_H
 #define DAEMON_LANE_H
 
@@ -36,7 +41,7 @@ void lane_stop(struct lane *lane);
 
 // The front thread, after numbering; `barrier`: an answer waits for it. Sends what is due. A few
 // records that linger are not worth waking the stream thread: then the front thread comes again by
-// itself, at the time (CLOCK_BOOTTIME ns) that is returned. INT64_MAX: the stream thread is awake.
+// itself, at the time (CLOCK_BOOTTIME ns) that is returned. INT64_MAX: the stream thread comes.
 int64_t lane_push(struct lane *lane, bool barrier);
 // The stream thread: sends what is due. Returns when to come again (CLOCK_BOOTTIME; INT64_MAX: when
 // rung or when the channel takes messages again).

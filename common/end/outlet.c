@@ -90,6 +90,12 @@ void outlet_barrier(struct outlet *o)
         (void)sender_barrier(o->sender);
 }
 
+void outlet_hasten(struct outlet *o)
+{
+    if (outlet_running(o))
+        sender_hasten(o->sender);
+}
+
 void outlet_send(struct outlet *o, int64_t now, outlet_send_fn *send, void *user)
 {
     struct sender_message m;

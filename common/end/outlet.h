@@ -28,6 +28,7 @@ bool outlet_running(const struct outlet *outlet);
 uint64_t outlet_session(const struct outlet *outlet); // 0: none
 
 void outlet_barrier(struct outlet *outlet);
+void outlet_hasten(struct outlet *outlet); // nothing that is numbered by now lingers
 // Sends what is due. A message that `send` does not take (it returns other than 0) comes again
 // after outlet_unblock().
 typedef int outlet_send_fn(void *user, const struct iovec *iov, int count);

@@ -135,6 +135,28 @@ static void test_linger(void **state)
     destroy(f);
 }
 
+// Its caller comes by itself, and takes all that there is by then; what comes later lingers.
+static void test_hasten(void **state)
+{
+    struct fixture *f = make();
+    start(f);
+    sender_hasten(f->sender);
+    assert_false(next(f));
+    number(f, 4096);
+    assert_false(next(f));
+    number(f, 4096);
+    sender_hasten(f->sender);
+    number(f, 4096);
+    assert_true(next(f));
+    assert_int_equal(f->message.records, 3); // in company
+    assert_false(f->message.barrier);
+    sender_sent(f->sender, f->now);
+    number(f, 4096);
+    assert_false(next(f));
+    assert_int_equal(sender_deadline(f->sender), f->now + SENDER_LINGER_NS);
+    destroy(f);
+}
+
 static void test_full_batch(void **state)
 {
     struct fixture *f = make();
@@ -519,7 +541,8 @@ static void test_lossy_link(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_linger),      cmocka_unit_test(test_full_batch),
+        cmocka_unit_test(test_linger),      cmocka_unit_test(test_hasten),
+        cmocka_unit_test(test_full_batch),
         cmocka_unit_test(test_barriers),    cmocka_unit_test(test_lost_ack),
            cmocka_unit_test(test_lies),
         cmocka_unit_test(test_peer_fails),  cmocka_unit_test(test_peer_full),
