@@ -32,6 +32,7 @@ struct sender {
     uint64_t session;
 
     uint64_t cursor; // the next seq to send
+    uint64_t withheld; // what is not sent yet begins here; UINT64_MAX: nothing
     uint64_t sent;   // the highest seq that was ever sent in this session
     uint64_t before; // the last seq numbered when it began: earlier sessions may have brought as
                      // much to the peer
@@ -73,6 +74,7 @@ struct sender *sender_new(struct unsafe *unsafe, unsigned reader,
     if (s->config.silence_ns == 0)
         s->config.silence_ns = SENDER_SILENCE_NS;
     s->deadline = INT64_MAX;
+    s->withheld = UINT64_MAX;
     return s;
 }
 
@@ -122,6 +124,11 @@ void sender_stop(struct sender *s)
 bool sender_running(const struct sender *s)
 {
     return s->running && !s->failed;
+}
+
+void sender_withhold(struct sender *s, uint64_t seq)
+{
+    s->withheld = seq;
 }
 
 // ---- Haste ----
@@ -179,6 +186,7 @@ static bool count_full(struct sender *s, uint64_t numbered)
     uint64_t most = s->cursor;
     if (s->cursor <= numbered)
         most += MIN(SENDER_RECORDS_MAX, unsafe_table_run(s->unsafe, s->cursor));
+    most = MIN(most, MAX(s->withheld, s->cursor));
     // What was counted may have been spilled since: then it lies in other pieces.
     if (s->counted_to > most) {
         s->counted_to = s->cursor;
@@ -201,7 +209,7 @@ static bool is_due(struct sender *s, uint64_t numbered, int64_t now_ns)
         s->deadline = s->progress_at + s->config.silence_ns;
         return false;
     }
-    bool awaited = s->counted_to == s->cursor && s->cursor <= numbered; // it is being read back
+    bool awaited = s->counted_to == s->cursor && s->cursor <= numbered; // it is being read back, or withheld
     if (!awaited && (full || s->barrier_wanted))
         return true;
     if (s->counted_to > s->cursor) {

@@ -63,6 +63,10 @@ bool sender_running(const struct sender *sender);
 // What is numbered by now has lingered long enough: it goes with the next batches.
 void sender_hasten(struct sender *sender);
 
+// Nothing from `seq` on is sent for now, which was not numbered yet, whatever sessions come and go. UINT64_MAX: everything
+// is sent.
+void sender_withhold(struct sender *sender, uint64_t seq);
+
 // Everything numbered by now shall become durable as soon as possible: it is sent without
 // lingering, the last batch with a barrier. Returns its number; it is done when
 // sender_barrier_done() has reached it.

@@ -297,6 +297,9 @@ void endpoint_act(struct endpoint *ep, const struct end_action *a)
         else
             lane_stop(ep->lane);
         break;
+    case ACT_WITHHOLD:
+        lane_withhold(ep->lane, a->seq);
+        break;
     case ACT_ATTACH:
         front_attach(ep->front);
         break;

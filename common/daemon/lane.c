@@ -104,6 +104,15 @@ void lane_stop(struct lane *lane)
     outlet_stop(lane->outlet);
 }
 
+void lane_withhold(struct lane *lane, uint64_t seq)
+{
+    {
+        HOLD_LOCK(&lane->lock);
+        outlet_withhold(lane->outlet, seq);
+    }
+    mailbox_ring(lane->wake);
+}
+
 static int send_message(void *user, const struct iovec *iov, int count)
 {
     struct lane *lane = user;

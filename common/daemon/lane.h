@@ -38,6 +38,8 @@ void lane_hold(struct lane *lane, bool hold);
 // The control thread: a stream of `session` begins at `from` + 1, or ends.
 void lane_start(struct lane *lane, uint64_t session, uint64_t from);
 void lane_stop(struct lane *lane);
+// Likewise: nothing from `seq` on is sent for now (UINT64_MAX: everything is).
+void lane_withhold(struct lane *lane, uint64_t seq);
 
 // The front thread, after numbering; `barrier`: an answer waits for it. Sends what is due. A few
 // records that linger are not worth waking the stream thread: then the front thread comes again by

@@ -126,6 +126,10 @@ static bool going_alone_rules(struct end *e)
         // leaves a queue of an epoch that is in no history; it is not gone on with.)
         if (e->gate_pending || (e->config.mode != END_ASYNC && !end_saved(e, e->join_ticket)))
             return false;
+        if (!end_saved(e, e->join_ticket)) {
+            e->opening_ticket = e->join_ticket;
+            end_act(e, ACT_WITHHOLD)->seq = history_current(&e->st.history)->first_seq;
+        }
         end_act(e, ACT_EPOCH)->epoch = *history_current(&e->st.history);
         e->relation = REL_ALONE;
         e->lag_ns = e->now;

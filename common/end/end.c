@@ -218,6 +218,16 @@ static bool save_rule(struct end *e)
     return true;
 }
 
+// In `async` an epoch is gone on in while it is being saved; nobody else hears of it before that is durable.
+static bool opening_rule(struct end *e)
+{
+    if (!e->opening_ticket || !end_saved(e, e->opening_ticket))
+        return false;
+    e->opening_ticket = 0;
+    end_act(e, ACT_WITHHOLD)->seq = UINT64_MAX;
+    return true;
+}
+
 // An address that could not be taken off is tried again: nobody else may have it before.
 static bool address_off_rule(struct end *e)
 {
@@ -380,6 +390,7 @@ void end_step(struct end *e, int64_t now, const struct end_data *data,
         again = consent_rule(e);
         again |= destroy_rule(e);
         again |= save_rule(e);
+        again |= opening_rule(e);
         again |= address_off_rule(e);
         again |= silence_rule(e);
         again |= command_rules(e);

@@ -315,6 +315,7 @@ enum end_action_type {
     ACT_EPOCH,   // number an EPOCH record of `epoch` and go on in it (only while the gate is HELD)
     ACT_BOUND,   // seqs up to `seq` may be given
     ACT_STREAM,  // stream to the peer in `session` from `seq` on; seq 0: stop
+    ACT_WITHHOLD, // what is numbered from `seq` on is not streamed yet; UINT64_MAX: it is
     ACT_ATTACH,  // hold every record that is numbered from now on for the peer -> EV_ATTACHED
     ACT_DETACH,  // the peer's position in the unsafe queue is given up
     ACT_FOLLOW,  // replica: accept frames of `session`; with `restart` drop the queue after

@@ -255,6 +255,7 @@ struct end {
     bool freezing, frozen, thawing;
     bool destroying; // yielded: what runs is destroyed as soon as the queue is gone
     bool again_by_take; // SUSPENDED on the way to another state: goes on by the steps of a takeover
+    uint64_t opening_ticket; // of the save of an epoch whose opening is not streamed before that is durable; 0: none
     uint64_t bound_ticket, bound_asked, bound_given;
     bool store_failed;
     // Facts.

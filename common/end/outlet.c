@@ -84,6 +84,12 @@ uint64_t outlet_session(const struct outlet *o)
     return outlet_running(o) ? o->session : 0;
 }
 
+void outlet_withhold(struct outlet *o, uint64_t seq)
+{
+    if (o->sender)
+        sender_withhold(o->sender, seq);
+}
+
 void outlet_barrier(struct outlet *o)
 {
     if (outlet_running(o))

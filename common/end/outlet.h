@@ -27,6 +27,8 @@ void outlet_stop(struct outlet *outlet);
 bool outlet_running(const struct outlet *outlet);
 uint64_t outlet_session(const struct outlet *outlet); // 0: none
 
+// As sender_withhold(), of this queue.
+void outlet_withhold(struct outlet *outlet, uint64_t seq);
 void outlet_barrier(struct outlet *outlet);
 void outlet_hasten(struct outlet *outlet); // nothing that is numbered by now lingers
 // Sends what is due. A message that `send` does not take (it returns other than 0) comes again

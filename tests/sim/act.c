@@ -250,6 +250,7 @@ void act(struct host *h, const struct end_action *a)
         net_send(h, &a->frame);
         break;
     case ACT_SAVE:
+        judge_heard_of(h, &a->state);
         judge_follows(h, &a->state);
         judge_salvage(h, &a->state);
         judge_resolves(h, &a->state);
@@ -286,6 +287,10 @@ void act(struct host *h, const struct end_action *a)
             front_lane_start(h, a->session, a->seq - 1);
         else
             front_lane_stop(h);
+        break;
+    case ACT_WITHHOLD:
+        outlet_withhold(h->front.outlet, a->seq);
+        front_turn(h);
         break;
     case ACT_SALVAGE:
         letter(h, BOX_STREAM, a);

@@ -53,6 +53,14 @@ static void flush_promises(struct host *h, const struct guest_op *op)
     }
 }
 
+// That it acknowledges alone is durable before it does; and but in `async`, so is the epoch.
+static void judge_alone(struct host *h)
+{
+    bool follows_late = h->sim->config.mode == END_ASYNC;
+    if (h->gate_alone && (!h->durable_alone || (!follows_late && state_lacks(h, h->view.epoch.id))))
+        fail(h->sim, "%c: answers alone, and its state on the disk does not say so", h->letter);
+}
+
 void judge_answer(struct host *h, struct guest_op *op, int status)
 {
     struct sim *s = h->sim;
@@ -63,6 +71,7 @@ void judge_answer(struct host *h, struct guest_op *op, int status)
     bool frozen = h->frozen && h->frozen_known;
     if (frozen || local_now(h) >= h->figures.lease_ns)
         fail(s, "%c: answers %s", h->letter, frozen ? "while it is frozen" : "after its lease");
+    judge_alone(h);
     trace(s, h, "answered: %s %u", op->update.op == UPDATE_FLUSH ? "flush of volume" : "write",
           op->update.op == UPDATE_FLUSH ? op->update.object : op->number);
     if (op->update.op == UPDATE_FLUSH) {

@@ -113,6 +113,16 @@ static void judge_consent(struct host *h)
              (unsigned long long)st.applied, h->sim->ledger.epochs[at].epoch.number);
 }
 
+// Nobody hears of an epoch before the end that opens it has it in its own history on the disk.
+void judge_heard_of(struct host *h, const struct end_state *state)
+{
+    const struct epoch *at = history_current(&state->history);
+    struct host *leader = other(h);
+    if (at && leader->running && leader->view.active && leader->view.epoch.id == at->id && state_lacks(leader, at->id))
+        fail(h->sim, "%c: knows epoch %u of %c, which %c's history on the disk does not have", h->letter, at->number,
+             leader->letter, leader->letter);
+}
+
 // A replica that has nothing under way is what its position says.
 void judge_replica(struct host *h)
 {

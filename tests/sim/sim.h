@@ -491,7 +491,8 @@ void judge_store(struct host *h, int at, uint64_t seq, const char *when);
 void judge_replica(struct host *h);
 void judge_equal(struct sim *s);
 void judge_given_up(struct host *h);
-void judge_follows(struct host *h, const struct end_state *state); // is about to be saved
+void judge_heard_of(struct host *h, const struct end_state *state); // is about to be saved
+void judge_follows(struct host *h, const struct end_state *state); // likewise
 void judge_salvage(struct host *h, const struct end_state *state); // likewise
 void judge_salvage_dropped(struct host *h); // everything of it is about to be
 void judge_salvage_void(struct host *h);    // its salvage, or what its volumes held, was lost

@@ -45,6 +45,7 @@ struct host {
     bool full_at_attach;    // the queue gets full before it hears that the peer is given another place
     bool overflow_when_met; // the peer's queue lets go of this end just before it hears this one's agreement
     uint64_t streams, follows; // session
+    uint64_t withheld;         // what is not streamed yet begins here; 0: nothing
     uint64_t ticket;           // of the newest save
     unsigned consents;
     struct frame late; // the last heartbeat that was lost in a cut
@@ -196,6 +197,9 @@ static void act(struct host *h, const struct end_action *a)
         return;
     case ACT_STREAM:
         h->streams = a->session;
+        return;
+    case ACT_WITHHOLD:
+        h->withheld = a->seq != UINT64_MAX ? a->seq : 0;
         return;
     case ACT_ATTACH:
         h->attaches++;
@@ -429,17 +433,17 @@ static void stream(struct world *w)
     for (int i = 0; i < 2; i++) {
         struct host *a = &w->host[i], *b = &w->host[1 - i];
         bool linked = !w->cut[0] && !w->cut[1];
-        if (linked && a->streams && a->streams == b->follows &&
-            a->data.durable < a->data.numbered) {
-            a->data.durable = a->data.applied = a->data.numbered;
+        uint64_t last = a->withheld ? a->withheld - 1 : a->data.numbered;
+        if (linked && a->streams && a->streams == b->follows && a->data.durable < last) {
+            a->data.durable = a->data.applied = last;
             a->data.held_from = a->data.durable + 1;
             a->data.moved_ns = w->now;
-            if (a->epoch.first_seq > b->data.replica_durable)
+            if (a->epoch.first_seq > b->data.replica_durable && a->epoch.first_seq <= last)
                 push(b, &(struct end_event){.type = EV_REPLICA,
                                             .replica = {.what = FOLLOW_EPOCH,
                                                         .epoch = &a->epoch,
                                                         .seq = a->epoch.first_seq}});
-            b->data.replica_durable = b->data.applied = a->data.numbered;
+            b->data.replica_durable = b->data.applied = last;
         }
     }
 }
@@ -3139,6 +3143,30 @@ static void no_answer_waits_for_a_disk_in_async(void **state)
     assert_true(view(w, 1).promotable);
 }
 
+// Nor does a peer that the stream still goes to hear of the epoch before: if this end crashed, its peer would know more of
+// its history than it does itself.
+static void nobody_hears_of_an_epoch_before_it_is_durable(void **state)
+{
+    struct world *w = *state;
+    w->config.mode = END_ASYNC;
+    start_pair(w);
+    struct host *h = &w->host[0];
+    h->hold_saves = h->resync_silent = true;
+    command(w, 0, COMMAND_RESYNC, 0);
+    run(w, NS_PER_S);
+    step(h, &(struct end_event){.type = EV_SAVED, .saved.ticket = h->ticket}); // `alone`
+    run(w, NS_PER_S);
+    assert_int_equal(h->gate, GATE_ALONE);
+    assert_int_equal(view(w, 0).epoch.reason, EPOCH_ALONE);
+    assert_true(h->streams);
+    assert_int_equal(view(w, 1).epoch.number, 1);
+    h->hold_saves = false;
+    step(h, &(struct end_event){.type = EV_SAVED, .saved.ticket = h->ticket});
+    run(w, NS_PER_S);
+    assert_int_equal(view(w, 1).epoch.number, 2);
+    assert_int_equal(view(w, 1).epoch.id, view(w, 0).epoch.id);
+}
+
 static void stalled_peer_is_noticed_in_async(void **state)
 {
     struct world *w = *state;
@@ -3826,6 +3854,7 @@ int main(void)
         T(shutdown_without_a_peer_stops),
         T(suspended_end_that_yields_meets_once),
         T(no_answer_waits_for_a_disk_in_async),
+        T(nobody_hears_of_an_epoch_before_it_is_durable),
         T(stalled_peer_is_noticed_in_async),
         T(alone_is_said_when_it_is_so),
         T(late_report_of_a_gate_is_not_that_of_a_newer_order),

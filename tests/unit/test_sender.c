@@ -228,6 +228,36 @@ static void test_lost_ack(void **state)
     destroy(f);
 }
 
+// What is withheld is not sent, however long it waits, and whatever asks for it; what is in front of it is.
+static void test_withheld(void **state)
+{
+    struct fixture *f = make();
+    start(f);
+    number(f, 512);
+    sender_withhold(f->sender, 2);
+    number(f, 512);
+    (void)sender_barrier(f->sender);
+    assert_true(next(f));
+    assert_int_equal(f->message.records, 1);
+    assert_false(f->message.barrier); // not before everything that it is for
+    sender_sent(f->sender, f->now);
+    assert_false(next(f));
+    f->received = f->durable = 1;
+    assert_int_equal(give(f, ack_of(f, 0)), 0);
+    f->now += 10 * SENDER_SILENCE_NS;
+    assert_false(next(f));
+    sender_rewind(f->sender, f->now);
+    assert_false(next(f));
+    sender_start(f->sender, 8, 1, f->now);
+    assert_false(next(f));
+    sender_withhold(f->sender, UINT64_MAX);
+    assert_true(next(f));
+    assert_int_equal(f->message.first_seq, 2);
+    assert_int_equal(f->message.records, 1);
+    assert_true(f->message.barrier);
+    destroy(f);
+}
+
 // ---- What an acknowledgement may say ----
 
 static void test_lies(void **state)
@@ -544,6 +574,7 @@ int main(void)
         cmocka_unit_test(test_linger),      cmocka_unit_test(test_hasten),
         cmocka_unit_test(test_full_batch),
         cmocka_unit_test(test_barriers),    cmocka_unit_test(test_lost_ack),
+        cmocka_unit_test(test_withheld),
            cmocka_unit_test(test_lies),
         cmocka_unit_test(test_peer_fails),  cmocka_unit_test(test_peer_full),
         cmocka_unit_test(test_room_is_not_heard_of),
