@@ -68,12 +68,8 @@ static void take_own_store(struct end *e)
     if (e->state == END_HANDED_OVER)
         e->st.intent = INTENT_NONE;
     // A new epoch needs a fresh queue.
-    if (e->exports != EXPORTS_CLOSED) {
-        end_act(e, ACT_ABANDON);
-        e->exports = EXPORTS_CLOSING;
-        e->gate = GATE_CLOSED;
-        e->gate_pending = false;
-    }
+    if (e->exports != EXPORTS_CLOSED)
+        end_abandon(e);
     e->start.queue_found = false;
     e->given.out = false;
     e->unreadable = false;

@@ -125,6 +125,16 @@ void end_gate(struct end *e, enum end_gate gate)
     e->gate_pending = true;
 }
 
+void end_abandon(struct end *e)
+{
+    if (!e->abandoning)
+        end_act(e, ACT_ABANDON);
+    e->abandoning = true;
+    e->exports = EXPORTS_CLOSING;
+    e->gate = GATE_CLOSED;
+    e->gate_pending = false;
+}
+
 void end_address(struct end *e, bool on)
 {
     end_act(e, ACT_ADDRESS)->on = on;

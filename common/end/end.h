@@ -233,6 +233,7 @@ struct end_event {
         } attached;
         struct {
             bool open;
+            bool abandoned; // the answer to ACT_ABANDON
             int status; // of opening; or of the flush of closing (exports are closed all the same)
             uint64_t numbered; // the last seq given; final once closed
         } exports;

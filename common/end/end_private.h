@@ -260,6 +260,7 @@ struct end {
     bool store_failed;
     // Facts.
     enum fact_exports exports;
+    bool abandoning; // ACT_ABANDON is not answered yet: what is told of the exports before is of former orders
     int exports_status;
     uint64_t exports_numbered;
     enum fact_address address;
@@ -367,6 +368,7 @@ static inline bool end_saved(const struct end *e, uint64_t ticket)
     return e->ticket_saved >= ticket;
 }
 void end_gate(struct end *e, enum end_gate gate);
+void end_abandon(struct end *e); // the exports, and the queue
 void end_address(struct end *e, bool on);
 void end_apps(struct end *e, bool start);
 void end_deadline(struct end *e);

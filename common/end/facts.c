@@ -22,6 +22,9 @@ static void take_saved(struct end *e, const struct end_event *ev)
 
 static void take_exports(struct end *e, const struct end_event *ev)
 {
+    if (e->abandoning && !ev->exports.abandoned)
+        return;
+    e->abandoning = false;
     e->exports = ev->exports.open ? EXPORTS_OPEN : EXPORTS_CLOSED;
     e->exports_status = ev->exports.status;
     e->exports_numbered = ev->exports.numbered;

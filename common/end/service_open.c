@@ -46,13 +46,19 @@ int service_find(struct service *s, struct service_found *ret_found, struct erro
 
 // ---- opening ----
 
-void service_exports(struct service *s, bool open, int status)
+static void report_exports(struct service *s, bool open, bool abandoned, int status)
 {
     struct end_event ev = {.type = EV_EXPORTS};
     ev.exports.open = open;
+    ev.exports.abandoned = abandoned;
     ev.exports.status = status;
     ev.exports.numbered = s->queue ? unsafe_numbered(s->queue) : 0;
     s->ops.report(s->user, &ev);
+}
+
+void service_exports(struct service *s, bool open, int status)
+{
+    report_exports(s, open, false, status);
 }
 
 void service_drop_queue(struct service *s)
@@ -222,7 +228,7 @@ void service_drop_when_quiet(struct service *s)
     s->dropping = s->drop_report = false;
     service_drop_queue(s);
     if (report)
-        service_exports(s, false, 0);
+        report_exports(s, false, true, 0);
 }
 
 void service_abandon(struct service *s, bool report)

@@ -117,15 +117,12 @@ void session_yield(struct end *e)
     end_address(e, false);
     // Destroying takes away the guard's mark as well: without it, a restart would go on with the queue if that were
     // still there.
-    end_act(e, ACT_ABANDON);
-    e->exports = EXPORTS_CLOSING;
+    end_abandon(e);
     e->destroying = true;
     if (!e->frozen && !e->freezing) {
         end_act(e, ACT_DESTROY);
         e->apps = APPS_STOPPED;
     }
-    e->gate = GATE_CLOSED;
-    e->gate_pending = false;
     e->freezing = e->thawing = e->again_by_take = false;
     e->given.out = false;
     e->attached = 0;

@@ -40,7 +40,7 @@ struct host {
     bool hold_opens, fail_opens, hold_handover;
     unsigned ticks, beats, asking; // heartbeats sent, and those that want an echo
     unsigned opens, follow_asked, resyncs;
-    bool fail_follows, hold_follows, resync_silent, hold_apps, short_finish, hold_probes, hold_gates, hold_guard;
+    bool fail_follows, hold_follows, resync_silent, hold_apps, short_finish, hold_probes, hold_gates, hold_guard, hold_close;
     bool lose_noes;         // heartbeats that say no are lost
     bool full_at_attach;    // the queue gets full before it hears that the peer is given another place
     bool overflow_when_met; // the peer's queue lets go of this end just before it hears this one's agreement
@@ -182,6 +182,10 @@ static void act(struct host *h, const struct end_action *a)
         h->gate = GATE_CLOSED;
         ev.type = EV_EXPORTS;
         ev.exports.numbered = h->data.numbered;
+        if (h->hold_close && a->type == ACT_CLOSE)
+            return;
+        // With `hold_close` it has closed just before it heard of this, to which the test answers.
+        ev.exports.abandoned = a->type == ACT_ABANDON && !h->hold_close;
         break;
     case ACT_EPOCH:
         assert_int_equal(h->gate, GATE_HELD);
@@ -2678,6 +2682,34 @@ static void takeover_of_a_suspended_end_waits_for_the_grant_and_opens_anew(void 
     assert_int_equal(w->host[0].epoch.id, view(w, 0).epoch.id);
 }
 
+// The exports had been told to close, and what they say of that is still on its way when the operator decides: it is no
+// answer to what is asked of them then, and a fresh queue is made once.
+static void late_word_of_closed_exports_opens_nothing_twice(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    struct host *h = &w->host[0];
+    h->hold_close = true;
+    command(w, 0, COMMAND_SWITCH, 0);
+    run(w, 100 * NS_PER_MS);
+    assert_int_equal(view(w, 0).state, END_HANDING_OVER);
+    assert_false(h->exports);
+    w->cut[0] = w->cut[1] = true;
+    w->waypoint[0] = false;
+    w->probe = END_VETO_ADDRESS;
+    run(w, 6 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_SUSPENDED);
+    unsigned opens = h->opens;
+    command(w, 0, COMMAND_TAKEOVER, COMMAND_FORCE);
+    assert_int_equal(h->reply_status, 0);
+    run(w, NS_PER_S);
+    assert_int_equal(h->opens, opens);
+    push(h, &(struct end_event){.type = EV_EXPORTS, .exports.abandoned = true});
+    run(w, NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+    assert_int_equal(h->opens, opens + 1);
+}
+
 static void overflow_in_the_middle_of_a_switchover_gives_it_up(void **state)
 {
     struct world *w = *state;
@@ -3817,6 +3849,7 @@ int main(void)
         T(queue_of_this_reign_is_gone_on_with),
         T(epoch_of_going_alone_gets_its_record_after_a_crash),
         T(takeover_of_a_suspended_end_waits_for_the_grant_and_opens_anew),
+        T(late_word_of_closed_exports_opens_nothing_twice),
         T(overflow_in_the_middle_of_a_switchover_gives_it_up),
         T(exports_that_do_not_come_back_are_tried_at_leisure),
         T(failed_replica_is_tried_anew_and_resynced),
