@@ -7,13 +7,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <systemd/sd-daemon.h>
 #include <systemd/sd-event.h>
 
+#include "common/base/aside.h"
 #include "common/base/cleanup.h"
 #include "common/base/clock.h"
 #include "common/base/file.h"
@@ -25,15 +25,11 @@
 #include "common/daemon/openings.h"
 #include "common/daemon/options.h"
 #include "common/daemon/prompt.h"
+#include "common/daemon/requests.h"
 #include "guard/guard.h"
 
-#define HISTORY_SHOWN 256
-
-// A guard that is being started: that may take seconds, and heartbeats must go on.
+// What comes of starting a guard: that may take seconds, and heartbeats must go on.
 struct guard_start {
-    pthread_t thread;
-    int done_fd; // eventfd
-    sd_event_source *source;
     struct guard *guard; // NULL: failed, `error` says why
     bool found;
     struct error error;
@@ -49,7 +45,8 @@ struct daemon {
     struct guard *guard;
     sd_event_source *guard_source, *guard_timer;
     uint64_t guard_pause_us; // before another try to start it
-    struct guard_start *guard_start; // under way; NULL: none
+    struct aside *aside; // starts one
+    struct guard_start guard_start; // the thread's while it does
     struct openings *openings;
     size_t mine; // pairs of this host
     bool serves; // those who ask at the control socket
@@ -58,6 +55,7 @@ struct daemon {
     struct error *left_out_why;
     sd_event_source *left_out_timer;
     uint64_t left_out_pause_us;
+    struct requests requests;
     struct control_server *control;
     int carrier; // channel_carrier()
     bool ending;
@@ -280,30 +278,29 @@ static int on_guard(sd_event_source *source, int fd, uint32_t events, void *user
 static int on_guard_timer(sd_event_source *source, uint64_t usec, void *user);
 
 // Without a guard the pairs promise nothing to their peers; it is tried again, with pauses that grow.
-static void take_guard(struct daemon *d, struct guard *guard, bool found, const struct error *err)
+static void take_guard(struct daemon *d)
 {
-    d->guard = guard;
-    if (!guard) {
-        log_error("no guard, and so no takeover by the peer: %s", err->text);
+    const struct guard_start *s = &d->guard_start;
+    d->guard = s->guard;
+    if (!d->guard) {
+        log_error("no guard, and so no takeover by the peer: %s", s->error.text);
         d->guard_pause_us = MIN(MAX(2 * d->guard_pause_us, GUARD_PAUSE_MIN_US), GUARD_PAUSE_MAX_US);
         (void)sd_event_add_time_relative(d->loop, &d->guard_timer, CLOCK_BOOTTIME, d->guard_pause_us, 0,
                                          on_guard_timer, d);
         return;
     }
     d->guard_pause_us = 0;
-    log_info("guard %d %s", (int)guard_pid(d->guard), found ? "found running" : "started");
+    log_info("guard %d %s", (int)guard_pid(d->guard), s->found ? "found running" : "started");
     (void)sd_event_add_io(d->loop, &d->guard_source, guard_fd(d->guard), EPOLLIN, on_guard, d);
 }
 
-// At the start of the daemon, before any pair runs.
-static void start_guard(struct daemon *d)
+static void start_guard(void *user)
 {
-    struct error err = {0};
-    struct guard *guard = NULL;
-    bool found = false;
-    if (guard_start(d->options.guard, d->options.runtime_dir, d->options.program, &guard, &found, &err) < 0)
-        guard = NULL;
-    take_guard(d, guard, found, &err);
+    struct daemon *d = user;
+    struct guard_start *s = &d->guard_start;
+    *s = (struct guard_start){0};
+    if (guard_start(d->options.guard, d->options.runtime_dir, d->options.program, &s->guard, &s->found, &s->error) < 0)
+        s->guard = NULL;
 }
 
 static void tell_endpoints(struct daemon *d)
@@ -315,60 +312,36 @@ static void tell_endpoints(struct daemon *d)
     rearm(d);
 }
 
-static void *run_guard_start(void *arg)
-{
-    struct daemon *d = arg;
-    struct guard_start *s = d->guard_start;
-    if (guard_start(d->options.guard, d->options.runtime_dir, d->options.program, &s->guard, &s->found, &s->error) < 0)
-        s->guard = NULL;
-    (void)eventfd_write(s->done_fd, 1);
-    return NULL;
-}
-
-static struct guard_start *guard_start_free(struct guard_start *s)
-{
-    if (!s)
-        return NULL;
-    (void)sd_event_source_disable_unref(s->source);
-    cleanup_close(&s->done_fd);
-    free(s);
-    return NULL;
-}
-
 static int on_guard_started(sd_event_source *source, int fd, uint32_t events, void *user)
 {
     struct daemon *d = user;
-    struct guard_start *s = d->guard_start;
     (void)source, (void)fd, (void)events;
-    (void)pthread_join(s->thread, NULL);
-    d->guard_start = NULL;
-    take_guard(d, s->guard, s->found, &s->error);
-    guard_start_free(s);
+    if (!aside_take(d->aside))
+        return 0;
+    take_guard(d);
     tell_endpoints(d);
     return 0;
 }
 
-// Beside the control loop.
-static void start_guard_beside(struct daemon *d)
+// At the start of the daemon, before any pair runs.
+static int open_guard(struct daemon *d, struct error *err)
 {
-    struct error err = {.text = "no memory, or no thread"};
-    struct guard_start *s = calloc(1, sizeof(*s));
-    d->guard_timer = sd_event_source_disable_unref(d->guard_timer);
-    if (s) {
-        d->guard_start = s;
-        s->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-        if (s->done_fd >= 0 && sd_event_add_io(d->loop, &s->source, s->done_fd, EPOLLIN, on_guard_started, d) >= 0 &&
-            pthread_create(&s->thread, NULL, run_guard_start, d) == 0)
-            return;
-    }
-    d->guard_start = guard_start_free(s);
-    take_guard(d, NULL, false, &err);
+    int r = aside_new("guard", &d->aside);
+    if (r == 0)
+        r = sd_event_add_io(d->loop, NULL, aside_fd(d->aside), EPOLLIN, on_guard_started, d);
+    if (r < 0)
+        return error_sys(err, r, "a thread that starts the guard");
+    start_guard(d);
+    take_guard(d);
+    return 0;
 }
 
 static int on_guard_timer(sd_event_source *source, uint64_t usec, void *user)
 {
+    struct daemon *d = user;
     (void)source, (void)usec;
-    start_guard_beside(user);
+    d->guard_timer = sd_event_source_disable_unref(d->guard_timer);
+    aside_start(d->aside, start_guard, d);
     return 0;
 }
 
@@ -383,7 +356,7 @@ static int on_guard(sd_event_source *source, int fd, uint32_t events, void *user
         d->guard = NULL;
         tell_endpoints(d);
         guard_free(old);
-        start_guard_beside(d);
+        aside_start(d->aside, start_guard, d);
         return 0;
     }
     tell_endpoints(d);
@@ -392,127 +365,10 @@ static int on_guard(sd_event_source *source, int fd, uint32_t events, void *user
 
 // ---- control ----
 
-static void reply_status(struct daemon *d, struct endpoint *only, struct control_reply *reply)
-{
-    size_t n = only ? 1 : ends_count(d->ends);
-    struct pair_status *all = calloc(n + 1, sizeof(*all));
-    const struct pair_status **list = calloc(n + 1, sizeof(*list));
-    if (all && list) {
-        for (size_t i = 0; i < n; i++) {
-            endpoint_status(only ? only : ends_at(d->ends, i), &all[i]);
-            list[i] = &all[i];
-        }
-        (void)control_reply_json(reply, only ? status_to_json(all, false)
-                                             : status_list_to_json(list, n, false));
-    } else {
-        (void)control_reply_refuse(reply, -ENOMEM, "no memory for the status");
-    }
-    free(list);
-    free(all);
-}
-
-static void reply_history(const struct endpoint *endpoint, struct control_reply *reply)
-{
-    struct status_event *events = calloc(HISTORY_SHOWN, sizeof(*events));
-    if (!events) {
-        (void)control_reply_refuse(reply, -ENOMEM, "no memory for the history");
-        return;
-    }
-    size_t n = endpoint_history(endpoint, events, HISTORY_SHOWN);
-    (void)control_reply_json(reply, history_to_json(events, n, false));
-    free(events);
-}
-
-static const struct {
-    const char *name;
-    enum end_command command;
-} commands[] = {
-    {"switch", COMMAND_SWITCH}, {"takeover", COMMAND_TAKEOVER}, {"pause", COMMAND_PAUSE},
-    {"resume", COMMAND_RESUME}, {"resync", COMMAND_RESYNC},     {"stop", COMMAND_STOP},
-    {"shutdown", COMMAND_SHUTDOWN},
-    {"resolve", COMMAND_RESOLVE},
-    {"verify", COMMAND_VERIFY},
-};
-
-// `--force` alone overrides whatever stands; `--force=NAME,...` these vetoes. Returns 0, or the length of a name that is
-// none, at *ret_name.
-static size_t parse_force(const char *value, unsigned *ret_flags, uint32_t *ret_overrides, const char **ret_name)
-{
-    if (!value)
-        return 0;
-    if (strcmp(value, "true") == 0) {
-        *ret_flags |= COMMAND_FORCE;
-        return 0;
-    }
-    for (const char *at = value; *at; at += *at == ',') {
-        size_t length = strcspn(at, ",");
-        uint32_t veto = end_veto_find(at, length);
-        if (!veto) {
-            *ret_name = at;
-            return MAX(length, (size_t)1);
-        }
-        *ret_overrides |= veto;
-        at += length;
-    }
-    return 0;
-}
-
-static void refuse_force(struct control_reply *reply, const char *name, size_t length)
-{
-    char known[256];
-    size_t at = 0;
-    for (unsigned i = 0; end_veto_name(i) && at < sizeof(known); i++)
-        at += (size_t)snprintf(known + at, sizeof(known) - at, "%s%s", i ? ", " : "", end_veto_name(i));
-    (void)control_reply_refuse(reply, -EINVAL, "--force=%.*s: there is no such veto; they are: %s", (int)MIN(length, (size_t)32),
-                               name, known);
-}
-
-static unsigned keep_flag(const struct control_request *request)
-{
-    const char *keep = control_request_arg(request, "keep");
-    if (keep && strcmp(keep, "primary") == 0)
-        return COMMAND_KEEP_PRIMARY;
-    return keep && strcmp(keep, "secondary") == 0 ? COMMAND_KEEP_SECONDARY : 0;
-}
-
-static void run_command(struct daemon *d, struct endpoint *endpoint, const struct control_request *request,
-                        struct control_reply *reply)
-{
-    char text[ACTION_TEXT_SIZE];
-    uint32_t overrides = 0;
-    const char *name = NULL;
-    unsigned flags =
-        (control_request_flag(request, "accept-inconsistent") ? COMMAND_INCONSISTENT : 0) |
-        (control_request_flag(request, "replay") ? COMMAND_REPLAY : 0) |
-        (control_request_flag(request, "repair") ? COMMAND_REPAIR : 0) | keep_flag(request);
-    size_t bad = parse_force(control_request_arg(request, "force"), &flags, &overrides, &name);
-    if (bad) {
-        refuse_force(reply, name, bad);
-        return;
-    }
-    for (size_t i = 0; i < ARRAY_LEN(commands); i++) {
-        if (strcmp(request->command, commands[i].name) != 0)
-            continue;
-        uint64_t operation = 0;
-        log_info("pair %s: operator: %s", endpoint_pair(endpoint), request->command);
-        int r = endpoint_command(endpoint, commands[i].command, flags, overrides, &operation, text, sizeof(text));
-        ends_touched(d->ends, endpoint);
-        rearm(d);
-        if (r < 0) {
-            (void)control_reply_refuse(reply, r, "%s", text);
-            return;
-        }
-        reply->operation = operation;
-        (void)control_reply_text(reply, "%s", text);
-        return;
-    }
-    (void)control_reply_refuse(reply, -EOPNOTSUPP, "this daemon does not know the command %s",
-                               request->command);
-}
-
 // A pair that is not there, or does not run yet.
-static void refuse_pair(const struct daemon *d, const char *name, struct control_reply *reply)
+static void refuse_pair(void *user, const char *name, struct control_reply *reply)
 {
+    const struct daemon *d = user;
     for (size_t i = 0; i < d->pairs.count; i++) {
         if (strcmp(d->pairs.items[i]->pair, name) != 0)
             continue;
@@ -528,32 +384,6 @@ static void refuse_pair(const struct daemon *d, const char *name, struct control
     (void)control_reply_refuse(reply, -ENOENT, "this daemon has no pair %s", name);
 }
 
-static void on_request(void *user, const struct control_request *request,
-                       struct control_reply *reply)
-{
-    struct daemon *d = user;
-    struct endpoint *endpoint = request->pair[0] ? ends_find(d->ends, request->pair) : NULL;
-    if (request->pair[0] && !endpoint) {
-        refuse_pair(d, request->pair, reply);
-        return;
-    }
-    if (strcmp(request->command, "status") == 0) {
-        reply_status(d, endpoint, reply);
-        return;
-    }
-    if (!endpoint && ends_count(d->ends) == 1)
-        endpoint = ends_at(d->ends, 0);
-    if (!endpoint) {
-        (void)control_reply_refuse(reply, -EINVAL, "name the pair with -p: this daemon has %zu",
-                                   ends_count(d->ends));
-        return;
-    }
-    if (strcmp(request->command, "history") == 0)
-        reply_history(endpoint, reply);
-    else
-        run_command(d, endpoint, request, reply);
-}
-
 static void on_bad_request(void *user, const char *text)
 {
     static struct log_site site;
@@ -566,6 +396,7 @@ static int on_control_fd(sd_event_source *source, int fd, uint32_t events, void 
     struct daemon *d = user;
     (void)source, (void)fd, (void)events;
     control_server_work(d->control);
+    rearm(d);
     end_if_all_exited(d);
     return 0;
 }
@@ -579,7 +410,8 @@ static int open_control(struct daemon *d, struct error *err)
     r = places_control(path, sizeof(path), d->options.runtime_dir, d->kind);
     if (r < 0)
         return error_sys(err, r, "--runtime-dir %s", d->options.runtime_dir);
-    return control_server_open(path, on_request, on_bad_request, d, &d->control, err);
+    d->requests = (struct requests){.ends = d->ends, .refuse = refuse_pair, .user = d};
+    return control_server_open(path, requests_answer, on_bad_request, &d->requests, &d->control, err);
 }
 
 static void serve(struct daemon *d)
@@ -649,7 +481,9 @@ static int run(struct daemon *d, struct error *err)
     if (r < 0)
         return r;
     prompt_short_slice(); // the channels' own threads are started with the first pair
-    start_guard(d);
+    r = open_guard(d, err);
+    if (r < 0)
+        return r;
     d->carrier = channel_carrier();
     r = start_endpoints(d, err);
     if (r < 0)
@@ -664,10 +498,9 @@ static int run(struct daemon *d, struct error *err)
 static bool stop(struct daemon *d)
 {
     bool all = openings_free(d->openings, ENDING_PATIENCE_NS);
-    if (d->guard_start) {
-        (void)pthread_join(d->guard_start->thread, NULL);
-        d->guard = d->guard_start->guard;
-        guard_start_free(d->guard_start);
+    if (d->aside && aside_busy(d->aside)) {
+        d->aside = aside_free(d->aside); // waits for the job
+        d->guard = d->guard_start.guard;
     }
     (void)sd_event_source_disable_unref(d->ends_timer);
     ends_free(d->ends);
@@ -677,6 +510,7 @@ static bool stop(struct daemon *d)
     (void)sd_event_source_disable_unref(d->guard_source);
     (void)sd_event_source_disable_unref(d->guard_timer);
     guard_free(d->guard);
+    aside_free(d->aside);
     control_server_free(d->control);
     if (all) {
         channel_carrier_end(d->carrier);
