@@ -6,6 +6,8 @@
 #include <string.h>
 
 #include "common/base/checksum.h"
+#include "common/base/cleanup.h"
+#include "common/base/error.h"
 
 _Static_assert(BATCH_PAYLOAD_MAX <= UINT32_MAX, "`bytes` has 32 bits");
 _Static_assert(CHECK_BLOCKS_MAX % 8 == 0, "the bitmap of a full answer has no spare bits");
@@ -176,17 +178,37 @@ const char *batch_answer_invalid(const void *message, size_t size)
     return NULL;
 }
 
-uint32_t check_zero_sums(uint32_t length, void *ret_sums)
+uint32_t check_unit(const struct record *record)
 {
-    static const uint8_t zeros[CHECK_BLOCK_SIZE];
-    struct le64 whole = le64_make(checksum64(zeros, sizeof(zeros)));
-    uint32_t count = length / CHECK_BLOCK_SIZE, rest = length % CHECK_BLOCK_SIZE;
-    uint8_t *to = ret_sums;
+    return record->flags & RECORD_COARSE ? CHECK_COARSE_SIZE : CHECK_BLOCK_SIZE;
+}
+
+static uint32_t zero_sums(uint32_t length, uint32_t unit, uint8_t *to)
+{
+    static const uint8_t zeros[CHECK_COARSE_SIZE];
+    ENSURE(unit <= sizeof(zeros));
+    uint32_t count = length / unit, rest = length % unit;
+    struct le64 whole = le64_make(count > 0 ? checksum64(zeros, unit) : 0);
     for (uint32_t i = 0; i < count; i++)
         memcpy(to + i * sizeof(whole), &whole, sizeof(whole));
     if (rest > 0) {
         struct le64 last = le64_make(checksum64(zeros, rest));
         memcpy(to + count++ * sizeof(last), &last, sizeof(last));
+    }
+    return count * (uint32_t)sizeof(struct le64);
+}
+
+// In place, too: the sum of one unit lies in front of the next one.
+uint32_t check_sums(const void *data, uint32_t length, uint32_t unit, void *ret_sums)
+{
+    const uint8_t *from = data;
+    uint8_t *to = ret_sums;
+    uint32_t count = 0;
+    if (!data)
+        return zero_sums(length, unit, to);
+    for (uint32_t at = 0; at < length; at += unit, count++) {
+        struct le64 sum = le64_make(checksum64(from + at, MIN(unit, length - at)));
+        memcpy(to + count * sizeof(sum), &sum, sizeof(sum));
     }
     return count * (uint32_t)sizeof(struct le64);
 }

@@ -17,7 +17,8 @@
 #define BATCH_PAYLOAD_MAX   (BATCH_BYTES_TARGET + RECORD_PAYLOAD_MAX)
 #define BATCH_MESSAGE_MAX                                                                          \
     (sizeof(struct batch) + BATCH_RECORDS_MAX * sizeof(struct record) + BATCH_PAYLOAD_MAX)
-#define CHECK_BLOCK_SIZE    4096U // what one checksum of a RECORD_CHECK covers (the last one may be shorter)
+#define CHECK_BLOCK_SIZE    4096U // what one checksum of a RECORD_CHECK covers (the last one may be shorter),
+#define CHECK_COARSE_SIZE   65536U // and with RECORD_COARSE
 #define CHECK_BLOCKS_MAX    1024U
 
 enum batch_kind {
@@ -69,7 +70,7 @@ struct batch_ack {
 _Static_assert(sizeof(struct batch_ack) == 64, "a format of the wire");
 
 // The answer to a RECORD_CHECK: bit i of the bitmap (byte i / 8, bit i % 8) is set when block i differs, or cannot be
-// read, on the replica at that position of the stream.
+// read, on the replica at that position of the stream. Of a coarse check all blocks of a unit that differs.
 struct batch_answer {
     struct le32 magic;
     uint8_t version;
@@ -95,8 +96,10 @@ const char *batch_invalid(const void *message, size_t size);
 const char *batch_ack_invalid(const void *message, size_t size);
 const char *batch_answer_invalid(const void *message, size_t size);
 
-// The payload of a RECORD_CHECK of `length` bytes that are zeros, without anybody having to sum them: at most
-// CHECK_BLOCKS_MAX struct le64. Returns their bytes.
-uint32_t check_zero_sums(uint32_t length, void *ret_sums);
+// The bytes that one checksum of a RECORD_CHECK covers.
+uint32_t check_unit(const struct record *record);
+// The payload of a RECORD_CHECK of these bytes, one struct le64 for each `unit` of them; NULL: they are zeros, and nobody
+// has to read them. The sums may be put where the data is. Returns their bytes.
+uint32_t check_sums(const void *data, uint32_t length, uint32_t unit, void *ret_sums);
 
 #endif

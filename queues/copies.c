@@ -26,7 +26,7 @@ void copies_init(struct updates *u)
         update_push(&u->copies_free, &u->copies[i]);
 }
 
-static int copy_accept(struct updates *u, int op, uint16_t object, uint64_t offset, uint32_t length)
+static int copy_accept(struct updates *u, int op, uint16_t flags, uint16_t object, uint64_t offset, uint32_t length)
 {
     ENSURE(object < RECORD_OBJECTS_MAX);
     const struct block *block = u->volumes[object].block;
@@ -41,7 +41,7 @@ static int copy_accept(struct updates *u, int op, uint16_t object, uint64_t offs
     if (!copy)
         return -EAGAIN;
     *copy = (struct update){
-        .op = (enum update_op)op, .object = object, .offset = offset, .length = length};
+        .op = (enum update_op)op, .flags = flags, .object = object, .offset = offset, .length = length};
     copy->range.owner = copy;
     u->waiting++;
     update_push(&u->copies_new, copy);
@@ -50,12 +50,12 @@ static int copy_accept(struct updates *u, int op, uint16_t object, uint64_t offs
 
 int updates_resync_chunk(struct updates *u, uint16_t object, uint64_t offset, uint32_t length)
 {
-    return copy_accept(u, UPDATE_RESYNC, object, offset, length);
+    return copy_accept(u, UPDATE_RESYNC, 0, object, offset, length);
 }
 
-int updates_check(struct updates *u, uint16_t object, uint64_t offset, uint32_t length)
+int updates_check(struct updates *u, uint16_t object, uint64_t offset, uint32_t length, bool coarse)
 {
-    return copy_accept(u, UPDATE_CHECK, object, offset, length);
+    return copy_accept(u, UPDATE_CHECK, coarse ? UPDATE_COARSE : 0, object, offset, length);
 }
 
 // `copy` is free for the next one before anybody hears of its end.
@@ -164,17 +164,6 @@ static bool all_zero(const uint8_t *data, size_t size)
     return data[0] == 0 && memcmp(data, data + 1, size - 1) == 0;
 }
 
-// Puts the checksums where the data was: the one of block i lies in front of block i + 1.
-static uint32_t sum_blocks(uint8_t *data, uint32_t length)
-{
-    uint32_t count = 0;
-    for (uint32_t at = 0; at < length; at += CHECK_BLOCK_SIZE, count++) {
-        struct le64 sum = le64_make(checksum64(data + at, MIN(CHECK_BLOCK_SIZE, length - at)));
-        memcpy(data + count * sizeof(sum), &sum, sizeof(sum));
-    }
-    return count * (uint32_t)sizeof(struct le64);
-}
-
 // `zeros`: the data was not read, it is known to be zeros.
 static uint64_t copy_number(struct updates *u, struct update *copy, bool zeros)
 {
@@ -184,8 +173,9 @@ static uint64_t copy_number(struct updates *u, struct update *copy, bool zeros)
     uint64_t chunk = copy->chunk;
     if ((int)copy->op == UPDATE_CHECK) {
         record.type = RECORD_CHECK;
-        uint32_t sums = zeros ? check_zero_sums(copy->length, data) : sum_blocks(data, copy->length);
-        unsafe_shrink(u->unsafe, chunk, sums);
+        uint32_t unit = copy->flags & UPDATE_COARSE ? CHECK_COARSE_SIZE : CHECK_BLOCK_SIZE;
+        record.flags = copy->flags & UPDATE_COARSE ? RECORD_COARSE : 0;
+        unsafe_shrink(u->unsafe, chunk, check_sums(zeros ? NULL : data, copy->length, unit, data));
     } else if (zeros || all_zero(data, copy->length)) {
         record.type = RECORD_RESYNC_ZERO;
         unsafe_drop(u->unsafe, chunk);

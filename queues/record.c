@@ -63,10 +63,10 @@ static const char *epoch_invalid(const struct record *record)
 static const char *check_invalid(const struct record *record)
 {
     uint64_t length = le32_get(record->length);
-    uint64_t blocks = (length + CHECK_BLOCK_SIZE - 1) / CHECK_BLOCK_SIZE;
+    uint64_t blocks = (length + CHECK_BLOCK_SIZE - 1) / CHECK_BLOCK_SIZE, unit = check_unit(record);
     if (blocks == 0 || blocks > CHECK_BLOCKS_MAX)
         return "record: a check of no or too many blocks";
-    if (le32_get(record->payload) != blocks * sizeof(struct le64))
+    if (le32_get(record->payload) != (length + unit - 1) / unit * sizeof(struct le64))
         return "record: the number of checksums differs from that of the blocks";
     return NULL;
 }
@@ -92,12 +92,24 @@ static const char *type_invalid(const struct record *record)
     }
 }
 
+static unsigned known_flags(const struct record *record)
+{
+    switch (record->type) {
+    case RECORD_ZERO:
+    case RECORD_RESYNC_ZERO:
+        return RECORD_NO_HOLE;
+    case RECORD_CHECK:
+        return RECORD_COARSE;
+    default:
+        return 0;
+    }
+}
+
 static const char *fields_invalid(const struct record *record)
 {
-    bool zero = record->type == RECORD_ZERO || record->type == RECORD_RESYNC_ZERO;
     uint64_t offset = le64_get(record->offset);
     uint32_t length = le32_get(record->length);
-    if ((record->flags & ~RECORD_NO_HOLE) != 0 || (record->flags != 0 && !zero))
+    if ((record->flags & ~known_flags(record)) != 0)
         return "record: unknown flag";
     if (record->type != RECORD_MARK && (record->mark != 0 || le16_get(record->status) != 0))
         return "record: mark or status on something that is no mark";

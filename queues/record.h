@@ -38,6 +38,7 @@ enum record_mark {
 
 // Flags.
 #define RECORD_NO_HOLE 0x0001 // a RECORD_ZERO that must stay allocated
+#define RECORD_COARSE  0x0002 // a RECORD_CHECK with a checksum for each CHECK_COARSE_SIZE, not CHECK_BLOCK_SIZE
 
 struct record {
     struct le32 magic;

@@ -180,24 +180,12 @@ static void send_answer(struct replica *r, const struct op *op, const uint8_t *b
     r->hooks.send(r->hooks.arg, &answer, sizeof(answer.head) + bytes);
 }
 
-// The replica's sums of what a check has read. Of zeros that the store only told of nothing was read.
-static void check_sums(const struct op *op, uint32_t length, struct le64 ret_sums[CHECK_BLOCKS_MAX])
-{
-    if (op->request.zeros) {
-        (void)check_zero_sums(length, ret_sums);
-        return;
-    }
-    for (uint32_t at = 0; at < length; at += CHECK_BLOCK_SIZE)
-        ret_sums[at / CHECK_BLOCK_SIZE] =
-            le64_make(checksum64((const uint8_t *)op->buffer + at, MIN(CHECK_BLOCK_SIZE, length - at)));
-}
-
-// What could not be read differs.
+// What could not be read differs. Of zeros that the store only told of nothing was read.
 static void check_compare(struct replica *r, const struct op *op, int status)
 {
     uint8_t bitmap[CHECK_BLOCKS_MAX / 8] = {0};
     struct le64 found[CHECK_BLOCKS_MAX];
-    uint32_t length = le32_get(op->record->length);
+    uint32_t length = le32_get(op->record->length), unit = check_unit(op->record);
     uint32_t blocks = (length + CHECK_BLOCK_SIZE - 1) / CHECK_BLOCK_SIZE;
 
     // Asked in this session, or nobody waits for the answer.
@@ -205,10 +193,12 @@ static void check_compare(struct replica *r, const struct op *op, int status)
         return;
     ENSURE(blocks > 0 && blocks <= CHECK_BLOCKS_MAX);
     if (status == 0)
-        check_sums(op, length, found);
-    for (uint32_t i = 0; i < blocks; i++)
-        if (status < 0 || memcmp((const uint8_t *)op->payload + i * sizeof(*found), &found[i], sizeof(*found)) != 0)
+        (void)check_sums(op->request.zeros ? NULL : op->buffer, length, unit, found);
+    for (uint32_t i = 0; i < blocks; i++) {
+        uint32_t sum = i / (unit / CHECK_BLOCK_SIZE);
+        if (status < 0 || memcmp((const uint8_t *)op->payload + sum * sizeof(*found), &found[sum], sizeof(*found)) != 0)
             bitmap[i / 8] |= (uint8_t)(1U << i % 8);
+    }
     send_answer(r, op, bitmap, blocks);
 }
 

@@ -144,7 +144,8 @@ int updates_mark(struct updates *updates, enum record_mark mark, uint16_t object
 // while it is HELD; ends with -ESHUTDOWN when it is CLOSED.
 int updates_resync_chunk(struct updates *updates, uint16_t object, uint64_t offset,
                          uint32_t length);
-int updates_check(struct updates *updates, uint16_t object, uint64_t offset, uint32_t length);
+// `coarse`: one checksum for each CHECK_COARSE_SIZE from `offset` on, instead of for each block.
+int updates_check(struct updates *updates, uint16_t object, uint64_t offset, uint32_t length, bool coarse);
 
 // Calls done() once (from a later kick, or from within) when nothing is at a store and, unless the
 // gate is HELD or CLOSED, nothing waits to get there. One at a time.

@@ -11,6 +11,7 @@ enum {
     UPDATE_RESYNC = UPDATE_FLUSH + 1,
     UPDATE_CHECK,
 };
+#define UPDATE_COARSE 0x4 // CHECK: a sum for each CHECK_COARSE_SIZE
 
 struct update_list {
     struct update *first, *last;

@@ -25,7 +25,7 @@
 
 #include "common/base/error.h"
 
-#define CHANNEL_PROTOCOL    1 // what the hello says; other numbers are refused
+#define CHANNEL_PROTOCOL    2 // what the hello says; other numbers are refused
 #define CHANNEL_PATHS_MAX   8
 #define CHANNEL_CONTROL_MAX (60U * 1024)        // bytes of one control message
 #define CHANNEL_DATA_MAX    (33U * 1024 * 1024) // bytes of one data message

@@ -11,6 +11,7 @@ enum range_state {
     RANGE_FREE,
     RANGE_ASKING,  // the check was started and has no seq yet
     RANGE_ASKED,   // it has its seq; the answer is out
+    RANGE_DOUBTED, // answered coarsely, and not equal: to be checked by block
     RANGE_SENDING, // answered: `bitmap` says what is still to be sent
 };
 
@@ -18,6 +19,7 @@ struct range {
     enum range_state state;
     uint64_t offset;
     uint32_t length;
+    bool coarse; // the check is, or was
     uint64_t seq;
     int64_t asked_ns;
     uint32_t next_block; // everything before it was sent, or need not be
@@ -29,6 +31,12 @@ enum volume_stage { VOLUME_IDLE, VOLUME_TO_BEGIN, VOLUME_RUNNING, VOLUME_TO_END 
 
 #define LEFT_NS INT64_C(200000000) // between two looks at how much is left
 
+// A coarse check is for nothing where something differs. Each takes one of the credit, and each range that is equal as a
+// whole gives two: where most differs, as in a first mirror, hardly any is made.
+#define CREDIT_BEGIN 4
+#define CREDIT_EQUAL 2
+#define CREDIT_MAX   RESYNC_WINDOW
+
 struct resync {
     struct resync_map map;
     unsigned volumes;
@@ -37,6 +45,7 @@ struct resync {
     unsigned object;  // the one in work
     enum volume_stage stage;
     uint64_t cursor; // next offset to be checked
+    unsigned credit; // coarse checks that may be made
     struct range ranges[RESYNC_WINDOW];
     uint64_t applied;
     int64_t left_ns;
@@ -115,6 +124,7 @@ void resync_start(struct resync *r, uint64_t objects, int64_t now)
     r->progress.began_ns = now;
     r->objects = objects;
     r->applied = 0;
+    r->credit = CREDIT_BEGIN;
     next_volume(r);
     look_at_left(r, now);
 }
@@ -172,7 +182,7 @@ static bool all_free(const struct resync *r)
 static struct resync_step step_of(const struct resync *r, enum resync_step_kind kind,
                                   uint64_t offset, uint32_t length)
 {
-    return (struct resync_step){kind, (uint16_t)r->object, offset, length};
+    return (struct resync_step){kind, (uint16_t)r->object, offset, length, false};
 }
 
 static bool next_chunk(struct resync *r, struct resync_step *ret_step)
@@ -190,6 +200,13 @@ static bool next_chunk(struct resync *r, struct resync_step *ret_step)
     return false;
 }
 
+// Not answered well enough, or the answer was lost on its way.
+static bool to_be_asked_again(const struct resync *r, const struct range *range, int64_t now)
+{
+    return range->state == RANGE_DOUBTED || (range->state == RANGE_ASKED && r->applied >= range->seq &&
+                                             now - range->asked_ns >= RESYNC_ANSWER_NS);
+}
+
 static bool next_check(struct resync *r, int64_t now, struct resync_step *ret_step)
 {
     uint64_t size = r->sizes[r->object], offset, length, ahead = 0;
@@ -198,10 +215,9 @@ static bool next_check(struct resync *r, int64_t now, struct resync_step *ret_st
         struct range *range = &r->ranges[i];
         room |= range->state == RANGE_FREE;
         ahead += range->state == RANGE_FREE ? 0 : range->length;
-        // The answer was lost on its way.
-        if (range->state == RANGE_ASKED && r->applied >= range->seq &&
-            now - range->asked_ns >= RESYNC_ANSWER_NS) {
+        if (to_be_asked_again(r, range, now)) {
             *ret_step = step_of(r, RESYNC_CHECK, range->offset, range->length);
+            ret_step->coarse = range->state == RANGE_ASKED && range->coarse;
             return true;
         }
     }
@@ -212,6 +228,7 @@ static bool next_check(struct resync *r, int64_t now, struct resync_step *ret_st
         return false;
     }
     *ret_step = step_of(r, RESYNC_CHECK, offset, (uint32_t)length);
+    ret_step->coarse = r->credit > 0 && length >= RESYNC_COARSE_LEAST;
     return true;
 }
 
@@ -257,6 +274,7 @@ static void began_check(struct resync *r, const struct resync_step *step, int64_
         if (r->ranges[i].state == RANGE_FREE) {
             range = &r->ranges[i];
             r->cursor = step->offset + step->length;
+            r->credit -= step->coarse;
         }
     }
     ENSURE(range);
@@ -264,6 +282,7 @@ static void began_check(struct resync *r, const struct resync_step *step, int64_
     range->state = RANGE_ASKING;
     range->offset = step->offset;
     range->length = step->length;
+    range->coarse = step->coarse;
     range->asked_ns = now;
 }
 
@@ -348,8 +367,13 @@ void resync_answer(struct resync *r, uint16_t object, uint64_t seq, uint64_t off
     if (!range || range->state != RANGE_ASKED || range->seq != seq || range->offset != offset ||
         blocks != range_blocks(range))
         return;
+    uint32_t end;
     memcpy(range->bitmap, bitmap, (blocks + 7) / 8);
     range->state = RANGE_SENDING;
+    if (!next_run(range, &end))
+        r->credit = MIN(r->credit + CREDIT_EQUAL, CREDIT_MAX);
+    else if (range->coarse)
+        range->state = RANGE_DOUBTED;
     finish_if_through(r, range);
 }
 

@@ -3,8 +3,8 @@
 // steps out through queues/updates, and brings the passive end's answers back.
 //
 // Of each volume: a begin mark, then checks of the ranges that its map says may differ, from the front to the end, several
-// under way; for each answer the blocks that differ are sent; when every range is done, the end mark. It ends under any
-// write load: it goes over the volume once, and what is written meanwhile travels in the stream by itself. What lies
+// under way; for each answer the blocks that differ are sent; when every range is done, the end mark. Where much is equal,
+// ranges are first checked coarsely, and again by block only when they differ. It ends under any write load: it goes over the volume once, and what is written meanwhile travels in the stream by itself. What lies
 // behind it is settled in time and leaves the map: who begins again goes on with what is left.
 #ifndef END_RESYNC_H
 #define END_RESYNC_H
@@ -18,6 +18,7 @@
 #define RESYNC_RANGE      (1024U * 1024) // bytes of one check
 #define RESYNC_WINDOW     128            // checks whose answer or chunks are not through,
 #define RESYNC_AHEAD      (128 * RESYNC_RANGE) // and bytes of them
+#define RESYNC_COARSE_LEAST (32U * 1024) // bytes of a range that is checked coarsely first
 #define RESYNC_CHUNK_MAX  (256U * 1024)  // bytes of one chunk
 #define RESYNC_ANSWER_NS  INT64_C(2000000000) // a check that was applied and not answered is asked again
 _Static_assert(RESYNC_RANGE / CHECK_BLOCK_SIZE <= CHECK_BLOCKS_MAX, "one answer holds it");
@@ -30,6 +31,7 @@ struct resync_step {
     uint16_t object;
     uint64_t offset;
     uint32_t length;
+    bool coarse; // of a check: a sum for each CHECK_COARSE_SIZE
 };
 
 // What may differ, by object. next(): the first range at or behind `from`, at most `length_max` bytes, whole

@@ -80,7 +80,7 @@ static bool resync_step(struct service *s, const struct resync_step *step, int64
         r = updates_mark(s->updates, MARK_RESYNC_END, step->object, &seq);
         break;
     case RESYNC_CHECK:
-        r = updates_check(s->updates, step->object, step->offset, step->length);
+        r = updates_check(s->updates, step->object, step->offset, step->length, step->coarse);
         break;
     case RESYNC_CHUNK:
         r = updates_resync_chunk(s->updates, step->object, step->offset, step->length);

@@ -104,7 +104,7 @@ void service_verify_turn(struct service *s, const struct service_turn *turn)
             if (!service_copy_has_room(s) || !service_copy_has_share(s, turn->now_ns) ||
                 !service_copy_has_rate(s, s->verify_started, began_ns, turn->now_ns) ||
                 !verify_next(s->verify, turn->now_ns, &step) ||
-                updates_check(s->updates, step.object, step.offset, step.length) < 0)
+                updates_check(s->updates, step.object, step.offset, step.length, false) < 0)
                 break;
             verify_began(s->verify, &step, turn->now_ns);
             s->verify_started += step.length;

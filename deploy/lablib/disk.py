@@ -62,7 +62,7 @@ def lose_power(lab, host, torn):
     if pid is None:
         raise LabError(f"{host} has no disk that can forget; that needs `lab up --powerfs`")
     os.kill(pid, signal.SIGUSR1 if torn else signal.SIGUSR2)
-    if not wait_gone(pid, 60.0):
+    if not wait_gone(pid, 300.0):  # it writes what a torn loss keeps: to a disk that may be busy
         raise LabError(f"the disk of {host} (process {pid}) does not end")
     run(["umount", "-l", lab.path(host, "disk")])
 

@@ -48,6 +48,8 @@ static void fill_every_type(void *arg, uint64_t seq, struct record *r, uint8_t *
     }
     if (r->type == RECORD_EPOCH)
         return;
+    if (r->type == RECORD_CHECK && seq > RECORD_TYPE_END)
+        r->flags = RECORD_COARSE;
     r->offset = le64_make(seq * 4096);
     r->length = le32_make(r->payload.raw && r->type != RECORD_CHECK ? 40 : 4096);
 }

@@ -420,7 +420,7 @@ static void another_protocol_is_refused(void **state)
 {
     struct ends e;
     ends_configure(&e, 1, key, false);
-    e.b.config.protocol = 2;
+    e.b.config.protocol = CHANNEL_PROTOCOL + 1;
     refused(&e, "protocol version differs", "protocol version differs");
     ends_close(&e);
 }

@@ -108,7 +108,15 @@ static void test_record_rules(void **state)
             r.length = le32_make(CHECK_BLOCKS_MAX * CHECK_BLOCK_SIZE + 1));
     REFUSED(RECORD_CHECK, "number of checksums", r.payload = le32_make(16));
     REFUSED(RECORD_CHECK, "number of checksums", r.length = le32_make(4097));
+    REFUSED(RECORD_CHECK, "unknown flag", r.flags = RECORD_NO_HOLE);
+    REFUSED(RECORD_CHECK, "number of checksums", r.flags = RECORD_COARSE, r.length = le32_make(65537));
+    REFUSED(RECORD_ZERO, "unknown flag", r.flags = RECORD_COARSE);
 #undef REFUSED
+    r = sample(RECORD_CHECK);
+    r.flags = RECORD_COARSE;
+    r.length = le32_make(65536);
+    record_seal(&r);
+    assert_null(record_invalid(&r));
     r = sample(RECORD_ZERO);
     r.flags = RECORD_NO_HOLE;
     record_seal(&r);
@@ -278,14 +286,26 @@ static void test_answer_rules(void **state)
     assert_string_equal(batch_answer_invalid(&m, size), "answer: no or too many blocks");
 }
 
-static void test_zero_sums(void **state)
+// One for each unit and what is left, of data and of zeros that nobody has read; also in the data's own place.
+static void test_sums(void **state)
 {
-    static const uint8_t zeros[CHECK_BLOCK_SIZE];
-    struct le64 sums[CHECK_BLOCKS_MAX];
-    assert_int_equal(check_zero_sums(CHECK_BLOCKS_MAX * CHECK_BLOCK_SIZE, sums), sizeof(sums));
-    assert_int_equal(check_zero_sums(2 * CHECK_BLOCK_SIZE + 512, sums), 3 * sizeof(sums[0]));
-    for (unsigned i = 0; i < 3; i++)
-        assert_int_equal(le64_get(sums[i]), checksum64(zeros, i < 2 ? sizeof(zeros) : 512));
+    static uint8_t zeros[3 * CHECK_COARSE_SIZE], data[3 * CHECK_COARSE_SIZE];
+    struct le64 sums[CHECK_BLOCKS_MAX], same[CHECK_BLOCKS_MAX];
+    for (unsigned kind = 0; kind < 2; kind++) {
+        uint32_t unit = kind == 0 ? CHECK_BLOCK_SIZE : CHECK_COARSE_SIZE, length = 2 * unit + 512;
+        for (uint32_t i = 0; i < sizeof(data); i++)
+            data[i] = (uint8_t)(i * 7 + i / 4096);
+        assert_int_equal(check_sums(NULL, CHECK_BLOCKS_MAX * unit, unit, sums), sizeof(sums));
+        assert_int_equal(check_sums(NULL, length, unit, sums), 3 * sizeof(sums[0]));
+        assert_int_equal(check_sums(zeros, length, unit, same), 3 * sizeof(sums[0]));
+        assert_memory_equal(sums, same, 3 * sizeof(sums[0]));
+        assert_int_equal(check_sums(NULL, 512, unit, sums), sizeof(sums[0]));
+        assert_memory_equal(sums, &same[2], sizeof(sums[0]));
+        for (unsigned i = 0; i < 3; i++)
+            sums[i] = le64_make(checksum64(data + i * unit, i < 2 ? unit : 512));
+        assert_int_equal(check_sums(data, length, unit, data), 3 * sizeof(sums[0]));
+        assert_memory_equal(data, sums, 3 * sizeof(sums[0]));
+    }
 }
 
 int main(void)
@@ -299,7 +319,7 @@ int main(void)
         cmocka_unit_test(test_batch_empty),
         cmocka_unit_test(test_ack_rules),
         cmocka_unit_test(test_answer_rules),
-        cmocka_unit_test(test_zero_sums),
+        cmocka_unit_test(test_sums),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

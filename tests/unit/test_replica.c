@@ -19,7 +19,7 @@
 #include "queues/replica.h"
 
 #define VOLUMES     2
-#define VOLUME_SIZE (64U * 1024)
+#define VOLUME_SIZE (160U * 1024)
 #define SEQS_MAX    6000
 #define EVENTS_MAX  64
 #define SESSION     UINT64_C(31)
@@ -30,7 +30,8 @@ struct line {
     uint16_t object;
     uint64_t offset, epoch, parent;
     uint32_t length;
-    uint64_t check_wrong; // bit i: the checksum of block i is made not to match
+    uint64_t check_wrong; // bit i: checksum i is made not to match
+    bool coarse;          // of a check
     unsigned incarnation;
 };
 
@@ -90,18 +91,19 @@ static void fill_check(struct world *w, const struct line *l, uint64_t seq, stru
                        uint8_t *payload)
 {
     static uint8_t content[VOLUME_SIZE];
-    uint32_t blocks = (l->length + CHECK_BLOCK_SIZE - 1) / CHECK_BLOCK_SIZE;
+    uint32_t unit = l->coarse ? CHECK_COARSE_SIZE : CHECK_BLOCK_SIZE, sums = (l->length + unit - 1) / unit;
 
     memset(content, 0, sizeof(content));
     content_at(w, 1, seq - 1, l->object, content);
-    for (uint32_t i = 0; i < blocks; i++) {
-        uint32_t at = i * CHECK_BLOCK_SIZE;
-        uint32_t size = MIN(CHECK_BLOCK_SIZE, l->length - at);
+    for (uint32_t i = 0; i < sums; i++) {
+        uint32_t at = i * unit;
+        uint32_t size = MIN(unit, l->length - at);
         struct le64 sum =
             le64_make(checksum64(content + l->offset + at, size) ^ (l->check_wrong >> i & 1));
         memcpy(payload + i * sizeof(sum), &sum, sizeof(sum));
     }
-    r->payload = le32_make(blocks * (uint32_t)sizeof(struct le64));
+    r->payload = le32_make(sums * (uint32_t)sizeof(struct le64));
+    r->flags = l->coarse ? RECORD_COARSE : 0;
 }
 
 static void fill_epoch(const struct line *l, uint64_t seq, struct record *r, uint8_t *payload)
@@ -432,7 +434,7 @@ static void quiet_starts_a_sync_and_a_mib_does(void **state)
     assert_int_equal(le64_get(w->ack.durable), 3);
 
     for (uint64_t seq = 4; seq < 30; seq++)
-        line_write(w, seq, 0, 0, VOLUME_SIZE - 1024);
+        line_write(w, seq, 0, 0, 63 * 1024);
     uint64_t seq = 4;
     while (fake_disk_syncing(w->disk) == 0)
         send(w, seq++, 1, 0);
@@ -711,6 +713,29 @@ static void a_check_is_answered_at_its_place(void **state)
     assert_int_equal(stats_of(w).applied, 21);
     assert_int_equal(w->answers, 3);
     expect_content(w, 1, 21);
+    world_free(w);
+}
+
+// A checksum of 64 KiB that does not match names all blocks of these.
+static void a_coarse_check_names_whole_units(void **state)
+{
+    struct world *w = world_started(1);
+    line_write(w, 1, 0, 70 * 1024, 2048);
+    for (uint64_t seq = 2; seq <= 4; seq++)
+        w->lines[seq] = (struct line){.type = RECORD_CHECK,
+                                      .offset = 4096,
+                                      .length = 2 * CHECK_COARSE_SIZE + 2 * CHECK_BLOCK_SIZE,
+                                      .coarse = true,
+                                      .check_wrong = (uint64_t[]){0, 2, 5}[seq - 2],
+                                      .epoch = w->epoch};
+    static const uint8_t expected[3][5] = {{0}, {0, 0, 0xff, 0xff, 0}, {0xff, 0xff, 0, 0, 0x3}};
+    for (uint64_t seq = 1; seq <= 4; seq++) {
+        send(w, seq, 1, seq);
+        settle_down(w, NS_PER_S);
+        if (seq > 1)
+            assert_memory_equal(w->answer_bitmap, expected[seq - 2], sizeof(expected[0]));
+    }
+    assert_int_equal(w->answers, 3);
     world_free(w);
 }
 
@@ -1571,6 +1596,7 @@ int main(void)
         cmocka_unit_test(a_resync_waits_for_its_marks),
         cmocka_unit_test(a_resync_begins_with_a_flush),
         cmocka_unit_test(a_check_is_answered_at_its_place),
+        cmocka_unit_test(a_coarse_check_names_whole_units),
         cmocka_unit_test(checks_of_zeros_are_answered),
         cmocka_unit_test(a_write_error_stops_the_replay),
         cmocka_unit_test(a_flush_error_is_final),

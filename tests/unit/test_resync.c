@@ -21,8 +21,8 @@ struct world {
     struct resync *resync;
     int64_t now;
     uint64_t seq;
-    unsigned begun, ended, checks;
-    uint64_t checked; // bytes
+    unsigned begun, ended, checks, coarse;
+    uint64_t checked; // bytes, once where they are doubted
 };
 
 static bool map_next(void *user, uint16_t object, uint64_t from, uint64_t max, uint64_t *offset,
@@ -78,7 +78,8 @@ static bool step(struct world *w, bool differs)
         break;
     case RESYNC_CHECK:
         w->checks++;
-        w->checked += s.length;
+        w->coarse += s.coarse;
+        w->checked += s.coarse && differs ? 0 : s.length;
         resync_copied(w->resync, s.object, s.offset, s.length, ++w->seq);
         memset(bitmap, differs ? 0xff : 0, sizeof(bitmap));
         resync_answer(w->resync, s.object, w->seq, s.offset, s.length / CHECK_BLOCK_SIZE, bitmap);
@@ -187,6 +188,100 @@ static void a_second_run_goes_on_with_what_is_left(void **state)
     destroy(&w);
 }
 
+// Carries a step out; of a volume that is equal but for block `block` of MiB `mib`.
+static bool step_of_one(struct world *w, uint64_t mib, unsigned block)
+{
+    struct resync_step s;
+    uint8_t bitmap[RESYNC_RANGE / CHECK_BLOCK_SIZE / 8] = {0};
+    w->now += NS_PER_MS;
+    if (!resync_next(w->resync, w->now, &s))
+        return false;
+    resync_began(w->resync, &s, w->now);
+    if (s.kind == RESYNC_CHECK || s.kind == RESYNC_CHUNK)
+        resync_copied(w->resync, s.object, s.offset, s.length, ++w->seq);
+    if (s.kind == RESYNC_CHUNK) {
+        assert_int_equal(s.offset, mib * MIB + block * CHECK_BLOCK_SIZE);
+        assert_int_equal(s.length, CHECK_BLOCK_SIZE);
+    }
+    if (s.kind != RESYNC_CHECK)
+        return true;
+    w->checks += !s.coarse;
+    w->coarse += s.coarse;
+    unsigned unit = s.coarse ? CHECK_COARSE_SIZE / CHECK_BLOCK_SIZE : 1;
+    for (unsigned i = 0; s.offset == mib * MIB && i < unit; i++) {
+        unsigned bit = block / unit * unit + i;
+        bitmap[bit / 8] |= (uint8_t)(1U << bit % 8);
+    }
+    resync_answer(w->resync, s.object, w->seq, s.offset, s.length / CHECK_BLOCK_SIZE, bitmap);
+    return true;
+}
+
+// Where most is equal, ranges are checked coarsely; what is not equal then is checked by block, and no more is sent.
+static void what_is_equal_is_checked_coarsely(void **state)
+{
+    (void)state;
+    struct world w;
+    struct resync_progress p;
+    make(&w);
+    intent_fill(w.map[0]);
+    resync_start(w.resync, 1, w.now);
+    while (step_of_one(&w, 50, 77))
+        ;
+    assert_int_equal(w.coarse, SIZE / MIB);
+    assert_int_equal(w.checks, 1);
+    resync_progress(w.resync, &p);
+    assert_int_equal(p.sent, CHECK_BLOCK_SIZE);
+    assert_int_equal(p.done, SIZE);
+    destroy(&w);
+}
+
+// Where most differs, hardly any is: each would be made once more by block.
+static void what_differs_is_checked_by_block(void **state)
+{
+    (void)state;
+    struct world w;
+    make(&w);
+    intent_fill(w.map[0]);
+    resync_start(w.resync, 1, w.now);
+    while (step(&w, true))
+        ;
+    assert_true(w.coarse > 0 && w.coarse < 8);
+    assert_int_equal(w.checks, SIZE / MIB + w.coarse);
+    destroy(&w);
+}
+
+// A coarse check whose answer was lost is asked again as it was, and a late answer to the first one counts for nothing.
+static void a_lost_answer_is_asked_for_again(void **state)
+{
+    (void)state;
+    struct world w;
+    struct resync_step s;
+    uint8_t differs[RESYNC_RANGE / CHECK_BLOCK_SIZE / 8], equal[sizeof(differs)] = {0};
+    memset(differs, 0xff, sizeof(differs));
+    make(&w);
+    (void)intent_set(w.map[0], 0, MIB);
+    resync_start(w.resync, 1, w.now);
+    for (unsigned i = 0; i < 2; i++) {
+        assert_true(resync_next(w.resync, w.now, &s));
+        resync_began(w.resync, &s, w.now);
+    }
+    assert_true(s.kind == RESYNC_CHECK && s.coarse);
+    resync_copied(w.resync, 0, 0, RESYNC_RANGE, 1);
+    resync_applied(w.resync, 1, w.now);
+    assert_false(resync_next(w.resync, w.now, &s));
+    w.now += RESYNC_ANSWER_NS;
+    assert_true(resync_next(w.resync, w.now, &s));
+    assert_true(s.kind == RESYNC_CHECK && s.coarse && s.length == RESYNC_RANGE);
+    resync_began(w.resync, &s, w.now);
+    resync_copied(w.resync, 0, 0, RESYNC_RANGE, 2);
+    resync_answer(w.resync, 0, 1, 0, RESYNC_RANGE / CHECK_BLOCK_SIZE, equal);
+    assert_int_equal(resync_floor(w.resync, 0), 0);
+    resync_answer(w.resync, 0, 2, 0, RESYNC_RANGE / CHECK_BLOCK_SIZE, differs);
+    assert_true(resync_next(w.resync, w.now, &s)); // not sent: by block first
+    assert_true(s.kind == RESYNC_CHECK && !s.coarse);
+    destroy(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -194,6 +289,9 @@ int main(void)
         cmocka_unit_test(the_floor_is_behind_everything_under_way),
         cmocka_unit_test(it_ends_under_any_load),
         cmocka_unit_test(a_second_run_goes_on_with_what_is_left),
+        cmocka_unit_test(what_is_equal_is_checked_coarsely),
+        cmocka_unit_test(what_differs_is_checked_by_block),
+        cmocka_unit_test(a_lost_answer_is_asked_for_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

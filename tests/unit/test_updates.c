@@ -643,9 +643,9 @@ static void test_resync_and_check(void **state)
     memset(f->data[0] + 9000, 1, 10);
     assert_int_equal(updates_resync_chunk(f->updates, 0, 0, 8192), 0);
     assert_int_equal(updates_resync_chunk(f->updates, 0, 16384, 8192), 0);
-    assert_int_equal(updates_check(f->updates, 0, 8192, 8192), 0);
+    assert_int_equal(updates_check(f->updates, 0, 8192, 8192, false), 0);
     assert_int_equal(updates_resync_chunk(f->updates, 0, VOLUME_SIZE - 4096, 8192), -EINVAL);
-    assert_int_equal(updates_check(f->updates, 0, 32768, 3 * 4096), 0); // zeros, and told to be
+    assert_int_equal(updates_check(f->updates, 0, 32768, 3 * 4096, false), 0); // zeros, and told to be
     complete_all(f);
     assert_int_equal(f->events[UPDATES_EVENT_COPIED], 4);
     assert_int_equal(unsafe_numbered(f->unsafe), 4);
@@ -665,9 +665,29 @@ static void test_resync_and_check(void **state)
         assert_int_equal(le64_get(sum), checksum64(f->data[0] + 8192 + i * 4096, 4096));
     }
     struct le64 zeros[CHECK_BLOCKS_MAX];
-    assert_int_equal(check_zero_sums(3 * 4096, zeros), 3 * sizeof(zeros[0]));
+    assert_int_equal(check_sums(NULL, 3 * 4096, 4096, zeros), 3 * sizeof(zeros[0]));
     assert_int_equal(le32_get(unsafe_record(f->unsafe, 4)->payload), 3 * sizeof(zeros[0]));
     assert_memory_equal(unsafe_payload(f->unsafe, 4), zeros, 3 * sizeof(zeros[0]));
+    destroy(f);
+}
+
+// A checksum for each 64 KiB, and one for what is left: in the place of the data.
+static void test_coarse_check(void **state)
+{
+    struct fixture *f = make(UPDATES_SYNC, 2 << 20);
+    memset(f->data[0] + 4096, 0x5a, 5000);
+    assert_int_equal(updates_check(f->updates, 0, 4096, 65536, true), 0);
+    assert_int_equal(updates_check(f->updates, 0, 4096, 8192, true), 0);
+    complete_all(f);
+    for (uint64_t seq = 1; seq <= 2; seq++) {
+        const struct record *record = unsafe_record(f->unsafe, seq);
+        struct le64 sum;
+        assert_null(record_invalid(record));
+        assert_int_equal(record->flags, RECORD_COARSE);
+        assert_int_equal(le32_get(record->payload), sizeof(sum));
+        memcpy(&sum, unsafe_payload(f->unsafe, seq), sizeof(sum));
+        assert_int_equal(le64_get(sum), checksum64(f->data[0] + 4096, seq == 1 ? 65536 : 8192));
+    }
     destroy(f);
 }
 
@@ -1100,6 +1120,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_map_is_asked),
         cmocka_unit_test(test_drain),
         cmocka_unit_test(test_resync_and_check),
+        cmocka_unit_test(test_coarse_check),
         cmocka_unit_test(test_copy_is_ordered),
         cmocka_unit_test(test_copies_leave_room),
         cmocka_unit_test(test_overflow),
