@@ -53,8 +53,8 @@ static const struct {
     {"verify", COMMAND_VERIFY},
 };
 
-// `--force` alone overrides whatever stands; `--force=NAME,...` these vetoes. Returns 0, or the length of a name that is
-// none, at *ret_name.
+// `--force` alone overrides whatever stands; `--force=NAME,...` these vetoes. Returns 0, or the length of a name at
+// *ret_name that is none, or of a veto that is not overridden so.
 static size_t parse_force(const char *value, unsigned *ret_flags, uint32_t *ret_overrides, const char **ret_name)
 {
     if (!value)
@@ -66,7 +66,7 @@ static size_t parse_force(const char *value, unsigned *ret_flags, uint32_t *ret_
     for (const char *at = value; *at; at += *at == ',') {
         size_t length = strcspn(at, ",");
         uint32_t veto = end_veto_find(at, length);
-        if (!veto) {
+        if (!veto || veto == END_VETO_INCONSISTENT) {
             *ret_name = at;
             return MAX(length, (size_t)1);
         }
@@ -80,8 +80,15 @@ static void refuse_force(struct control_reply *reply, const char *name, size_t l
 {
     char known[256];
     size_t at = 0;
-    for (unsigned i = 0; end_veto_name(i) && at < sizeof(known); i++)
-        at += (size_t)snprintf(known + at, sizeof(known) - at, "%s%s", i ? ", " : "", end_veto_name(i));
+    if (end_veto_find(name, length) == END_VETO_INCONSISTENT) {
+        (void)control_reply_refuse(reply, -EINVAL, "--force=%.*s: a replica in mid-resync is accepted by another option: "
+                                   "--accept-inconsistent", (int)length, name);
+        return;
+    }
+    for (unsigned i = 0; end_veto_name(i) && at < sizeof(known); i++) {
+        if (UINT32_C(1) << i != END_VETO_INCONSISTENT)
+            at += (size_t)snprintf(known + at, sizeof(known) - at, "%s%s", at ? ", " : "", end_veto_name(i));
+    }
     (void)control_reply_refuse(reply, -EINVAL, "--force=%.*s: there is no such veto; they are: %s", (int)MIN(length, (size_t)32),
                                name, known);
 }

@@ -114,7 +114,8 @@ static void take_replica(struct end *e, const struct end_event *ev)
         e->replica_short = ev->replica.short_of_confirmed;
         e->replica_discarded = ev->replica.lost_records;
         if (ev->replica.lost_records && !ev->replica.discards)
-            end_note(e, "discarded %llu records behind the valid prefix",
+            // Whole ones: what was damaged cannot always be counted.
+            end_note(e, "discarded at least %llu records behind the valid prefix",
                      (unsigned long long)ev->replica.lost_records);
         break;
     case FOLLOW_FAILED:

@@ -107,6 +107,8 @@ def test_takeover_by_force_leads_to_a_split_that_is_said(lab_of_its_own):
     assert said.rstrip().endswith("pairctl -p lab takeover --force=grant"), said
     assert "--force=grant" in refused(lab, "secondary", "takeover", "--force=address,waypoint")
     assert "no such veto" in refused(lab, "secondary", "takeover", "--force=nonsense")
+    said = refused(lab, "secondary", "takeover", "--force=grant,inconsistent")
+    assert "--force=inconsistent" in said and "--accept-inconsistent" in said, said
     done = json.loads(lab.pairctl("secondary", "takeover", "--force=grant", "--json").stdout)
     assert [(veto["name"], veto["overridden"]) for veto in done["vetoes"]] == [("grant", True)]
     assert done["state"] == "done" and done["override"] == "" and done["loss"]["more"] is True
