@@ -358,6 +358,19 @@ void resync_again(struct resync *r, uint16_t object, uint64_t offset)
     }
 }
 
+// What is not equal by a coarse check is left of the range, to be checked by block. `next_block` is the first of it.
+static void doubt(struct resync *r, struct range *range)
+{
+    uint32_t end = range_blocks(range);
+    while (!block_differs(range, end - 1))
+        end--;
+    uint32_t from = range->next_block * CHECK_BLOCK_SIZE, to = MIN(end * CHECK_BLOCK_SIZE, range->length);
+    r->progress.done += range->length - (to - from);
+    range->offset += from;
+    range->length = to - from;
+    range->state = RANGE_DOUBTED;
+}
+
 void resync_answer(struct resync *r, uint16_t object, uint64_t seq, uint64_t offset,
                    uint32_t blocks, const uint8_t *bitmap)
 {
@@ -373,7 +386,7 @@ void resync_answer(struct resync *r, uint16_t object, uint64_t seq, uint64_t off
     if (!next_run(range, &end))
         r->credit = MIN(r->credit + CREDIT_EQUAL, CREDIT_MAX);
     else if (range->coarse)
-        range->state = RANGE_DOUBTED;
+        doubt(r, range);
     finish_if_through(r, range);
 }
 

@@ -101,13 +101,13 @@ for _count in (1, 10, 100):
     register_idle(_count)
 
 
-def under_load(contender, size, seconds, worst):
+def under_load(contender, worst, *arguments, **options):
     """The most memory that the contender's processes have while it takes 4 KiB writes at depth 16."""
     load = loads.LOADS["write-4k-16"]
     pids = contender.processes()
     before = {name: process.memory(pid) for name, pid in pids.items()}
     with process.MemoryPeak(pids) as watch:
-        found = loads.run(contender, load, load.arguments(size, seconds))
+        found = loads.run(contender, load, load.arguments(*arguments, **options))
     figures = {"beside_MiB": worst(watch.peak), "before_MiB": worst(before), "per_s": found["per_s"]}
     for name, one in watch.peak.items():
         figures.update(memory_figures(name, one))
@@ -120,12 +120,12 @@ def sum_of_all(memories):
 
 def memory_of_peer(bench, make, size):
     with measures.a_peer(make, bench, size) as peer:
-        return under_load(peer, size, bench.sizes.seconds_memory, sum_of_all)
+        return under_load(peer, sum_of_all, size, bench.sizes.seconds_memory)
 
 
 def memory_of_pair(bench, size):
     with measures.a_pair(bench, "sync", size, fill=True) as pair:
-        found = under_load(pair, size, bench.sizes.seconds_memory, worst_end)
+        found = under_load(pair, worst_end, size, bench.sizes.seconds_memory)
         pair.check()
         return found
 
@@ -156,7 +156,7 @@ def huge_pair(bench, size):
         end = time.monotonic() + bench.sizes.patience
         while time.monotonic() < end and not pair.protected():
             time.sleep(0.2)
-        found = under_load(pair, size, bench.sizes.seconds_memory, worst_end)
+        found = under_load(pair, worst_end, size, volume=bench.sizes.sparse_written)
         resync = pair.status("primary").get("resync", {})
         if resync.get("active"):
             found["mirrored_percent"] = 100 * resync["done_bytes"] / max(resync["total_bytes"], 1)
@@ -165,7 +165,7 @@ def huge_pair(bench, size):
 
 def huge_nbdkit(bench, size):
     with measures.a_peer(contenders.Nbdkit, bench, size, fill=False) as peer:
-        return under_load(peer, size, bench.sizes.seconds_memory, sum_of_all)
+        return under_load(peer, sum_of_all, size, volume=bench.sizes.sparse_written)
 
 
 @measure("memory-1t", "the same with a sparse volume of 1 TiB", "beside_MiB", ["before_MiB", "per_s"])

@@ -23,6 +23,7 @@ class Sizes:
     settle: float = 5.0               # before such a window, and before bytes are counted
     patience: float = 120.0           # for the first mirror of 1 TiB
     seconds_memory: float = 20.0      # of the load under which memory is looked at
+    sparse_written: int = 64 * MIB    # to 1 TiB, in 4 KiB: each an extent, which some disks take long to free
     bytes_written: int = 512 * MIB    # by which the bytes on the wire and to the disk are divided
     slow_written: int = 512 * MIB     # over the slow link
     sustained: float = 300.0          # of the load that goes on
@@ -41,4 +42,4 @@ def small():
     """Everything once, for minutes rather than hours; its figures mean nothing."""
     return Sizes(volume=32 * MIB, turns=1, seconds=0.3, turns_bulk=1, turns_long=1, bulk=128 * MIB, content=64 * MIB,
                  changed=4 * MIB, idle=3.0, idle_volume=16 * MIB, settle=1.0, patience=5.0, seconds_memory=1.0,
-                 bytes_written=16 * MIB, slow_written=96 * MIB, sustained=6.0)
+                 sparse_written=8 * MIB, bytes_written=16 * MIB, slow_written=96 * MIB, sustained=6.0)

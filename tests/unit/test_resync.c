@@ -207,16 +207,18 @@ static bool step_of_one(struct world *w, uint64_t mib, unsigned block)
         return true;
     w->checks += !s.coarse;
     w->coarse += s.coarse;
+    w->checked += s.length;
+    uint64_t at = mib * MIB + block * CHECK_BLOCK_SIZE;
     unsigned unit = s.coarse ? CHECK_COARSE_SIZE / CHECK_BLOCK_SIZE : 1;
-    for (unsigned i = 0; s.offset == mib * MIB && i < unit; i++) {
-        unsigned bit = block / unit * unit + i;
+    for (unsigned i = 0; at >= s.offset && at < s.offset + s.length && i < unit; i++) {
+        unsigned bit = (unsigned)((at - s.offset) / CHECK_BLOCK_SIZE) / unit * unit + i;
         bitmap[bit / 8] |= (uint8_t)(1U << bit % 8);
     }
     resync_answer(w->resync, s.object, w->seq, s.offset, s.length / CHECK_BLOCK_SIZE, bitmap);
     return true;
 }
 
-// Where most is equal, ranges are checked coarsely; what is not equal then is checked by block, and no more is sent.
+// Where most is equal, ranges are checked coarsely; of them only what is not equal is checked by block, and no more is sent.
 static void what_is_equal_is_checked_coarsely(void **state)
 {
     (void)state;
@@ -229,6 +231,7 @@ static void what_is_equal_is_checked_coarsely(void **state)
         ;
     assert_int_equal(w.coarse, SIZE / MIB);
     assert_int_equal(w.checks, 1);
+    assert_int_equal(w.checked, SIZE + CHECK_COARSE_SIZE);
     resync_progress(w.resync, &p);
     assert_int_equal(p.sent, CHECK_BLOCK_SIZE);
     assert_int_equal(p.done, SIZE);
