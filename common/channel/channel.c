@@ -29,6 +29,7 @@ struct channel {
     struct side control, data;
     _Atomic uint64_t newest_run; // of the peer: struct link
     uint64_t told_run;           // control side: the data side was told of
+    bool shown;                  // control side: to the bundler
 };
 
 // --- opening ---
@@ -183,6 +184,13 @@ int channel_open(const struct channel_config *config, const struct channel_ops *
     ch->ops = *ops;
     r = side_init(&ch->control, CHANNEL_SIDE_CONTROL, &ch->ops, context, err);
     int r2 = side_init(&ch->data, CHANNEL_SIDE_DATA, &ch->ops, context, r < 0 ? NULL : err);
+    if (r == 0 && r2 == 0) {
+        r = bundler_reserve(config->bundler, &ch->settings.slot);
+        if (r < 0)
+            (void)error_sys(err, r, "channel");
+        else
+            ch->control.bundler = ch->settings.bundler = config->bundler;
+    }
     if (r < 0 || r2 < 0) {
         channel_free(ch);
         return r < 0 ? r : r2;
@@ -199,6 +207,7 @@ struct channel *channel_free(struct channel *ch)
 {
     if (!ch)
         return NULL;
+    bundler_leave(ch->settings.bundler, ch->settings.slot);
     side_done(&ch->data);
     side_done(&ch->control);
     explicit_bzero(&ch->settings, sizeof(ch->settings));
@@ -218,6 +227,10 @@ int channel_fd(const struct channel *ch)
 void channel_work(struct channel *ch)
 {
     struct received m;
+    if (!ch->shown) {
+        bundler_show(ch->settings.bundler, ch->settings.slot, &ch->control);
+        ch->shown = true;
+    }
     for (int i = 0; i < CONTROL_BATCH && side_receive(&ch->control, &m) == 0; i++) {
         if (ch->ops.on_control)
             ch->ops.on_control(ch->control.context, (int)m.link->path, m.run, m.data, m.size);
@@ -238,10 +251,7 @@ int64_t channel_deadline_ns(const struct channel *ch)
 
 static int send_control_over(struct channel *ch, int path, const struct iovec *iov, int64_t now)
 {
-    struct link *l = &ch->control.links[path];
-    if (!link_can_send(l))
-        return 0;
-    return link_send(l, FRAME_USER, iov, 1, iov->iov_len, now) == 0;
+    return link_send_soon(&ch->control.links[path], iov, iov->iov_len, now) == 0;
 }
 
 int channel_send_control(struct channel *ch, int path, const void *data, size_t size)

@@ -9,7 +9,7 @@
 //
 // Threads: the control side (channel_*) belongs to one thread, the data side's receiving half
 // (channel_data_fd, _receive, _work, _deadline_ns) to one other, or the same; channel_data_send,
-// _send_fd, _failover, _generation and channel_send_control may be called from any thread. The two
+// _send_fd, _failover, _generation and (without a bundler) channel_send_control may be called from any thread. The two
 // sides share no lock. Callbacks come from within channel_work(), channel_data_work() and
 // channel_data_receive(), on the thread that called, without any lock held; they may call
 // everything but channel_free() and the function that they come from.
@@ -97,12 +97,22 @@ struct channel_config {
     const struct channel_path *paths; // copied
     int n_paths;
     uint32_t protocol; // 0: CHANNEL_PROTOCOL (for tests)
+    struct channel_bundler *bundler; // NULL: none. Not owned, must outlive the channel
 };
 
 // The thread that carries the messages of all channels of this process is preferred to ordinary ones from here on, until
 // channel_carrier_end(): heartbeats go through it. To be called before any channel is opened. -1: it is not.
 int channel_carrier(void);
 void channel_carrier_end(int carrier);
+
+// Control messages of channels with one bundler, to one process, between the same addresses, travel together: they wait for
+// channel_bundler_send(). The control sides of all these channels, and channel_send_control(), belong to one thread then, and
+// channel_work() of one may call the callbacks of another: so it is to be called for all that are readable before anybody's
+// silence is judged.
+struct channel_bundler;
+struct channel_bundler *channel_bundler_new(void); // NULL: no memory
+struct channel_bundler *channel_bundler_free(struct channel_bundler *b); // all its channels are freed; NULL-safe
+void channel_bundler_send(struct channel_bundler *b); // NULL-safe
 
 // How many of nanomsg's sockets a channel with these paths takes: a process has no more than CHANNEL_SOCKETS_MAX.
 unsigned channel_sockets(const struct channel_path *paths, int n_paths);

@@ -57,6 +57,10 @@ static const char *kind_invalid(const struct frame *f)
         if (f->nonce == 0 || f->counter == 0)
             return "a sealed message without nonce or counter";
         return f->size < SEALED_MIN ? "a sealed message that is too short" : NULL;
+    case FRAME_BUNDLE:
+        if (f->nonce == 0 || f->counter != 0)
+            return "a bundle without nonce, or with a counter";
+        return f->size < sizeof(struct frame_entry) || f->size > FRAME_BUNDLE_MAX ? "a bundle of a wrong size" : NULL;
     default:
         return f->size != 0 || f->counter != 0 ? "a reset with contents" : NULL;
     }
@@ -86,6 +90,34 @@ const char *frame_parse(const void *data, size_t size, struct frame *ret_frame)
     return why;
 }
 
+size_t frame_entry_whole(size_t size)
+{
+    return sizeof(struct frame_entry) + (size + 7) / 8 * 8;
+}
+
+void frame_entry_fill(uint8_t *to, uint32_t slot, size_t size)
+{
+    struct frame_entry entry = {.slot = le32_make(slot), .size = le32_make((uint32_t)size)};
+    memcpy(to, &entry, sizeof(entry));
+    memset(to + sizeof(entry) + size, 0, frame_entry_whole(size) - sizeof(entry) - size);
+}
+
+bool frame_entry_next(uint8_t *data, size_t size, size_t *at, uint32_t *ret_slot, uint8_t **ret_message, size_t *ret_size)
+{
+    struct frame_entry entry;
+    if (size - *at < sizeof(entry))
+        return false;
+    memcpy(&entry, data + *at, sizeof(entry));
+    size_t length = le32_get(entry.size);
+    if (length > size - *at || frame_entry_whole(length) > size - *at)
+        return false;
+    *ret_slot = le32_get(entry.slot);
+    *ret_message = data + *at + sizeof(entry);
+    *ret_size = length;
+    *at += frame_entry_whole(length);
+    return true;
+}
+
 void hello_fill(struct frame_hello *to, const struct hello *hello)
 {
     size_t length = strlen(hello->pair);
@@ -98,6 +130,8 @@ void hello_fill(struct frame_hello *to, const struct hello *hello)
         .want_reply = hello->want_reply,
         .pair_size = (uint8_t)length,
         .run = le64_make(hello->run),
+        .home = le64_make(hello->home),
+        .slot = le32_make(hello->slot),
     };
     memcpy(to->digest, hello->digest, sizeof(to->digest));
     memcpy(to->pair, hello->pair, length);
@@ -129,6 +163,8 @@ const char *hello_parse(const void *data, size_t size, uint32_t own_protocol,
         .identity = h.identity,
         .want_reply = h.want_reply != 0,
         .run = le64_get(h.run),
+        .home = le64_get(h.home),
+        .slot = le32_get(h.slot),
     };
     memcpy(ret_hello->digest, h.digest, sizeof(h.digest));
     memcpy(ret_hello->pair, h.pair, h.pair_size);

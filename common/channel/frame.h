@@ -19,6 +19,8 @@ enum frame_kind {
     FRAME_HANDSHAKE = 1, // one flight of the handshake
     FRAME_SEALED,        // a sealed message
     FRAME_RESET,         // "I do not know this nonce" (or, with nonce 0, "I am new here"); no body
+    FRAME_BUNDLE,        // sealed messages of several channels, each behind a frame_entry; the nonce is of a session of the
+                         // link whose connection carries it
     FRAME_KIND_END,
 };
 
@@ -52,6 +54,19 @@ void frame_fill(struct frame_header *to, const struct frame *frame);
 // Returns NULL and fills *ret_frame, or the text of the first rule that the message breaks.
 const char *frame_parse(const void *data, size_t size, struct frame *ret_frame);
 
+// Stands before each message of a bundle.
+struct frame_entry {
+    struct le32 slot; // the channel that it is for, as the receiver's hello has named it
+    struct le32 size; // bytes of the message; behind it zeros up to the next multiple of 8
+};
+_Static_assert(sizeof(struct frame_entry) == 8, "a format of the wire; keeps the messages aligned");
+
+size_t frame_entry_whole(size_t size); // of a message in a bundle, with its entry and the zeros
+void frame_entry_fill(uint8_t *to, uint32_t slot, size_t size); // everything but the message itself
+// Takes the message at *at out of the contents of a bundle, and moves *at behind it. Returns false at the end, and at what
+// is no message: then *at is not `size`.
+bool frame_entry_next(uint8_t *data, size_t size, size_t *at, uint32_t *ret_slot, uint8_t **ret_message, size_t *ret_size);
+
 // What stands in front of the contents of every sealed message, itself sealed.
 enum frame_type {
     FRAME_HELLO = 1,
@@ -67,7 +82,7 @@ struct frame_inner {
     uint8_t type;
     uint8_t flags;
     uint8_t reserved[6]; // 0
-    struct le64 heard;   // the highest counter that the sender has received in this session
+    struct le64 heard;   // the highest counter that the sender has received in this session over this link's own connection
     struct le64
         number; // user messages that the sender's run has sent over this link, this one included
     struct le64 reserved2; // 0
@@ -75,7 +90,8 @@ struct frame_inner {
 _Static_assert(sizeof(struct frame_inner) == 32,
                "a format of the wire; keeps the user's bytes aligned");
 
-#define FRAME_OVERHEAD (sizeof(struct frame_header) + sizeof(struct frame_inner) + 16)
+#define FRAME_OVERHEAD   (sizeof(struct frame_header) + sizeof(struct frame_inner) + 16)
+#define FRAME_BUNDLE_MAX (CHANNEL_CONTROL_MAX + FRAME_OVERHEAD) // bytes of a bundle, all in all: as of one control message
 
 // The first message of each session, both ways.
 struct frame_hello {
@@ -89,8 +105,11 @@ struct frame_hello {
     struct le64 run;
     uint8_t digest[CHANNEL_DIGEST_SIZE];
     char pair[CHANNEL_NAME_MAX]; // zeros behind pair_size
+    struct le64 home; // names the sender's process, if it takes bundles; else 0
+    struct le32 slot; // there, of this channel
+    struct le32 reserved2; // 0
 };
-_Static_assert(sizeof(struct frame_hello) == 120, "a format of the wire");
+_Static_assert(sizeof(struct frame_hello) == 136, "a format of the wire");
 
 struct hello {
     uint32_t protocol, round, echo;
@@ -99,6 +118,8 @@ struct hello {
     uint64_t run;
     uint8_t digest[CHANNEL_DIGEST_SIZE];
     char pair[CHANNEL_NAME_MAX + 1];
+    uint64_t home;
+    uint32_t slot;
 };
 
 void hello_fill(struct frame_hello *to, const struct hello *hello);

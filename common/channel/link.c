@@ -40,6 +40,7 @@
 #define UNANSWERED_MAX    1
 #define CONTROL_BUFFER    (256 * 1024)
 #define DATA_BUFFER       (4 * 1024 * 1024)
+#define BUNDLED_MAX       (16 * 1024) // a larger message goes by itself
 
 // Spreads what many links would otherwise do at one moment: 75 to 125 percent.
 static int64_t jitter(int64_t ns)
@@ -79,6 +80,8 @@ void link_done(struct link *l)
     struct session *session = session_in_use(l);
     if (!l->present)
         return;
+    bundle_send_own(l, clock_boot_ns());
+    bundle_done(l);
     if (l->up && session)
         (void)session_send(l, session, FRAME_BYE, NULL, 0, 0, clock_boot_ns());
     nano_close(l->push);
@@ -290,6 +293,8 @@ static void hello_send(struct link *l, struct session *session, bool want_reply,
         .identity = l->settings->identity,
         .want_reply = want_reply,
         .run = l->settings->run,
+        .home = l->side == CHANNEL_SIDE_CONTROL ? bundler_home(l->settings->bundler) : 0,
+        .slot = l->settings->slot,
     };
     memcpy(hello.digest, l->settings->digest, sizeof(hello.digest));
     memcpy(hello.pair, l->settings->pair, sizeof(hello.pair));
@@ -385,6 +390,8 @@ static void on_hello(struct link *l, const struct opened *opened, int64_t now)
         peer_is_new(l, session, h.run, opened->number, now);
     session->accepted = true;
     session->run = h.run;
+    session->home = h.home;
+    session->slot = h.slot;
     atomic_store(l->newest_run, h.run);
     l->peer_round = h.round;
     if (h.echo == l->round)
@@ -431,6 +438,8 @@ void link_dropped(struct link *l, const char *why, int64_t now)
 {
     char text[SAID_TEXT];
     atomic_fetch_add_explicit(&l->dropped, 1, memory_order_relaxed);
+    if (!why)
+        return;
     (void)snprintf(text, sizeof(text), "dropped %s", why);
     said_note(&l->trouble, now, text);
 }
@@ -483,14 +492,24 @@ static void tick_hello(struct link *l, int64_t now)
         knock(l);
 }
 
+// Nothing was sent for a while; or something was, and while it is not known to have arrived others' connections have carried
+// all the rest.
+static int64_t ping_at(const struct link *l, const struct session *session)
+{
+    int64_t since = l->sent_ns;
+    if (session->probe)
+        since = MIN(since, MAX(session->probe_ns, l->direct_ns));
+    return since + ping_interval(l);
+}
+
 static void tick_ping(struct link *l, int64_t now)
 {
     struct session *session = session_in_use(l);
-    if (!l->up || !session || now - l->sent_ns < ping_interval(l))
+    if (!l->up || !session || now < ping_at(l, session))
         return;
     if (push_ready(l))
         (void)session_send(l, session, FRAME_PING, NULL, 0, 0, now);
-    l->sent_ns = now; // also when it was not possible: the next one is due an interval from now
+    l->sent_ns = l->direct_ns = now; // also when it was not possible: the next one is due an interval from now
 }
 
 void link_tick(struct link *l, int64_t now, int64_t grace_ns)
@@ -521,7 +540,8 @@ int64_t link_deadline(const struct link *l, int64_t now, int64_t grace_ns)
         at = MIN(at, l->bind_at_ns);
     if (l->up) {
         at = MIN(at, or_soon(MAX(l->heard_ns, grace_ns) + l->settings->silence_ns + 1, now));
-        at = MIN(at, l->sent_ns + ping_interval(l));
+        if (session)
+            at = MIN(at, ping_at(l, session));
         if (session && session->probe)
             at = MIN(at, or_soon(session->probe_ns + 2 * l->settings->silence_ns + 1, now));
     } else {
@@ -548,4 +568,13 @@ int link_send(struct link *l, enum frame_type type, const struct iovec *iov, int
     if (!l->up || !session)
         return -ENOTCONN;
     return session_send(l, session, type, iov, n, size, now);
+}
+
+int link_send_soon(struct link *l, const struct iovec *iov, size_t size, int64_t now)
+{
+    struct session *session = session_in_use(l);
+    bool may = l->up && session && session->home && l->settings->bundler && size <= BUNDLED_MAX;
+    if (may)
+        return session_send_soon(l, session, iov, size, now);
+    return link_can_send(l) ? link_send(l, FRAME_USER, iov, 1, size, now) : -EAGAIN;
 }

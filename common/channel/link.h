@@ -27,6 +27,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "common/channel/bundle.h"
 #include "common/channel/channel.h"
 #include "common/channel/frame.h"
 #include "common/channel/said.h"
@@ -45,6 +46,8 @@ struct link_settings {
     const struct channel_key *key;
     int64_t silence_ns;
     uint32_t protocol;
+    struct channel_bundler *bundler; // NULL: control messages go one by one
+    uint32_t slot; // there
 };
 
 struct session {
@@ -52,11 +55,14 @@ struct session {
     struct seal *seal;
     uint64_t sent;             // last counter that was given
     _Atomic uint64_t received; // highest counter accepted; written by the owner
+    _Atomic uint64_t heard;    // ... of those over the link's own connection, not in a bundle that another link's carried
     _Atomic uint64_t bytes;    // both directions, for the limit of a key
     bool accepted;             // the peer's hello was accepted; owner reads
     unsigned replies;          // answers to hellos that were refused
     uint64_t run;              // the peer's, once accepted
-    _Atomic uint64_t probe;    // counter of the oldest message whose arrival is not known; 0: none
+    uint64_t home;             // of the peer's process, for bundles; 0: it takes none
+    uint32_t slot;
+    _Atomic uint64_t probe;    // counter of the oldest message over the link's own connection whose arrival is not known; 0: none
     _Atomic int64_t probe_ns;  // when it was sent
 };
 
@@ -99,6 +105,9 @@ struct link {
     int64_t avoid_until_ns; // data: not to be chosen while another one is up
     uint64_t number_sent;   // user messages
     int64_t sent_ns;
+    int64_t direct_ns;      // ... over its own connection
+    struct bundle_out out;  // owner, of a control link
+    int64_t carries_ns;     // since when its connection carries bundles, or when it could not
     bool unread; // the side's user leaves messages unread
 
     uint64_t number_received; // owner
@@ -130,12 +139,14 @@ void link_connected(struct link *l, int64_t now); // the armed push socket becam
 int link_send(struct link *l, enum frame_type type, const struct iovec *iov, int n, size_t size,
               int64_t now);
 bool link_can_send(const struct link *l); // up, and the socket would take a message
+// Likewise, but it waits for the next bundle (bundle.h) if it may.
+int link_send_soon(struct link *l, const struct iovec *iov, size_t size, int64_t now);
 // Another link has heard of a newer run of the peer: this one is up to nobody any more. link_leave_former() takes it down.
 bool link_is_former(const struct link *l);
 void link_leave_former(struct link *l, int64_t now);
 
-// By the owner, without the lock: opens a sealed message in place. Returns its type with the
-// contents, or the reason why it is dropped (a text) in *ret_why and -EBADMSG; -ENOENT: no such
+// By the owner, without the lock: opens a sealed message in place. `direct`: it came over this link's own connection. Returns its type with the
+// contents, or the reason why it is dropped (a text; NULL: none worth a word) in *ret_why and -EBADMSG; -ENOENT: no such
 // session.
 struct opened {
     struct session *session;
@@ -144,13 +155,14 @@ struct opened {
     uint8_t *data;
     size_t size;
 };
-int link_open(struct link *l, const struct frame *frame, uint8_t *message, int64_t now,
+int link_open(struct link *l, const struct frame *frame, uint8_t *message, bool direct, int64_t now,
               struct opened *ret_opened, const char **ret_why);
+bool link_knows(const struct link *l, uint64_t nonce);
 // Under the lock, by the owner: everything that is not a user message.
 void link_on_handshake(struct link *l, const struct frame *frame, const void *body, int64_t now);
 void link_on_internal(struct link *l, const struct opened *opened, int64_t now);
 void link_on_reset(struct link *l, const struct frame *frame, int64_t now);
 void link_on_unknown(struct link *l, const struct frame *frame, int64_t now);
-void link_dropped(struct link *l, const char *why, int64_t now);
+void link_dropped(struct link *l, const char *why, int64_t now); // NULL: counted, and not said
 
 #endif

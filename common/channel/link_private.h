@@ -15,6 +15,8 @@ struct session *session_free(struct session *session);
 struct session *session_in_use(const struct link *l); // for sending; NULL: none
 int session_send_clear(struct link *l, enum frame_kind kind, uint64_t nonce, const void *body,
                        size_t size);
+// Likewise; it waits for the next bundle.
+int session_send_soon(struct link *l, struct session *session, const struct iovec *iov, size_t size, int64_t now);
 int session_send(struct link *l, struct session *session, enum frame_type type,
                  const struct iovec *iov, int n, size_t size, int64_t now);
 void attempt_start(struct link *l, int64_t now);

@@ -40,6 +40,11 @@ static struct session *session_find(const struct link *l, uint64_t nonce)
     return l->previous && l->previous->nonce == nonce ? l->previous : NULL;
 }
 
+bool link_knows(const struct link *l, uint64_t nonce)
+{
+    return session_find(l, nonce) != NULL;
+}
+
 // --- sending ---
 
 static void header_make(const struct link *l, struct frame_header *to, enum frame_kind kind,
@@ -81,7 +86,7 @@ static int seal_message(struct link *l, struct session *session, enum frame_type
     struct frame_inner inner = {
         .type = (uint8_t)type,
         .flags = l->unread ? FRAME_UNREAD : 0,
-        .heard = le64_make(session->received),
+        .heard = le64_make(session->heard),
         .number = le64_make(l->number_sent + user),
     };
     struct iovec all[CHANNEL_IOV_MAX + 1];
@@ -95,11 +100,34 @@ static int seal_message(struct link *l, struct session *session, enum frame_type
                       message + sizeof(*header));
 }
 
+static void count_sent(struct link *l, struct session *session, enum frame_type type, size_t size, int64_t now)
+{
+    l->number_sent += type == FRAME_USER;
+    l->sent_ns = now;
+    l->messages_out++;
+    l->bytes_out += FRAME_OVERHEAD + size;
+    session->bytes += size;
+}
+
+int session_send_soon(struct link *l, struct session *session, const struct iovec *iov, size_t size, int64_t now)
+{
+    uint8_t *message = bundle_room(l, session->home, FRAME_OVERHEAD + size);
+    if (!message)
+        return -ENOMEM;
+    int r = seal_message(l, session, FRAME_USER, iov, 1, size, message);
+    if (r < 0)
+        return r;
+    bundle_add(l, session->slot, FRAME_OVERHEAD + size);
+    count_sent(l, session, FRAME_USER, size, now);
+    return 0;
+}
+
 int session_send(struct link *l, struct session *session, enum frame_type type,
                  const struct iovec *iov, int n, size_t size, int64_t now)
 {
     if (l->push < 0)
         return -EAGAIN;
+    bundle_send_own(l, now);
     uint8_t *message = nano_alloc(FRAME_OVERHEAD + size);
     if (!message)
         return -ENOMEM;
@@ -111,11 +139,8 @@ int session_send(struct link *l, struct session *session, enum frame_type type,
     r = nano_send(l->push, message);
     if (r < 0)
         return r;
-    l->number_sent += type == FRAME_USER;
-    l->sent_ns = now;
-    l->messages_out++;
-    l->bytes_out += FRAME_OVERHEAD + size;
-    session->bytes += size;
+    count_sent(l, session, type, size, now);
+    l->direct_ns = now;
     if (session->probe == 0) {
         session->probe_ns = now;
         session->probe = session->sent;
@@ -149,9 +174,11 @@ static const char *inner_parse(const uint8_t *data, size_t size, struct frame_in
 }
 
 static void session_heard(struct link *l, struct session *session, const struct frame *frame,
-                          const struct frame_inner *inner, int64_t now)
+                          const struct frame_inner *inner, bool direct, int64_t now)
 {
     atomic_store_explicit(&session->received, frame->counter, memory_order_relaxed);
+    if (direct)
+        atomic_store_explicit(&session->heard, frame->counter, memory_order_relaxed);
     atomic_store_explicit(&l->heard_ns, now, memory_order_relaxed);
     atomic_fetch_add_explicit(&l->messages_in, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&l->bytes_in, sizeof(struct frame_header) + frame->size,
@@ -162,7 +189,7 @@ static void session_heard(struct link *l, struct session *session, const struct 
         session->probe = 0;
 }
 
-int link_open(struct link *l, const struct frame *frame, uint8_t *message, int64_t now,
+int link_open(struct link *l, const struct frame *frame, uint8_t *message, bool direct, int64_t now,
               struct opened *ret_opened, const char **ret_why)
 {
     struct frame_inner inner;
@@ -170,7 +197,8 @@ int link_open(struct link *l, const struct frame *frame, uint8_t *message, int64
     uint8_t *body = message + sizeof(struct frame_header);
     if (!session)
         return -ENOENT;
-    *ret_why = "a replayed or overtaken message";
+    // What goes in bundles over others' connections may overtake what goes over its own: that is not worth a word.
+    *ret_why = session->home ? NULL : "a replayed or overtaken message";
     if (frame->counter <= session->received)
         return -EBADMSG;
     *ret_why = "a damaged or forged message";
@@ -181,7 +209,7 @@ int link_open(struct link *l, const struct frame *frame, uint8_t *message, int64
     *ret_why = inner_parse(body, frame->size, &inner);
     if (*ret_why)
         return -EBADMSG;
-    session_heard(l, session, frame, &inner, now);
+    session_heard(l, session, frame, &inner, direct, now);
     *ret_why = "a message before the hello";
     if (inner.type != FRAME_HELLO && !session->accepted)
         return -EBADMSG;

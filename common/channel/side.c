@@ -293,7 +293,9 @@ static void on_other(struct side *side, struct link *l, const struct frame *fram
 }
 
 // Returns 1 when the message is the user's.
-static int on_message(struct side *side, uint8_t *message, size_t size, int64_t now,
+static void take_bundle(struct side *side, struct link *l, const struct frame *bundle, uint8_t *message, int64_t now);
+
+static int on_message(struct side *side, uint8_t *message, size_t size, bool direct, int64_t now,
                       struct received *ret_received)
 {
     struct frame frame;
@@ -305,8 +307,12 @@ static int on_message(struct side *side, uint8_t *message, size_t size, int64_t 
         dropped(side, why ? why : "a message for a link that does not exist", now);
         return 0;
     }
+    if (frame.kind == FRAME_BUNDLE) {
+        take_bundle(side, l, &frame, message, now);
+        return 0;
+    }
     if (frame.kind == FRAME_SEALED)
-        r = link_open(l, &frame, message, now, &opened, &why);
+        r = link_open(l, &frame, message, direct, now, &opened, &why);
     if (frame.kind != FRAME_SEALED || r < 0 || opened.type != FRAME_USER) {
         on_other(side, l, &frame, &opened, r, why, message, now);
         return 0;
@@ -320,6 +326,49 @@ static void note_time(struct side *side, int64_t now)
     if (now - side->worked_ns > SLEPT_NS && now > side->deadline_ns + SLEPT_NS)
         side->grace_ns = now;
     side->worked_ns = now;
+}
+
+static void plan(struct side *side, int64_t now)
+{
+    int64_t deadline = INT64_MAX;
+    for (int i = 0; i < side->n_links; i++)
+        deadline = MIN(deadline, link_deadline(&side->links[i], now, side->grace_ns));
+    side->deadline_ns = deadline;
+}
+
+// A message that came in a bundle, for the side that it names.
+static void deliver(struct side *side, uint8_t *message, size_t size, bool direct, int64_t now)
+{
+    struct received m;
+    note_time(side, now);
+    if (on_message(side, message, size, direct, now, &m) && side->ops->on_control)
+        side->ops->on_control(side->context, (int)m.link->path, m.run, m.data, m.size);
+    flush_events(side);
+    HOLD_LOCK(&side->lock);
+    plan(side, now);
+}
+
+// One that names no session of the carrying link is another process's, or of no peer at all.
+static void take_bundle(struct side *side, struct link *l, const struct frame *bundle, uint8_t *message, int64_t now)
+{
+    uint8_t *data = message + sizeof(struct frame_header), *inside;
+    size_t at = 0, size;
+    uint32_t slot;
+    if (!side->bundler || !link_knows(l, bundle->nonce)) {
+        HOLD_LOCK(&side->lock);
+        link_on_unknown(l, bundle, now);
+        return;
+    }
+    while (frame_entry_next(data, bundle->size, &at, &slot, &inside, &size)) {
+        struct frame frame;
+        struct side *to = bundler_find(side->bundler, slot);
+        if (!to || frame_parse(inside, size, &frame) || frame.kind != FRAME_SEALED)
+            dropped(side, "a message in a bundle that is for nobody here", now);
+        else
+            deliver(to, inside, size, to == side && frame.path == l->path && frame.nonce == bundle->nonce, now);
+    }
+    if (at != bundle->size)
+        dropped(side, "the rest of a bundle", now);
 }
 
 // What the user leaves unread is no silence of the peer, who is told, too.
@@ -343,7 +392,7 @@ int side_receive(struct side *side, struct received *ret_received)
         // Asking nanomsg in vain would wait for its worker's lock: it has just been woken for the next message.
         if (!nano_ready(side->pull_fd) || nano_receive(side->pull, &message, &size) < 0)
             break;
-        if (on_message(side, message, size, now, ret_received))
+        if (on_message(side, message, size, true, now, ret_received))
             return 0;
         nano_free(message);
         flush_events(side);
@@ -411,7 +460,7 @@ static void look_for_strangers(struct side *side, int64_t now)
 
 void side_work(struct side *side)
 {
-    int64_t now = clock_boot_ns(), deadline = INT64_MAX;
+    int64_t now = clock_boot_ns();
     note_time(side, now);
     (void)pthread_mutex_lock(&side->lock);
     take_ready(side, now);
@@ -419,9 +468,7 @@ void side_work(struct side *side)
     for (int i = 0; i < side->n_links; i++)
         link_tick(&side->links[i], now, side->grace_ns);
     side_choose(side, false, now);
-    for (int i = 0; i < side->n_links; i++)
-        deadline = MIN(deadline, link_deadline(&side->links[i], now, side->grace_ns));
+    plan(side, now);
     (void)pthread_mutex_unlock(&side->lock);
-    side->deadline_ns = deadline;
     flush_events(side);
 }

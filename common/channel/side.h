@@ -17,6 +17,7 @@ struct side {
     int kick;  // eventfd in it: another thread changed something
     int pull;
     int pull_fd; // readable: a message can be received
+    struct channel_bundler *bundler; // whose bundles may come in; not owned
     int n_links;
     struct link links[CHANNEL_PATHS_MAX];
     pthread_mutex_t lock;

@@ -58,6 +58,7 @@ struct daemon {
     struct requests requests;
     struct control_server *control;
     int carrier; // channel_carrier()
+    struct channel_bundler *bundler;
     bool ending;
 };
 
@@ -74,8 +75,10 @@ static void end_if_all_exited(struct daemon *d)
     (void)sd_event_exit(d->loop, 0);
 }
 
-static void rearm(struct daemon *d)
+// What the ends have said is sent, and the timer set.
+static void settle(struct daemon *d)
 {
+    channel_bundler_send(d->bundler);
     int64_t at = ends_deadline_ns(d->ends);
     bool armed = at != INT64_MAX;
     if (armed)
@@ -86,7 +89,7 @@ static void rearm(struct daemon *d)
 static void work(struct daemon *d)
 {
     ends_work(d->ends);
-    rearm(d);
+    settle(d);
     end_if_all_exited(d);
 }
 
@@ -146,6 +149,7 @@ static void start_endpoint(struct daemon *d, size_t index)
         .host = d->options.host,
         .state_dir = d->options.state_dir,
         .runtime_dir = d->options.runtime_dir,
+        .bundler = d->bundler,
     };
     d->left_out[index] = false;
     if (openings_start(d->openings, index, &config, &err) < 0)
@@ -309,7 +313,7 @@ static void tell_endpoints(struct daemon *d)
         endpoint_guard(ends_at(d->ends, i), d->guard);
         ends_touched(d->ends, ends_at(d->ends, i));
     }
-    rearm(d);
+    settle(d);
 }
 
 static int on_guard_started(sd_event_source *source, int fd, uint32_t events, void *user)
@@ -396,7 +400,7 @@ static int on_control_fd(sd_event_source *source, int fd, uint32_t events, void 
     struct daemon *d = user;
     (void)source, (void)fd, (void)events;
     control_server_work(d->control);
-    rearm(d);
+    settle(d);
     end_if_all_exited(d);
     return 0;
 }
@@ -435,7 +439,7 @@ static int on_signal(sd_event_source *source, const struct signalfd_siginfo *inf
         endpoint_terminate(ends_at(d->ends, i));
         ends_touched(d->ends, ends_at(d->ends, i));
     }
-    rearm(d);
+    settle(d);
     end_if_all_exited(d);
     return 0;
 }
@@ -485,6 +489,7 @@ static int run(struct daemon *d, struct error *err)
     if (r < 0)
         return r;
     d->carrier = channel_carrier();
+    d->bundler = channel_bundler_new();
     r = start_endpoints(d, err);
     if (r < 0)
         return r;
@@ -513,6 +518,7 @@ static bool stop(struct daemon *d)
     aside_free(d->aside);
     control_server_free(d->control);
     if (all) {
+        channel_bundler_free(d->bundler);
         channel_carrier_end(d->carrier);
         pair_config_list_done(&d->pairs);
     }

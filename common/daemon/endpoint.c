@@ -300,7 +300,7 @@ static void take_reports(struct endpoint *ep)
 }
 
 // Everything that has arrived, before any timer: an end must not take its own absence for the peer's silence.
-static void take_ready(struct endpoint *ep)
+void endpoint_take(struct endpoint *ep)
 {
     struct epoll_event events[READY_COUNT];
     bool ready[READY_COUNT] = {false};
@@ -332,7 +332,6 @@ static void announce(struct endpoint *ep)
 
 void endpoint_work(struct endpoint *ep)
 {
-    take_ready(ep);
     endpoint_probed(ep);
     endpoint_guard(ep, ep->daemon_guard);
     announce(ep);

@@ -14,6 +14,7 @@
 
 struct endpoint;
 struct closer;
+struct channel_bundler;
 struct waypoints;
 
 struct endpoint_config {
@@ -21,6 +22,7 @@ struct endpoint_config {
     enum pair_end side;
     const char *host;
     const char *state_dir, *runtime_dir; // the daemon's
+    struct channel_bundler *bundler;     // of all its ends; NULL: none
 };
 
 // How many of the process's channel sockets (CHANNEL_SOCKETS_MAX) an end of this pair takes.
@@ -38,7 +40,10 @@ struct endpoint *endpoint_free(struct endpoint *endpoint);
 const char *endpoint_pair(const struct endpoint *endpoint);
 int endpoint_fd(const struct endpoint *endpoint); // an epoll descriptor
 int64_t endpoint_deadline_ns(const struct endpoint *endpoint);
-void endpoint_work(struct endpoint *endpoint);
+// Takes in what has arrived for this end; with it may come heartbeats for others (channel_bundler_send()). To be called for
+// all that are ready, or due, before endpoint_work() is for any.
+void endpoint_take(struct endpoint *endpoint);
+void endpoint_work(struct endpoint *endpoint); // the rest: timers
 
 // The guard has something to say, or there is another one.
 void endpoint_guard(struct endpoint *endpoint, struct guard *guard);

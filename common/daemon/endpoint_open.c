@@ -200,6 +200,7 @@ static int open_channel(struct endpoint *ep, struct error *err)
         .silence_ns = (int64_t)ep->pair->timing.timeout_ms * NS_PER_MS,
         .paths = paths,
         .n_paths = n,
+        .bundler = ep->config.bundler,
     };
     pair_config_digest(ep->pair, config.digest);
     config.digest_difference = pair_config_digest_difference;

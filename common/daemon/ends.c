@@ -9,8 +9,6 @@
 #include "common/base/cleanup.h"
 #include "common/base/clock.h"
 
-#define READY_MAX 128 // seen in one look; what else is ready is seen in the next
-
 struct item {
     struct endpoint *endpoint;
     int64_t deadline_ns;
@@ -22,6 +20,7 @@ struct ends {
     struct waypoints *waypoints;
     struct closer *closer;
     struct item **items;
+    struct epoll_event *events; // room for all that may be ready
     size_t count;
 };
 
@@ -38,7 +37,8 @@ struct ends *ends_new(void)
         return NULL;
     ends->epoll = epoll_create1(EPOLL_CLOEXEC);
     ends->waypoints = waypoints_new();
-    bool good = ends->epoll >= 0 && ends->waypoints && closer_new(&ends->closer) == 0 &&
+    ends->events = calloc(1, sizeof(*ends->events));
+    bool good = ends->epoll >= 0 && ends->events && ends->waypoints && closer_new(&ends->closer) == 0 &&
                 watch(ends, waypoints_fd(ends->waypoints), NULL) == 0;
     return good ? ends : ends_free(ends);
 }
@@ -52,6 +52,7 @@ struct ends *ends_free(struct ends *ends)
         free(ends->items[i]);
     }
     free(ends->items);
+    free(ends->events);
     waypoints_free(ends->waypoints);
     closer_free(ends->closer);
     cleanup_close(&ends->epoll);
@@ -72,26 +73,39 @@ int64_t ends_deadline_ns(const struct ends *ends)
     return at;
 }
 
-void ends_work(struct ends *ends)
+// Which ends have something to take in, or a deadline that has passed. Returns whether the waypoints have.
+static bool look(struct ends *ends)
 {
-    struct epoll_event events[READY_MAX];
-    int n = epoll_wait(ends->epoll, events, READY_MAX, 0);
-    bool waypoints = waypoints_deadline_ns(ends->waypoints) <= clock_boot_ns();
+    int n = epoll_wait(ends->epoll, ends->events, (int)ends->count + 1, 0);
+    int64_t now = clock_boot_ns();
+    bool waypoints = waypoints_deadline_ns(ends->waypoints) <= now;
     for (int i = 0; i < n; i++) {
-        struct item *item = events[i].data.ptr;
+        struct item *item = ends->events[i].data.ptr;
         if (item)
             item->ready = true;
         waypoints |= !item;
     }
-    if (waypoints)
+    for (size_t i = 0; i < ends->count; i++)
+        ends->items[i]->ready |= ends->items[i]->deadline_ns <= now;
+    return waypoints;
+}
+
+// All take in what has arrived before anybody's timers are looked at: it may have come with what another one received.
+void ends_work(struct ends *ends)
+{
+    if (look(ends))
         waypoints_work(ends->waypoints);
+    for (size_t i = 0; i < ends->count; i++) {
+        if (ends->items[i]->ready)
+            endpoint_take(ends->items[i]->endpoint);
+    }
     int64_t now = clock_boot_ns();
     for (size_t i = 0; i < ends->count; i++) {
         struct item *item = ends->items[i];
-        if (!item->ready && item->deadline_ns > now)
-            continue;
+        bool due = item->ready || endpoint_deadline_ns(item->endpoint) <= now;
         item->ready = false;
-        endpoint_work(item->endpoint);
+        if (due)
+            endpoint_work(item->endpoint);
         item->deadline_ns = endpoint_deadline_ns(item->endpoint);
     }
 }
@@ -111,8 +125,11 @@ int ends_add(struct ends *ends, struct endpoint *endpoint, struct error *err)
     struct item **items = reallocarray(ends->items, ends->count + 1, sizeof(struct item *));
     if (items)
         ends->items = items;
+    struct epoll_event *events = reallocarray(ends->events, ends->count + 2, sizeof(struct epoll_event));
+    if (events)
+        ends->events = events;
     struct item *item = calloc(1, sizeof(*item));
-    int r = items && item ? watch(ends, endpoint_fd(endpoint), item) : -ENOMEM;
+    int r = items && events && item ? watch(ends, endpoint_fd(endpoint), item) : -ENOMEM;
     if (r < 0) {
         free(item);
         return error_sys(err, r, "pair %s", endpoint_pair(endpoint));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The clear header of the channel's messages, and the hello.
+// The clear header of the channel's messages, what a bundle holds, and the hello.
 #include "common/channel/frame.h"
 #include "fuzz.h"
 
@@ -17,6 +17,13 @@ static void look_at_frame(const uint8_t *data, size_t size)
     memcpy(copy, &header, sizeof(header));
     ENSURE(!frame_parse(copy, size, &again));
     ENSURE(memcmp(copy, data, size) == 0);
+    if (frame.kind != FRAME_BUNDLE)
+        return;
+    size_t at = 0, inside_size;
+    uint32_t slot;
+    uint8_t *inside, *body = copy + sizeof(header);
+    while (frame_entry_next(body, frame.size, &at, &slot, &inside, &inside_size))
+        ENSURE(inside >= body && inside + inside_size <= body + frame.size && at <= frame.size);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

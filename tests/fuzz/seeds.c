@@ -243,6 +243,12 @@ static void channel(void)
     f = (struct frame){.kind = FRAME_RESET, .nonce = 7};
     frame_fill((struct frame_header *)bytes, &f);
     put("channel_frame", "reset", bytes, 32);
+    f = (struct frame){.kind = FRAME_BUNDLE, .nonce = 7, .size = 2 * 72};
+    memset(bytes, 0, sizeof(bytes));
+    frame_fill((struct frame_header *)bytes, &f);
+    frame_entry_fill(bytes + 32, 0, 64);
+    frame_entry_fill(bytes + 32 + 72, 1, 63);
+    put("channel_frame", "bundle", bytes, 32 + 2 * 72);
     struct hello hello = {
         .protocol = 7, .round = 1, .identity = CHANNEL_PRIMARY, .run = 3, .pair = "web"};
     struct frame_hello wire;

@@ -159,7 +159,7 @@ static void frame_parser_bounds_everything(void **state)
 
 static void hello_parser_bounds_everything(void **state)
 {
-    struct hello h = {.protocol = 1, .round = 3, .echo = 4, .identity = CHANNEL_PRIMARY, .run = 5},
+    struct hello h = {.protocol = 1, .round = 3, .echo = 4, .identity = CHANNEL_PRIMARY, .run = 5, .home = 6, .slot = 7},
                  got;
     struct frame_hello wire;
     memset(h.pair, 'p', CHANNEL_NAME_MAX);
@@ -167,6 +167,7 @@ static void hello_parser_bounds_everything(void **state)
     assert_null(hello_parse(&wire, sizeof(wire), 1, &got));
     assert_string_equal(got.pair, h.pair);
     assert_int_equal(got.run, 5);
+    assert_true(got.home == 6 && got.slot == 7);
     assert_non_null(hello_parse(&wire, sizeof(wire) - 1, 1, &got));
     assert_non_null(hello_parse(&wire, 3, 1, &got));
     assert_null(hello_parse(&wire, 4, 2, &got)); // of another protocol only the number is read
