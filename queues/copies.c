@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "common/base/bytes.h"
 #include "common/base/checksum.h"
 #include "common/base/cleanup.h"
 #include "queues/batch.h"
@@ -159,11 +160,6 @@ void copy_start(struct updates *u, struct update *copy)
 
 // ---- Numbered ----
 
-static bool all_zero(const uint8_t *data, size_t size)
-{
-    return data[0] == 0 && memcmp(data, data + 1, size - 1) == 0;
-}
-
 // `zeros`: the data was not read, it is known to be zeros.
 static uint64_t copy_number(struct updates *u, struct update *copy, bool zeros)
 {
@@ -176,7 +172,7 @@ static uint64_t copy_number(struct updates *u, struct update *copy, bool zeros)
         uint32_t unit = copy->flags & UPDATE_COARSE ? CHECK_COARSE_SIZE : CHECK_BLOCK_SIZE;
         record.flags = copy->flags & UPDATE_COARSE ? RECORD_COARSE : 0;
         unsafe_shrink(u->unsafe, chunk, check_sums(zeros ? NULL : data, copy->length, unit, data));
-    } else if (zeros || all_zero(data, copy->length)) {
+    } else if (zeros || bytes_are_zero(data, copy->length)) {
         record.type = RECORD_RESYNC_ZERO;
         unsafe_drop(u->unsafe, chunk);
         chunk = UNSAFE_NO_CHUNK;

@@ -7,6 +7,7 @@
 
 #include <string.h>
 
+#include "common/base/bytes.h"
 #include "common/base/checksum.h"
 #include "common/base/cleanup.h"
 #include "common/base/error.h"
@@ -37,13 +38,6 @@ void intent_header(const struct intent *m, void *ret_page)
     h->checksum = le64_make(checksum64(h, offsetof(struct intent_file_header, checksum)));
 }
 
-static bool all_zero(const uint8_t *bytes, size_t size)
-{
-    while (size > 0 && bytes[size - 1] == 0)
-        size--;
-    return size == 0;
-}
-
 const char *intent_load_header(const struct intent *m, const void *page)
 {
     struct intent_file_header h;
@@ -53,7 +47,7 @@ const char *intent_load_header(const struct intent *m, const void *page)
     if (!checksum_same(le64_get(h.checksum),
                        checksum64(&h, offsetof(struct intent_file_header, checksum))))
         return "its header is damaged";
-    if (le32_get(h.version) != INTENT_VERSION || !all_zero(h.reserved, sizeof(h.reserved)))
+    if (le32_get(h.version) != INTENT_VERSION || !bytes_are_zero(h.reserved, sizeof(h.reserved)))
         return "of another version";
     if (le64_get(h.pair) != m->config.pair)
         return "of another pair";

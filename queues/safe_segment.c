@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "common/base/bytes.h"
 #include "common/base/checksum.h"
 #include "common/base/cleanup.h"
 #include "common/base/error.h"
@@ -26,18 +27,10 @@ static uint32_t entry_sum(const struct safe_entry *entry)
     return checksum32(&copy, sizeof(copy));
 }
 
-static bool all_zero(const void *data, size_t size)
-{
-    const uint8_t *at = data;
-    while (size && *at == 0)
-        at++, size--;
-    return size == 0;
-}
-
 static enum safe_header_state header_state(const struct safe_header *h, uint32_t slot,
                                            uint64_t pair)
 {
-    if (all_zero(h, sizeof(*h)))
+    if (bytes_are_zero(h, sizeof(*h)))
         return HEADER_BLANK;
     if (le32_get(h->magic) != SAFE_HEADER_MAGIC ||
         !checksum_same(le32_get(h->header_sum), header_sum(h)))

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/bytes.h"
 #include "common/base/cleanup.h"
 #include "queues/salvage_private.h"
 #include "queues/salvage_set.h"
@@ -283,12 +284,6 @@ static int append(struct salvage *s, struct salvage_head *head, const void *data
     return 0;
 }
 
-static bool all_zero(const void *data, size_t size)
-{
-    const uint8_t *at = data;
-    return size == 0 || (at[0] == 0 && memcmp(at, at + 1, size - 1) == 0);
-}
-
 static int keep(struct salvage *s, enum salvage_kind kind, unsigned object, uint64_t offset,
                 uint64_t length, int status, const void *data, struct error *err)
 {
@@ -316,7 +311,7 @@ static int keep(struct salvage *s, enum salvage_kind kind, unsigned object, uint
 int salvage_keep(struct salvage *s, unsigned object, uint64_t offset, uint64_t length,
                  const void *data, struct error *err)
 {
-    bool zero = all_zero(data, length);
+    bool zero = bytes_are_zero(data, length);
     return keep(s, zero ? SALVAGE_ZERO : SALVAGE_DATA, object, offset, length, 0,
                 zero ? NULL : data, err);
 }

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "common/base/bytes.h"
 #include "common/base/checksum.h"
 #include "common/base/cleanup.h"
 #include "common/base/error.h"
@@ -24,19 +25,11 @@ static uint32_t head_sum(const struct salvage_head *h)
     return checksum32(&copy, sizeof(copy));
 }
 
-static bool all_zero(const void *data, size_t size)
-{
-    const uint8_t *at = data;
-    while (size && *at == 0)
-        at++, size--;
-    return size == 0;
-}
-
 // A name as the pair file allows it, and nothing that a terminal or a path would obey.
 static bool name_valid(const char name[SALVAGE_NAME_SIZE])
 {
     size_t length = strnlen(name, SALVAGE_NAME_SIZE);
-    if (length == 0 || length > 32 || !all_zero(name + length, SALVAGE_NAME_SIZE - length))
+    if (length == 0 || length > 32 || !bytes_are_zero(name + length, SALVAGE_NAME_SIZE - length))
         return false;
     for (size_t i = 0; i < length; i++)
         if (!(name[i] >= 'a' && name[i] <= 'z') && !(name[i] >= '0' && name[i] <= '9') &&
@@ -79,7 +72,7 @@ static int read_header(struct salvage_file *f)
     }
     // Nothing is written behind a header that is not durable.
     rc = f->disk->ops->read(f->file, SALVAGE_HEADER_SIZE, &first, sizeof(first));
-    f->state = rc == 0 && all_zero(&first, sizeof(first)) ? SALVAGE_FILE_BLANK : SALVAGE_FILE_BAD;
+    f->state = rc == 0 && bytes_are_zero(&first, sizeof(first)) ? SALVAGE_FILE_BLANK : SALVAGE_FILE_BAD;
     return 0;
 }
 
@@ -224,7 +217,7 @@ static const char *read_payload(const struct salvage_file *f, const struct salva
     if (f->disk->ops->read(f->file, offset + sizeof(*h), data, padded) < 0)
         return "the data of an entry cannot be read";
     if (!checksum_same(le64_get(h->payload_sum), checksum64(data, length)) ||
-        !all_zero(data + length, padded - length))
+        !bytes_are_zero(data + length, padded - length))
         return "the data of an entry is damaged";
     *ret_data = TAKE_PTR(data);
     return NULL;
@@ -239,7 +232,7 @@ const char *salvage_file_read(const struct salvage_file *f, uint64_t offset,
         return "";
     if (f->disk->ops->read(f->file, offset, &h, sizeof(h)) < 0)
         return "it cannot be read";
-    if (all_zero(&h, sizeof(h)))
+    if (bytes_are_zero(&h, sizeof(h)))
         return "";
     const char *broken = head_invalid(f, &h, offset);
     if (!broken)

@@ -137,28 +137,14 @@ int echo_receive(int fd, uint8_t family, uint64_t cookie, struct echo *ret_echo)
 {
     for (;;) {
         uint8_t data[256];
-        struct sockaddr_storage from = {0};
-        union {
-            struct cmsghdr align;
-            uint8_t bytes[256];
-        } control;
-        struct iovec part = {.iov_base = data, .iov_len = sizeof(data)};
-        struct msghdr message = {.msg_name = &from,
-                                 .msg_namelen = sizeof(from),
-                                 .msg_iov = &part,
-                                 .msg_iovlen = 1,
-                                 .msg_control = &control,
-                                 .msg_controllen = sizeof(control)};
-        ssize_t n = recvmsg(fd, &message, MSG_DONTWAIT);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return errno == EAGAIN ? 0 : -errno;
+        struct sockaddr_storage from;
         struct echo echo = {.cookie = cookie};
+        ssize_t n = wire_receive_timed(fd, data, sizeof(data), &from, &echo.received_ns);
+        if (n < 0)
+            return n == -EAGAIN ? 0 : (int)n;
         if (!parse(data, (size_t)n, family, cookie, &echo.number))
             continue;
         take_from(&from, family, &echo.from);
-        echo.received_ns = wire_received_ns(&message);
         *ret_echo = echo;
         return 1;
     }

@@ -138,34 +138,6 @@ static bool is_for_us(const struct sockaddr_ll *from)
            from->sll_pkttype == PACKET_MULTICAST;
 }
 
-int wire_receive(int fd, struct wire_news *ret_news)
-{
-    for (;;) {
-        uint8_t frame[256];
-        struct sockaddr_ll from = {0};
-        union {
-            struct cmsghdr align;
-            uint8_t bytes[256];
-        } control;
-        struct iovec part = {.iov_base = frame, .iov_len = sizeof(frame)};
-        struct msghdr message = {.msg_name = &from,
-                                 .msg_namelen = sizeof(from),
-                                 .msg_iov = &part,
-                                 .msg_iovlen = 1,
-                                 .msg_control = &control,
-                                 .msg_controllen = sizeof(control)};
-        ssize_t n = recvmsg(fd, &message, MSG_DONTWAIT);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return errno == EAGAIN ? 0 : -errno;
-        if (!is_for_us(&from) || !packet_parse(frame, (size_t)n, &ret_news->news))
-            continue;
-        ret_news->received_ns = wire_received_ns(&message);
-        return 1;
-    }
-}
-
 void wire_want_times(int fd)
 {
     int on = 1;
@@ -174,7 +146,7 @@ void wire_want_times(int fd)
 
 // The kernel stamps with the wall clock. Only its distance from now is used: a step of that clock
 // in between makes the receive time wrong by the step, but never later than now.
-int64_t wire_received_ns(struct msghdr *message)
+static int64_t time_of(struct msghdr *message)
 {
     int64_t now = clock_boot_ns();
     for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
@@ -186,4 +158,45 @@ int64_t wire_received_ns(struct msghdr *message)
         return age > 0 ? now - age : now;
     }
     return now;
+}
+
+ssize_t wire_receive_timed(int fd, void *data, size_t size, struct sockaddr_storage *ret_from, int64_t *ret_received_ns)
+{
+    union {
+        struct cmsghdr align;
+        uint8_t bytes[256];
+    } control;
+    struct iovec part = {.iov_base = data, .iov_len = size};
+    ssize_t n;
+    struct msghdr message;
+    do {
+        *ret_from = (struct sockaddr_storage){0};
+        message = (struct msghdr){.msg_name = ret_from,
+                                  .msg_namelen = sizeof(*ret_from),
+                                  .msg_iov = &part,
+                                  .msg_iovlen = 1,
+                                  .msg_control = &control,
+                                  .msg_controllen = sizeof(control)};
+        n = recvmsg(fd, &message, MSG_DONTWAIT);
+    } while (n < 0 && errno == EINTR);
+    if (n < 0)
+        return -errno;
+    *ret_received_ns = time_of(&message);
+    return n;
+}
+
+int wire_receive(int fd, struct wire_news *ret_news)
+{
+    for (;;) {
+        uint8_t frame[256];
+        struct sockaddr_storage from;
+        int64_t received_ns;
+        ssize_t n = wire_receive_timed(fd, frame, sizeof(frame), &from, &received_ns);
+        if (n < 0)
+            return n == -EAGAIN ? 0 : (int)n;
+        if (!is_for_us((const struct sockaddr_ll *)&from) || !packet_parse(frame, (size_t)n, &ret_news->news))
+            continue;
+        ret_news->received_ns = received_ns;
+        return 1;
+    }
 }

@@ -42,9 +42,9 @@ struct wire_news {
 // The next question or answer of somebody else. Returns 1, 0 when nothing more waits, or -errno.
 int wire_receive(int fd, struct wire_news *ret_news);
 
-// Asks the kernel for receive times on a socket, and reads one out of a received message. A message
-// without one counts as received now.
+// Asks the kernel for receive times on a socket, and receives one message with its own: from a packet socket or any other one.
+// Returns its size, -EAGAIN when none waits, or another -errno. *ret_received_ns is now for a message without a time.
 void wire_want_times(int fd);
-int64_t wire_received_ns(struct msghdr *message);
+ssize_t wire_receive_timed(int fd, void *data, size_t size, struct sockaddr_storage *ret_from, int64_t *ret_received_ns);
 
 #endif

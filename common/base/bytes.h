@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Little-endian integers of wires and disks. Each is a struct of one member, so that the compiler refuses an
-// assignment that forgets the conversion. Also: bounded cursors to encode and decode byte strings with.
+// assignment that forgets the conversion. Also: bounded cursors to encode and decode byte strings with, and whether
+// bytes are all zero.
 #ifndef BASE_BYTES_H
 #define BASE_BYTES_H
 
@@ -122,6 +123,13 @@ static inline void byte_put_u64(struct byte_writer *w, uint64_t v)
 {
     struct le64 x = le64_make(v);
     byte_put(w, &x, sizeof(x));
+}
+
+// Each byte is the one before it: as fast as the C library compares.
+static inline bool bytes_are_zero(const void *bytes, size_t size)
+{
+    const uint8_t *at = bytes;
+    return size == 0 || (at[0] == 0 && memcmp(at, at + 1, size - 1) == 0);
 }
 
 #endif
