@@ -62,7 +62,7 @@ static int open_stores(void *user, struct block *ret_blocks[RECORD_OBJECTS_MAX],
     int r = stores_open(&f->stores, pair, f->config.side, true, &f->config.figures->front_awake_ns, err);
     if (r < 0)
         return r;
-    stores_poll(&f->stores, f->epoll);
+    stores_poll(&f->stores, nbd_fd(f->nbd), nbd_other(f->nbd));
     for (size_t i = 0; i < pair->volume_count; i++)
         ret_blocks[i] = store_block(stores_at(&f->stores, i));
     return 0;
@@ -72,7 +72,7 @@ static void close_stores(void *user)
 {
     struct front *f = user;
     atomic_store(&f->config.figures->front_busy, true); // and so may what is under way
-    stores_close(&f->stores, f->epoll);
+    stores_close(&f->stores, nbd_fd(f->nbd));
 }
 
 static int open_queue(void *user, bool recover, const struct unsafe_config *config,
@@ -282,14 +282,13 @@ static int64_t next_deadline(struct front *f, int64_t now)
 
 static void sleep_until(struct front *f, int64_t at, int64_t now)
 {
-    struct epoll_event events[16];
     struct timespec wait = {0};
     bool forever = at == INT64_MAX;
     int64_t ns = MAX(at - now, 0);
     wait.tv_sec = ns / NS_PER_S;
     wait.tv_nsec = ns % NS_PER_S;
     atomic_store(&f->config.figures->front_awake_ns, 0);
-    (void)epoll_pwait2(f->epoll, events, ARRAY_LEN(events), forever ? NULL : &wait, NULL);
+    nbd_wait(f->nbd, forever ? NULL : &wait);
     atomic_store(&f->config.figures->front_awake_ns, clock_boot_ns());
 }
 
@@ -300,18 +299,20 @@ static void *run(void *arg)
     prompt_short_slice();
     atomic_store(&f->config.figures->front_tid, gettid());
     atomic_store(&f->config.figures->front_awake_ns, clock_boot_ns());
+    // A ring of the mailbox is told once: the box is emptied behind every look at what there is, and nowhere else is looked.
+    nbd_wait(f->nbd, &(struct timespec){0});
     while (!f->ending) {
         front_take_letters(f);
         turn(f);
         atomic_store(&f->config.figures->front_busy, stores_busy(&f->stores));
         int64_t now = clock_boot_ns();
         // The barrier is on its way: the volume is synced here while the peer syncs its queue.
-        bool more = stores_sync(&f->stores, true);
-        if (!f->ending && !more) // nothing would wake it
-            sleep_until(f, next_deadline(f, now), now);
+        bool more = stores_sync(&f->stores, true); // then nothing would wake it
+        if (!f->ending)
+            sleep_until(f, more ? now : next_deadline(f, now), now);
     }
     nbd_refuse(f->nbd, "the daemon is being restarted");
-    stores_close(&f->stores, f->epoll);
+    stores_close(&f->stores, nbd_fd(f->nbd));
     while (service_map_busy(f->service)) { // what is under way at the maps' disk ends there
         (void)nanosleep(&(struct timespec){.tv_nsec = NS_PER_MS}, NULL);
         segments_work(f->maps);
@@ -362,10 +363,11 @@ static int make_service(struct front *f, struct error *err)
     return f->service ? 0 : error_sys(err, -ENOMEM, "front thread");
 }
 
-static int poll_add(int epoll, int fd, unsigned edge)
+// The thread waits where its clients are waited for: one call a turn says who there is.
+static int poll_add(struct front *f, int fd, unsigned edge)
 {
-    struct epoll_event ev = {.events = EPOLLIN | edge, .data.fd = fd};
-    return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &ev) < 0 ? -errno : 0;
+    struct epoll_event ev = {.events = EPOLLIN | edge, .data.ptr = nbd_other(f->nbd)};
+    return epoll_ctl(nbd_fd(f->nbd), EPOLL_CTL_ADD, fd, &ev) < 0 ? -errno : 0;
 }
 
 int front_new(const struct front_config *config, struct front **ret_front, struct error *err)
@@ -375,9 +377,8 @@ int front_new(const struct front_config *config, struct front **ret_front, struc
         return error_sys(err, -ENOMEM, "front thread");
     f->config = *config;
     f->push_ns = INT64_MAX;
-    f->epoll = epoll_create1(EPOLL_CLOEXEC);
     f->box = mailbox_new();
-    int r = f->epoll < 0 || !f->box ? error_sys(err, -ENOMEM, "front thread") : 0;
+    int r = f->box ? 0 : error_sys(err, -ENOMEM, "front thread");
     if (r == 0)
         r = segments_open(config->map_path, 0, &f->maps, err);
     if (r == 0)
@@ -391,11 +392,9 @@ int front_new(const struct front_config *config, struct front **ret_front, struc
     if (r == 0)
         r = front_open_exports(f, err);
     if (r == 0) // every turn empties the box, so each ring need only be seen once: no read a turn
-        r = poll_add(f->epoll, mailbox_fd(f->box), EPOLLET);
+        r = poll_add(f, mailbox_fd(f->box), EPOLLET);
     if (r == 0)
-        r = poll_add(f->epoll, nbd_fd(f->nbd), 0);
-    if (r == 0)
-        r = poll_add(f->epoll, segments_fd(f->maps), 0);
+        r = poll_add(f, segments_fd(f->maps), 0);
     if (r == 0)
         nbd_refuse(f->nbd, "this end is passive: the volume is served by its peer");
     if (r == 0 && pthread_create(&f->thread, NULL, run, f) != 0)
@@ -423,7 +422,6 @@ struct front *front_free(struct front *f)
     service_free(f->service);
     segments_free(f->maps);
     mailbox_free(f->box);
-    cleanup_close(&f->epoll);
     free(f);
     return NULL;
 }

@@ -24,8 +24,7 @@ struct front {
     int copy_kind;
     // Everything below belongs to the front thread.
     bool ending;
-    int epoll;
-    struct nbd *nbd;
+    struct nbd *nbd; // its descriptor is what the thread waits for
     struct stores stores;
     struct service *service;
     struct spiller *spiller;

@@ -26,6 +26,8 @@ struct lane {
     struct mailbox *front; // likewise
     uint64_t seen;    // likewise: numbered, when the stream thread came last
     int64_t round_ns; // likewise: when it comes again
+    int64_t alone_ns; // likewise: when the front thread sent last what had lingered
+    uint64_t sent;    // likewise: messages
     // 1: the stream thread comes by itself, and sees whatever was numbered before somebody read this.
     _Atomic unsigned paced;
 };
@@ -116,13 +118,25 @@ void lane_withhold(struct lane *lane, uint64_t seq)
 static int send_message(void *user, const struct iovec *iov, int count)
 {
     struct lane *lane = user;
-    return channel_data_send(lane->channel, iov, count);
+    int r = channel_data_send(lane->channel, iov, count);
+    lane->sent += r == 0;
+    return r;
 }
 
 // Read and written as one, so that either the stream thread has yet to look, or this sees that it does not come.
 static bool comes_by_itself(struct lane *lane)
 {
     return atomic_fetch_or(&lane->paced, 0) != 0;
+}
+
+static void send_by_front(struct lane *lane, bool barrier, int64_t now)
+{
+    uint64_t before = lane->sent;
+    if (barrier)
+        outlet_barrier(lane->outlet);
+    outlet_send(lane->outlet, now, send_message, lane);
+    if (!barrier && lane->sent != before)
+        lane->alone_ns = now;
 }
 
 int64_t lane_push(struct lane *lane, bool barrier)
@@ -133,12 +147,13 @@ int64_t lane_push(struct lane *lane, bool barrier)
         HOLD_LOCK(&lane->lock);
         if (!outlet_running(lane->outlet))
             return INT64_MAX;
-        if (barrier)
-            outlet_barrier(lane->outlet);
-        outlet_send(lane->outlet, clock_boot_ns(), send_message, lane);
+        int64_t now = clock_boot_ns();
+        bool here = barrier || now - lane->alone_ns >= LANE_PACE_NS;
+        if (here)
+            send_by_front(lane, barrier, now);
         if (atomic_load(&lane->paced))
             return INT64_MAX;
-        if (!outlet_blocked(lane->outlet) && outlet_pending(lane->outlet) < LANE_BULK)
+        if (here && !outlet_blocked(lane->outlet) && outlet_pending(lane->outlet) < LANE_BULK)
             return outlet_deadline(lane->outlet);
         atomic_store(&lane->paced, 1);
     }

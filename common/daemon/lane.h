@@ -4,9 +4,10 @@
 //
 //   a flush                 the front thread, at once
 //   now and then a write    the front thread, when it has lingered: not worth waking anybody
-//   a stream of writes      the stream thread, which is woken once (LANE_BULK) and then comes by itself every
-//                           LANE_PACE_NS, with a batch of all that was numbered meanwhile; sealing and sending
-//                           run beside the front thread's work. It goes to sleep when a round finds nothing new
+//   a stream of writes      the stream thread, which is woken once (when there is much, or the front thread has just
+//                           sent what had lingered) and then comes by itself every LANE_PACE_NS, with a batch of
+//                           all that was numbered meanwhile; sealing and sending run beside the front thread's
+//                           work. It goes to sleep when a round finds nothing new
 //
 // Lock: `lock` guards the outlet. It is held while a batch is sealed and handed to
 // the channel (never across anything that waits), so it is contended only when two threads send at

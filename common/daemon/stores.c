@@ -63,11 +63,11 @@ int stores_open(struct stores *stores, const struct pair_config *pair, enum pair
     return 0;
 }
 
-void stores_poll(const struct stores *stores, int epoll)
+void stores_poll(const struct stores *stores, int epoll, void *tag)
 {
     for (size_t i = 0; i < stores->count; i++) {
         int fd = store_fd(stores->items[i]);
-        struct epoll_event ev = {.events = EPOLLIN, .data.fd = fd};
+        struct epoll_event ev = {.events = EPOLLIN, .data.ptr = tag};
         (void)epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &ev); // -EEXIST: polled already
     }
 }

@@ -16,7 +16,8 @@ struct stores {
 // `sync_when_told`: flushes wait for stores_sync(). `awake`: as in struct store_config.
 int stores_open(struct stores *stores, const struct pair_config *pair, enum pair_end side,
                 bool sync_when_told, awake_t *awake, struct error *err);
-void stores_poll(const struct stores *stores, int epoll); // adds their descriptors
+// Adds their descriptors, with `tag` as `data.ptr`.
+void stores_poll(const struct stores *stores, int epoll, void *tag);
 // Waits for what is under way.
 void stores_close(struct stores *stores, int epoll);
 struct store *stores_at(const struct stores *stores, size_t index); // NULL when closed

@@ -73,7 +73,7 @@ static int open_stores(void *user, struct block *ret_blocks[RECORD_OBJECTS_MAX],
     int r = stores_open(&s->stores, pair, s->config.side, false, NULL, err);
     if (r < 0)
         return r;
-    stores_poll(&s->stores, s->epoll);
+    stores_poll(&s->stores, s->epoll, NULL);
     for (size_t i = 0; i < pair->volume_count; i++)
         ret_blocks[i] = store_block(stores_at(&s->stores, i));
     return 0;

@@ -24,7 +24,6 @@
 #include "common/base/clock.h"
 #include "common/intercept/nbd_private.h"
 
-#define EVENTS_A_TURN  64
 #define ACCEPTS_A_TURN 16
 #define BACKLOG        64
 
@@ -166,6 +165,7 @@ static struct nbd *nbd_new(size_t count)
             (struct nbd_listener){.watched = NBD_WATCHED_LISTENER, .object = (uint16_t)i, .fd = -1};
     nbd->timer_watched = NBD_WATCHED_TIMER;
     nbd->wake_watched = NBD_WATCHED_WAKE;
+    nbd->other_watched = NBD_WATCHED_OTHER;
     nbd->epoll = nbd->timer = nbd->wake = -1;
     nbd->timer_ns = nbd->retry_ns = INT64_MAX;
     nbd_refuse(nbd, "this end has not been started yet");
@@ -417,6 +417,11 @@ int nbd_fd(const struct nbd *nbd)
     return nbd->epoll;
 }
 
+void *nbd_other(struct nbd *nbd)
+{
+    return &nbd->other_watched;
+}
+
 static void ready(struct nbd *nbd, const struct epoll_event *event)
 {
     switch (*(const enum nbd_watched *)event->data.ptr) {
@@ -432,15 +437,26 @@ static void ready(struct nbd *nbd, const struct epoll_event *event)
     case NBD_WATCHED_WAKE:
         woken(nbd);
         break;
+    case NBD_WATCHED_OTHER:
+        break;
     }
+}
+
+void nbd_wait(struct nbd *nbd, const struct timespec *timeout)
+{
+    int told = epoll_pwait2(nbd->epoll, nbd->events, NBD_EVENTS_A_TURN, timeout, NULL);
+    nbd->told = MAX(told, 0); // interrupted: whoever wants to know comes again
+    nbd->waited = true;
 }
 
 void nbd_work(struct nbd *nbd)
 {
-    struct epoll_event events[EVENTS_A_TURN];
-    int count = epoll_wait(nbd->epoll, events, EVENTS_A_TURN, 0);
-    for (int i = 0; i < count; i++)
-        ready(nbd, &events[i]);
+    if (!nbd->waited)
+        nbd->told = epoll_wait(nbd->epoll, nbd->events, NBD_EVENTS_A_TURN, 0);
+    nbd->waited = false;
+    for (int i = 0; i < nbd->told; i++)
+        ready(nbd, &nbd->events[i]);
+    nbd->told = 0;
     if (!nbd->unsafe)
         nbd_flush(nbd); // whoever has no queue need not call it
     nbd_conn_reap(nbd);

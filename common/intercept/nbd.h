@@ -14,6 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <time.h>
 
 #include "common/base/error.h"
 #include "queues/unsafe.h"
@@ -63,8 +64,13 @@ void nbd_serve(struct nbd *nbd, struct unsafe *unsafe, struct updates *updates);
 void nbd_refuse(struct nbd *nbd, const char *why);
 bool nbd_quiet(const struct nbd *nbd);
 
-int nbd_fd(
-    const struct nbd *nbd); // an epoll descriptor: readable when nbd_work() has something to do
+// An epoll descriptor: readable when nbd_work() has something to do. A caller that has nothing else to poll with may add
+// descriptors of its own, with nbd_other() as their `data.ptr`.
+int nbd_fd(const struct nbd *nbd);
+void *nbd_other(struct nbd *nbd);
+// Waits until nbd_fd() is readable, or so long (NULL: forever). The next nbd_work() has then been told what there is, and
+// does not look itself.
+void nbd_wait(struct nbd *nbd, const struct timespec *timeout);
 // Accepts, receives, submits; a bounded amount a call. The caller kicks updates afterwards.
 void nbd_work(struct nbd *nbd);
 // Sends the answers that have been given since; call after updates_kick(), updates_durable() and

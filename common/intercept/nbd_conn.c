@@ -202,6 +202,7 @@ void nbd_conn_reap(struct nbd *nbd)
         if (c->state == NBD_GONE && c->busy == 0 && !c->dirty) {
             *link = c->next;
             nbd->gone--;
+            nbd->told = 0; // whatever is still there is told again
             nbd_conn_free(c);
         } else {
             link = &c->next;

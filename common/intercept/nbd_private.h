@@ -13,6 +13,8 @@
 #ifndef INTERCEPT_NBD_PRIVATE_H
 #define INTERCEPT_NBD_PRIVATE_H
 
+#include <sys/epoll.h>
+
 #include "common/intercept/nbd.h"
 #include "common/intercept/nbd_buffers.h"
 #include "common/intercept/nbd_protocol.h"
@@ -33,7 +35,15 @@
 #define NBD_ASIDE_NS         (300 * NS_PER_MS) // a payload stands still
 #define NBD_RETRY_NS         (50 * NS_PER_MS)  // after memory or descriptors ran out
 
-enum nbd_watched { NBD_WATCHED_LISTENER, NBD_WATCHED_CONN, NBD_WATCHED_TIMER, NBD_WATCHED_WAKE };
+#define NBD_EVENTS_A_TURN    64
+
+enum nbd_watched {
+    NBD_WATCHED_LISTENER,
+    NBD_WATCHED_CONN,
+    NBD_WATCHED_TIMER,
+    NBD_WATCHED_WAKE,
+    NBD_WATCHED_OTHER, // the caller's own
+};
 
 struct nbd_listener {
     enum nbd_watched watched; // first: what epoll gives back is told apart by it
@@ -118,8 +128,11 @@ struct nbd_conn {
 };
 
 struct nbd {
-    enum nbd_watched timer_watched, wake_watched;
+    enum nbd_watched timer_watched, wake_watched, other_watched;
     int epoll, timer, wake;
+    bool waited; // nbd_wait() has asked for nbd_work():
+    int told;    // events; none of them is of a client that was freed since
+    struct epoll_event events[NBD_EVENTS_A_TURN];
     struct nbd_ops ops;
     void *user;
     struct nbd_listener *listeners;
