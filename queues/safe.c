@@ -577,6 +577,7 @@ void safe_stats(const struct safe *s, struct safe_stats *ret)
         .first = first_held(s),
         .last = s->last,
         .epoch = s->epoch,
+        .base_epoch = s->chain_count ? s->chain[0]->epoch : 0,
         .bytes_limit = s->config.limit,
         .segments_used = s->chain_count,
         .segments_free = s->spare_count,

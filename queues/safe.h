@@ -70,6 +70,7 @@ struct safe_recovery {
 struct safe_stats {
     uint64_t first, last; // seqs held; first == last + 1 when none
     uint64_t epoch;       // id of the epoch of `last`
+    uint64_t base_epoch;  // of the record in front of the oldest segment, long settled: what the queue goes on from. 0: none
     uint64_t bytes_used;  // of segments in use
     uint64_t bytes_limit;
     uint64_t segments_used, segments_free;

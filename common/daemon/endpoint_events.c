@@ -23,6 +23,7 @@ static void take_opened(struct endpoint *ep, const struct stream_report *r)
     ep->opening = false;
     struct end_event ev = {.type = EV_OPENED};
     ev.opened.replica_durable = r->seq;
+    ev.opened.base = r->base;
     ev.opened.replica_failed = !r->ok;
     ev.opened.damaged = r->damaged;
     endpoint_feed(ep, &ev);

@@ -246,9 +246,9 @@ static void take_close(struct stream *s, const struct stream_letter *l)
 static void try_open(struct stream *s)
 {
     struct error err = {0};
-    uint64_t seq = 0;
+    uint64_t seq = 0, base = 0;
     atomic_store(&s->config.figures->stream_busy, true); // opening may take its time
-    int r = follower_open(s->follower, clock_boot_ns(), &seq, &err);
+    int r = follower_open(s->follower, clock_boot_ns(), &seq, &base, &err);
     if (r == -EAGAIN) {
         s->open_retry_ns = clock_boot_ns() + FOLLOWER_RETRY_NS;
         return;
@@ -259,6 +259,7 @@ static void try_open(struct stream *s)
     report->ok = r == 0;
     report->damaged = r == -EUCLEAN;
     report->seq = seq;
+    report->base = base;
     if (r < 0)
         (void)snprintf(report->text, sizeof(report->text), "%.390s", err.text);
     mailbox_post(s->config.reports, report);

@@ -64,6 +64,7 @@ struct stream_report {
     bool ok;
     bool damaged; // OPENED: the safe queue is
     uint64_t seq;
+    uint64_t base; // OPENED: as follower_open() says
     char text[400]; // event.replica.text points here
 };
 

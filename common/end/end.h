@@ -212,6 +212,7 @@ struct end_event {
         struct {
             uint64_t replica_durable; // as in end_start
             bool replica_failed;
+            uint64_t base; // id of the epoch that what it holds goes on from; 0: it holds nothing
             bool damaged; // what it holds ends before what may have been applied
         } opened;
         struct {

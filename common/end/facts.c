@@ -163,12 +163,24 @@ static void take_guard(struct end *e, const struct end_event *ev)
         end_gate(e, GATE_HELD);
 }
 
+// What a queue goes on from is in the history, whatever it has received since: it was settled, or the queue was made for it.
+static bool of_forgotten_line(const struct end *e, uint64_t base)
+{
+    const struct epoch_history *known = &e->st.history;
+    return base && known->count && !known->truncated && !history_contains(known, base);
+}
+
 static void take_opened(struct end *e, const struct end_event *ev)
 {
+    bool forgotten = of_forgotten_line(e, ev->opened.base);
     e->start.replica_durable = ev->opened.replica_durable;
-    if (ev->opened.replica_failed)
+    if (ev->opened.replica_failed || forgotten)
         e->replica = REPLICA_DEAD;
-    e->replica_damaged = ev->opened.damaged;
+    if (forgotten) {
+        (void)snprintf(e->replica_why, sizeof(e->replica_why), "its safe queue is of a line that this end has forgotten");
+        end_note(e, "%s", e->replica_why);
+    }
+    e->replica_damaged = ev->opened.damaged || forgotten;
     e->lost_by_damage = e->replica_damaged && !e->st.lost;
     if (e->replica_damaged)
         map_lost(e); // its replay may take back what had been settled

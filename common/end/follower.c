@@ -184,7 +184,7 @@ static int open_replica(struct follower *f, int64_t now, struct safe_recovery *r
     return 0;
 }
 
-int follower_open(struct follower *f, int64_t now, uint64_t *ret_seq, struct error *err)
+int follower_open(struct follower *f, int64_t now, uint64_t *ret_seq, uint64_t *ret_base, struct error *err)
 {
     struct safe_recovery rec = {0};
     struct replica_stats stats;
@@ -193,6 +193,7 @@ int follower_open(struct follower *f, int64_t now, uint64_t *ret_seq, struct err
         return r;
     replica_stats(f->replica, &stats);
     *ret_seq = stats.received;
+    *ret_base = stats.safe.base_epoch;
     if (rec.verdict != SAFE_DAMAGED)
         return 0;
     f->damage_told = true;

@@ -69,8 +69,9 @@ struct follower *follower_new(const struct follower_config *config, const struct
 struct follower *follower_free(struct follower *follower);
 
 // Opens the replica at the start. 0, -EAGAIN (again, later), or why it does not open. -EUCLEAN: it
-// is open, and its queue is damaged: what is replayed may take back what had been settled. *ret_seq (0 and -EUCLEAN): what it holds ends there.
-int follower_open(struct follower *follower, int64_t now_ns, uint64_t *ret_seq, struct error *err);
+// is open, and its queue is damaged: what is replayed may take back what had been settled. *ret_seq (0 and -EUCLEAN): what it holds ends there;
+// *ret_base: id of the epoch that it goes on from (0: it is empty).
+int follower_open(struct follower *follower, int64_t now_ns, uint64_t *ret_seq, uint64_t *ret_base, struct error *err);
 // Closes replica and stores. With `forget` the queue is durably emptied: this end becomes active in
 // that epoch, whose first record is `next_seq`.
 int follower_close(struct follower *follower, const struct epoch *forget, uint64_t next_seq,

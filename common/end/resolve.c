@@ -36,6 +36,8 @@ const char *resolve_refusal(const struct end *e)
         return "the other end is not connected: it has to stop serving before anything is decided";
     if (e->paused)
         return "this end is paused: resume it first";
+    if (!e->st.history.count && !e->unreadable)
+        return "this end is empty: it can be kept when it serves (pairctl takeover --force), from its own store as it is";
     if (e->st.inconsistent && !e->unreadable && e->st.role != ROLE_ACTIVE)
         return "the replica of the end that is to be kept is inconsistent";
     if (e->st.role == ROLE_PASSIVE && e->replica == REPLICA_DEAD && !e->unreadable)

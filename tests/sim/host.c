@@ -136,9 +136,11 @@ static void opened(struct host *h, void *arg, uint64_t n)
     struct end_event ev = {.type = EV_OPENED};
     char why[200] = "";
     (void)arg, (void)n;
-    int r = stream_open(h, &ev.opened.replica_durable, why, sizeof(why));
+    int r = stream_open(h, &ev.opened.replica_durable, &ev.opened.base, why, sizeof(why));
     ev.opened.replica_failed = r < 0;
     ev.opened.damaged = r == -EUCLEAN;
+    if (ev.opened.base && h->state.history.count && !history_contains(&h->state.history, ev.opened.base))
+        cover_count("safe queue: of a line that was forgotten");
     if (ev.opened.replica_failed)
         trace(h->sim, h, "its replica does not open: %s", why);
     feed(h, &ev);

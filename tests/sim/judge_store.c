@@ -132,9 +132,10 @@ void judge_replica(struct host *h)
         !stream_stats(h, &st))
         return;
     // A tail that rotted, and that nothing proves to have been confirmed, is cut as if a crash had torn it: what had been
-    // applied of it shows at the meeting only.
+    // applied of it shows at the meeting only, and is applied again as it comes again.
     const struct end_view *leader = &other(h)->view;
-    bool agreed = leader->active && leader->synchronized && leader->session == h->view.session;
+    bool agreed = leader->active && leader->synchronized && leader->session == h->view.session &&
+                  st.applied >= other(h)->figures.numbered;
     if (h->queue_rotted && !agreed)
         return;
     if (!follower_idle(h->follower) || st.applied != st.received || !st.applied_epoch ||

@@ -430,7 +430,7 @@ int memory_copy(int fd);
 // stream.c
 void stream_init(struct host *h);
 void stream_stop(struct host *h, bool in_order); // the daemon is gone
-int stream_open(struct host *h, uint64_t *ret_seq, char *why, size_t size);
+int stream_open(struct host *h, uint64_t *ret_seq, uint64_t *ret_base, char *why, size_t size);
 void stream_own_map(struct host *host, uint64_t ticket, unsigned object, uint32_t region, uint64_t regions,
                     const uint8_t *bits);
 bool stream_stats(const struct host *h,

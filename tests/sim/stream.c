@@ -318,13 +318,13 @@ void stream_stop(struct host *h, bool in_order)
     h->salvage_open = false;
 }
 
-int stream_open(struct host *h, uint64_t *ret_seq, char *why, size_t size)
+int stream_open(struct host *h, uint64_t *ret_seq, uint64_t *ret_base, char *why, size_t size)
 {
     struct error err = {0};
     struct replica_stats stats;
     if (h->state.salvage)
         follower_salvage(h->follower, &h->state);
-    int r = follower_open(h->follower, local_now(h), ret_seq, &err);
+    int r = follower_open(h->follower, local_now(h), ret_seq, ret_base, &err);
     if (r < 0)
         (void)snprintf(why, size, "%s", err.text);
     if (!stream_stats(h, &stats))

@@ -1296,6 +1296,36 @@ static void resolve_after_damage(void **state)
     }
 }
 
+// There is nothing to keep on an empty end: were the damaged one to forget what it was, both would be empty, and the Primary
+// would lead, whoever was named. Who means it makes the empty end serve first.
+static void empty_end_beside_a_damaged_one_is_not_kept(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    crash(w, 0);
+    crash(w, 1);
+    w->host[0].disk = w->host[1].disk = (struct end_state){0};
+    boot(w, 0, (struct end_start){.state_unreadable = true});
+    boot(w, 1, (struct end_start){0});
+    run(w, 3 * NS_PER_S);
+    assert_int_equal(view(w, 0).met, MEET_UNREADABLE);
+    command(w, 1, COMMAND_RESOLVE, COMMAND_KEEP_SECONDARY);
+    assert_true(w->host[1].reply_status < 0);
+    assert_non_null(strstr(w->host[1].reply, "empty"));
+    run(w, 8 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_SPLIT);
+    assert_int_equal(view(w, 0).met, MEET_UNREADABLE);
+    command(w, 1, COMMAND_TAKEOVER, COMMAND_FORCE);
+    run(w, 3 * NS_PER_S);
+    command(w, 1, COMMAND_RESOLVE, COMMAND_KEEP_SECONDARY);
+    assert_int_equal(w->host[1].reply_status, 0);
+    run(w, 8 * NS_PER_S);
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+    assert_int_equal(view(w, 0).state, END_PASSIVE);
+    assert_int_equal(view(w, 0).inconsistent, 0);
+    assert_int_equal(w->host[0].salvaged, 3);
+}
+
 // An end that has forgotten what it was salvages everything whenever it crashes on the way: its old queue, with marks of
 // resyncs that it has been through, is not looked at any more.
 static void what_was_forgotten_is_salvaged_whenever_it_crashes(void **state)
@@ -2384,6 +2414,38 @@ static void damaged_queue_is_compared_as_a_whole(void **state)
     run(w, 5 * NS_PER_S);
     assert_true(w->host[0].fills > fills);
     assert_int_equal(w->host[1].disk.lost, 0);
+    assert_true(view(w, 1).promotable);
+}
+
+// An end that has forgotten its line at an operator's word, and crashed before its queue was emptied: the seqs of the two
+// lines have nothing to do with each other, so that no position and no mark of that queue says anything.
+static void queue_of_a_forgotten_line_says_nothing(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    run(w, NS_PER_S);
+    w->host[0].data.numbered += 100;
+    run(w, NS_PER_S);
+    struct host *h = &w->host[1];
+    uint64_t held = h->data.replica_durable - 10; // on the leader's line that is a position to resume from
+    crash(w, 1);
+    h->disk.inconsistent = h->disk.salvage = h->disk.salvage_whole = 3;
+    h->disk.salvage_cause = SALVAGE_RESOLVED;
+    h->disk.salvaged = (struct epoch){.number = 1, .id = 4711, .first_seq = 1, .opened_by = EPOCH_BY_SECONDARY, .reason = EPOCH_LOST_QUEUE};
+    h->disk.position = 1;
+    h->data.replica_durable = h->data.applied = held;
+    unsigned fills = w->host[0].fills;
+    boot(w, 1, (struct end_start){.replica_durable = END_OPENING});
+    push(h, &(struct end_event){.type = EV_OPENED, .opened = {.replica_durable = held, .base = 4712}});
+    for (uint16_t object = 0; object < 2; object++)
+        push(h, &(struct end_event){.type = EV_REPLICA,
+                                    .replica = {.what = FOLLOW_END, .object = object, .seq = held}});
+    run(w, 100 * NS_PER_MS);
+    assert_int_equal(h->disk.inconsistent, 3);
+    assert_int_equal(h->disk.salvage, 3);
+    run(w, 8 * NS_PER_S);
+    assert_true(w->host[0].fills > fills);
+    assert_int_equal(h->disk.salvage, 0);
     assert_true(view(w, 1).promotable);
 }
 
@@ -3800,6 +3862,7 @@ int main(void)
         T(resolve_goes_on_after_a_crash_of_both),
         T(resolve_after_damage),
         T(what_was_forgotten_is_salvaged_whenever_it_crashes),
+        T(empty_end_beside_a_damaged_one_is_not_kept),
         T(salvage_with_a_damaged_map_is_in_doubt),
         T(damaged_state_stays_so_until_it_is_decided),
         T(salvage_is_of_what_was_written_alone),
@@ -3835,6 +3898,7 @@ int main(void)
         T(recorded_map_counts_as_wholly_set_at_the_start),
         T(lost_replica_is_compared_as_a_whole),
         T(damaged_queue_is_compared_as_a_whole),
+        T(queue_of_a_forgotten_line_says_nothing),
         T(follower_that_went_back_is_compared_as_a_whole),
         T(follower_that_cannot_tell_its_position_is_compared_as_a_whole),
         T(first_start_is_not_synchronized_on_the_way),
