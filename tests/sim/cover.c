@@ -63,7 +63,7 @@ static const char *const step_names[STEPS] = {
     [STEP_RESYNC] = "resync",
 };
 
-// Rungs of the queues, fates of the state, words of the guards: each is to be met.
+// Rungs of the queues, fates of the state and of salvages, words of the guards: each is to be met.
 static const char *const rungs[] = {
     "unsafe queue: half full",
     "unsafe queue: three quarters full",
@@ -82,6 +82,7 @@ static const char *const rungs[] = {
     "safe queue: full",
     "state: one copy is made good from the other",
     "state: unreadable",
+    "salvages that say that they are in doubt",
     "guard: a goodbye is heard",
     "guard: a goodbye is heard too late",
 };
@@ -184,7 +185,7 @@ static bool print_table(FILE *to)
     fprintf(to, "\nmeetings, by rule:\n");
     for (unsigned i = 0; i < meet_rule_count; i++)
         whole &= print_line(to, cover.rules[i], meet_rules[i].name, !cannot_be(meet_rules[i].name));
-    fprintf(to, "\nrungs of the queues, fates of the state, words of the guards:\n");
+    fprintf(to, "\nrungs of the queues, fates of the state and of salvages, words of the guards:\n");
     for (size_t i = 0; i < ARRAY_LEN(rungs); i++)
         whole &= print_line(to, count_of(rungs[i]), rungs[i], true);
     return whole;

@@ -3,7 +3,8 @@
 // before anything else is in its place.
 //
 // Looked at by the block: whenever a volume is said to be whole again, and before an operator drops an archive. Behind a
-// power loss in between, which takes from the store what nobody was promised, and at the end of the run: by the sector. An
+// power loss in between, which takes from the store what nobody was promised, behind one that could come at any time, and at
+// the end of the run: by the sector. An
 // end that begins to follow and salvages nothing has nothing that the line does not have.
 #include "tests/sim/sim.h"
 
@@ -77,13 +78,12 @@ static void collect(void *arg, const struct salvage_info *info)
     f->doubtful |= info->cause == SALVAGE_DOUBTFUL;
 }
 
-static void read_archive(struct host *h)
+static void read_archive_of(struct host *h, struct fake_disk *copy)
 {
     struct judged_salvage *j = &h->judged;
     struct found f = {.epoch = j->epoch};
     struct salvage_info info;
     unsigned beyond;
-    struct fake_disk *copy = fake_disk_copy(h->salvage, 1);
     struct disk *disk = fake_disk_of(copy);
     j->gone = false;
     memset(j->there, 0, sizeof(j->there));
@@ -97,6 +97,11 @@ static void read_archive(struct host *h)
     j->gone |= f.gone;
     if (f.count)
         cover_count("salvages looked through");
+}
+
+static void read_archive(struct host *h)
+{
+    read_archive_of(h, fake_disk_copy(h->salvage, 1));
 }
 
 // ---- by the block ----
@@ -259,6 +264,22 @@ void judge_salvage_crashed(struct host *h)
             if (!j->there[v][i])
                 memcpy(j->had[v] + i * SECTOR, fake_volume_bytes(h->volume[v]) + i * SECTOR, SECTOR);
         }
+}
+
+// Something was written to a store: if the power were lost now, and of the salvage only what is synced had lasted, it would
+// have what was there.
+void judge_salvage_before(struct host *h)
+{
+    struct sim *s = h->sim;
+    int line = ledger_find(s, other(h)->view.epoch.id);
+    if (!h->judged.left || !h->judged.exact || !is_late(h) || !other(h)->running || line < 0)
+        return;
+    read_archive_of(h, fake_disk_worst(h->salvage, 1));
+    for (unsigned v = 0; v < s->volumes && !s->failed; v++)
+        for (unsigned i = 0; i < sectors(s) && !s->failed; i++)
+            if (is_missing(h, line, v, i))
+                fail(s, "%c: volume %u sector %u is overwritten, and what it held, of this end alone, is in no salvage durably",
+                     h->letter, v, i);
 }
 
 // At the end of a run.

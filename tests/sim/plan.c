@@ -53,6 +53,17 @@ void fault_on_action(struct host *h, const struct end_action *a)
     plan_world(s, at, whom, strike, draw(s));
 }
 
+// In the middle of a salvage a map is damaged that says what is still to be kept; the next run sees it.
+void fault_on_salvage(struct host *h)
+{
+    struct sim *s = h->sim;
+    if (s->phase != PHASE_FAULTS || !(s->kinds >> FAULT_MAP_ROT & 1) || !chance(s, 400))
+        return;
+    int64_t at = s->now + some_ms(s, 0, 30);
+    plan_world(s, at, h, strike, FAULT_MAP_ROT);
+    plan_world(s, at + some_ms(s, 0, 5), h, strike, chance(s, 500) ? FAULT_KILL : FAULT_CRASH);
+}
+
 // ---- in the middle of something ----
 
 unsigned host_steps(const struct host *h)

@@ -459,6 +459,7 @@ int64_t disk_time(const struct host *h, int64_t ns); // how long that takes on i
 unsigned host_steps(const struct host *h); // mask
 void faults_init(struct sim *s);
 void fault_on_action(struct host *h, const struct end_action *a);
+void fault_on_salvage(struct host *h); // one begins
 void fault_in_step(struct host *h);
 
 // ledger.c
@@ -499,6 +500,7 @@ void judge_salvage_void(struct host *h);    // its salvage, or what its volumes 
 void judge_salvage_crashes(struct host *h); // in a moment
 void judge_salvage_crashed(struct host *h); // its disks have lost what was not synced
 void judge_salvages(struct sim *s);
+void judge_salvage_before(struct host *h); // something was written to one of its stores
 void judge_salvage_free(struct host *h);
 void judge_resolves(struct host *h, const struct end_state *state); // is about to be saved
 void judge_verified(struct host *h, const struct verify_result *result);

@@ -358,6 +358,7 @@ void stream_letter(struct host *h, const struct end_action *a)
         break;
     case ACT_SALVAGE:
         cover_count("salvages begun");
+        fault_on_salvage(h);
         follower_salvage(h->follower, &a->state);
         break;
     case ACT_FOLLOW:

@@ -419,21 +419,32 @@ void fake_disk_cut(struct fake_disk *f, uint32_t slot, uint64_t size)
     f->files[slot].size = size;
 }
 
-struct fake_disk *fake_disk_copy(const struct fake_disk *from, uint64_t seed)
+static struct fake_disk *copy(const struct fake_disk *from, bool synced, uint64_t seed)
 {
     struct fake_disk *f = fake_disk_new(from->capacity, seed);
 
     for (uint32_t i = 0; i < SLOTS; i++) {
         const struct fake_file *file = &from->files[i];
-        if (!file->named)
+        const uint8_t *bytes = synced ? file->durable : file->now;
+        if (!file->named || (synced && !file->name_durable))
             continue;
         f->files[i].size = file->size;
         f->files[i].now = malloc(file->size);
         f->files[i].durable = malloc(file->size);
         ENSURE(f->files[i].now && f->files[i].durable);
-        memcpy(f->files[i].now, file->now, file->size);
-        memcpy(f->files[i].durable, file->now, file->size);
+        memcpy(f->files[i].now, bytes, file->size);
+        memcpy(f->files[i].durable, bytes, file->size);
         f->files[i].named = f->files[i].name_durable = true;
     }
     return f;
+}
+
+struct fake_disk *fake_disk_copy(const struct fake_disk *from, uint64_t seed)
+{
+    return copy(from, false, seed);
+}
+
+struct fake_disk *fake_disk_worst(const struct fake_disk *from, uint64_t seed)
+{
+    return copy(from, true, seed);
 }

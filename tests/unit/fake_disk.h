@@ -47,5 +47,7 @@ void fake_disk_remove(struct fake_disk *fake, uint32_t slot);
 void fake_disk_cut(struct fake_disk *fake, uint32_t slot, uint64_t size); // the file ends there
 // An exact copy of another disk's content (all of it durable), nothing open.
 struct fake_disk *fake_disk_copy(const struct fake_disk *fake, uint64_t seed);
+// Likewise, of what it would hold if the power were lost now, and nothing that was not synced had lasted.
+struct fake_disk *fake_disk_worst(const struct fake_disk *fake, uint64_t seed);
 
 #endif
