@@ -46,19 +46,18 @@ int service_find(struct service *s, struct service_found *ret_found, struct erro
 
 // ---- opening ----
 
-static void report_exports(struct service *s, bool open, bool abandoned, int status)
+static uint64_t numbered(const struct service *s)
 {
-    struct end_event ev = {.type = EV_EXPORTS};
-    ev.exports.open = open;
-    ev.exports.abandoned = abandoned;
-    ev.exports.status = status;
-    ev.exports.numbered = s->queue ? unsafe_numbered(s->queue) : 0;
-    s->ops.report(s->user, &ev);
+    return s->queue ? unsafe_numbered(s->queue) : 0;
 }
 
 void service_exports(struct service *s, bool open, int status)
 {
-    report_exports(s, open, false, status);
+    struct end_event ev = {.type = EV_EXPORTS};
+    ev.exports.open = open;
+    ev.exports.status = status;
+    ev.exports.numbered = numbered(s);
+    s->ops.report(s->user, &ev);
 }
 
 void service_drop_queue(struct service *s)
@@ -225,10 +224,13 @@ void service_drop_when_quiet(struct service *s)
     if (!s->dropping || !s->ops.quiet(s->user) || service_spill_busy(s))
         return;
     bool report = s->drop_report;
+    struct end_event ev = {.type = EV_EXPORTS};
+    ev.exports.abandoned = true;
+    ev.exports.numbered = numbered(s);
     s->dropping = s->drop_report = false;
     service_drop_queue(s);
     if (report)
-        report_exports(s, false, true, 0);
+        s->ops.report(s->user, &ev);
 }
 
 void service_abandon(struct service *s, bool report)

@@ -314,6 +314,15 @@ void session_tick(struct end *e)
     }
 }
 
+// It served alone when it told its position, and has answered until its exports were closed: what came after that position
+// is on no line of the peer's, and has to be met.
+static bool has_gone_on(const struct end *e)
+{
+    const struct frame_meet *told = &e->session.own;
+    return e->st.role == ROLE_ACTIVE && told->serving && told->alone && told->position != POSITION_UNKNOWN &&
+           e->exports_numbered > told->position;
+}
+
 static void take_stream(struct end *e, const struct frame *f)
 {
     struct session *s = &e->session;
@@ -328,6 +337,10 @@ static void take_stream(struct end *e, const struct frame *f)
     }
     if (s->stage != SESSION_MET || e->exports != EXPORTS_CLOSED)
         return;
+    if (has_gone_on(e)) {
+        session_end(e, "this end has acknowledged more, alone, since it told its position: meeting again");
+        return;
+    }
     uint64_t have = own_position(e);
     s->seq = f->at.seq;
     s->restart = f->at.restart;

@@ -43,6 +43,7 @@ struct host {
     bool fail_follows, hold_follows, resync_silent, hold_apps, short_finish, hold_probes, hold_gates, hold_guard, hold_close;
     bool lose_noes;         // heartbeats that say no are lost
     bool full_at_attach;    // the queue gets full before it hears that the peer is given another place
+    bool number_when_met;   // it answers a write just behind its proposal
     bool overflow_when_met; // the peer's queue lets go of this end just before it hears this one's agreement
     uint64_t streams, follows; // session
     uint64_t withheld;         // what is not streamed yet begins here; 0: nothing
@@ -132,6 +133,7 @@ static void act(struct host *h, const struct end_action *a)
             push(other(h), &(struct end_event){.type = EV_OVERFLOW, .failed.text = "overflow"});
         }
         send_frame(h, &a->frame);
+        h->data.numbered += h->number_when_met && a->frame.type == FRAME_MEET && a->frame.meet.proposal && h->exports;
         return;
     case ACT_SAVE: {
         uint8_t bytes[STATE_SIZE_MAX];
@@ -1148,6 +1150,32 @@ static void assert_resolved(struct world *w, int kept, uint64_t given_up)
     assert_int_equal(l->salvaged_epoch, given_up);
     assert_int_equal(l->disk.salvage, 0);
     assert_int_equal(k->salvaged, 0);
+}
+
+// An end that serves alone goes on answering while its facts are on their way. What it has answered since it told its position
+// is not on the line of the other one, which an operator has made active meanwhile.
+static void what_is_answered_alone_during_a_meeting_makes_a_split(void **state)
+{
+    struct world *w = *state;
+    struct host *h = &w->host[0];
+    h->resync_silent = true; // alone for as long as that goes on
+    start_pair(w);
+    assert_true(view(w, 0).alone);
+    h->data.numbered += 5;
+    run(w, NS_PER_S);
+    w->two_serve = w->cut[0] = w->cut[1] = true;
+    run(w, 3 * NS_PER_S);
+    command(w, 1, COMMAND_TAKEOVER, COMMAND_FORCE | COMMAND_INCONSISTENT);
+    run(w, NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+    h->number_when_met = true;
+    w->cut[0] = w->cut[1] = false;
+    run(w, 6 * NS_PER_S);
+    assert_int_equal(view(w, 0).met, MEET_SPLIT);
+    assert_int_equal(view(w, 0).state, END_SPLIT);
+    assert_int_equal(h->disk.role, ROLE_ACTIVE);
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
 }
 
 static void resolve_keeps_the_end_that_serves(void **state)
@@ -3853,6 +3881,7 @@ int main(void)
         T(switch_that_is_given_up_fails_where_it_was_typed),
         T(switch_to_an_end_that_dies_is_answered),
         T(both_alone_is_a_split),
+        T(what_is_answered_alone_during_a_meeting_makes_a_split),
         T(resolve_keeps_the_end_that_serves),
         T(resolve_keeps_the_end_that_had_stopped),
         T(resolve_after_both_have_served),
