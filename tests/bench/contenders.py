@@ -16,6 +16,16 @@ import time
 from benchlab import LabFailed, wait
 
 
+def listens(path):
+    """Whether somebody takes connections at a socket's path: that is there a moment earlier."""
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(path)
+        except OSError:
+            return False
+        return True
+
+
 class Contender:
     """What they have in common; by itself nothing that runs."""
 
@@ -157,7 +167,7 @@ class Mirror(Contender):
             "--nbd-server", f"addr.type=unix,addr.path={self.socket},max-connections=0",
             "--export", "type=nbd,id=export,node-name=source,name=disk,writable=on",
             "--chardev", f"socket,id=control,path={control},server=on,wait=off", "--monitor", "chardev=control"]),
-            control)
+            lambda: listens(control))
         self.qmp = Qmp(control)
         self.qmp.do("blockdev-mirror", **{"job-id": "mirror", "device": "source", "target": "target", "sync": "full",
                                           "copy-mode": "write-blocking"})
