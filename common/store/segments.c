@@ -26,6 +26,7 @@
 
 #define PARTS_MAX   16
 #define FILL_BYTES  (1024u * 1024)
+#define FILL_PIECE  (64u * 1024)
 #define FILL_AHEAD  (128u * 1024)
 
 struct disk_file {
@@ -280,21 +281,20 @@ static void *syncer(void *arg)
 }
 
 // A sync of what was written to fallocated, but never written, space has to commit the extents'
-// conversion, too: twice the time. So where small syncs are made, zeros are written ahead of them in
-// large pieces, when nobody waits. Never below `filled`: there may be data.
+// conversion, too: twice the time. So where small syncs are made, zeros are written ahead of them, much
+// at a time, when nobody waits. Each call writes little, though: the kernel keeps what one call has written as one large
+// folio, if it can, and each small sync would go through all blocks of that. Never below `filled`: there may be data.
 static void fill_ahead(struct disk_file *file)
 {
-    static const uint8_t zeros[FILL_BYTES / PARTS_MAX];
-    struct iovec parts[PARTS_MAX];
+    static const uint8_t zeros[FILL_PIECE];
     if (file->filled >= file->size || file->filled - MIN(file->end, file->filled) > FILL_AHEAD)
         return;
     uint64_t piece = MIN(file->size - file->filled, FILL_BYTES);
-    // A failure does no harm here; the write that belongs there will meet it.
-    for (int i = 0; i < PARTS_MAX; i++)
-        parts[i] = (struct iovec){(void *)(uintptr_t)zeros, sizeof(zeros)};
-    int count = (int)(piece / sizeof(zeros)); // a remainder is left as it is
-    if (count > 0 && pwritev(file->fd, parts, count, (off_t)file->filled) > 0)
-        (void)sync_file_range(file->fd, (off_t)file->filled, (off_t)piece, SYNC_FILE_RANGE_WRITE);
+    // A failure does no harm here; the write that belongs there will meet it. A remainder is left as it is.
+    for (uint64_t at = 0; piece - at >= sizeof(zeros); at += sizeof(zeros))
+        if (pwrite(file->fd, zeros, sizeof(zeros), (off_t)(file->filled + at)) < 0)
+            break;
+    (void)sync_file_range(file->fd, (off_t)file->filled, (off_t)piece, SYNC_FILE_RANGE_WRITE);
     file->filled += piece;
 }
 
