@@ -32,7 +32,7 @@
 #define HELLO_LATE_AFTER_NS (5 * NS_PER_S)
 #define OVERDUE_NS          (100 * NS_PER_MS)
 #define CONNECT_WAIT_NS     (2 * NS_PER_S)
-#define DATA_PING_NS        NS_PER_S
+#define DATA_PING_NS        (3 * NS_PER_S / 2)
 #define DATA_PATIENCE                                                                              \
     5 // times the silence: a large message on a slow line is no silence while its host is heard
 #define SESSION_BYTES_MAX (UINT64_C(1) << 36) // then new keys (far below the bounds of AES-GCM)
@@ -58,7 +58,7 @@ static int64_t backoff(int64_t *at_most, int64_t min, int64_t max)
 static int64_t ping_interval(const struct link *l)
 {
     const int64_t silence = l->settings->silence_ns;
-    return l->side == CHANNEL_SIDE_DATA ? MIN(silence / 2, DATA_PING_NS) : silence / 3;
+    return l->side == CHANNEL_SIDE_DATA ? MIN(silence * 3 / 4, DATA_PING_NS) : silence / 3;
 }
 
 void link_init(struct link *l, const struct link_settings *settings, enum channel_side side,
@@ -499,14 +499,23 @@ static int64_t ping_at(const struct link *l, const struct session *session)
     int64_t since = l->sent_ns;
     if (session->probe)
         since = MIN(since, MAX(session->probe_ns, l->direct_ns));
-    return since + ping_interval(l);
+    return since + ping_interval(l) + (l->answered ? ping_interval(l) / 8 : 0);
+}
+
+// A thread that has just been woken by the peer's ping need not wake again for its own: that goes now, if it would soon, and
+// the next one leaves the peer's a little time to come.
+static bool answers_ping(const struct link *l, int64_t now)
+{
+    return l->side == CHANNEL_SIDE_DATA && l->heard_ns > l->sent_ns && now - l->sent_ns >= ping_interval(l) / 2;
 }
 
 static void tick_ping(struct link *l, int64_t now)
 {
     struct session *session = session_in_use(l);
-    if (!l->up || !session || now < ping_at(l, session))
+    bool due = l->up && session && now >= ping_at(l, session);
+    if (!due && !(l->up && session && answers_ping(l, now)))
         return;
+    l->answered = !due;
     if (push_ready(l))
         (void)session_send(l, session, FRAME_PING, NULL, 0, 0, now);
     l->sent_ns = l->direct_ns = now; // also when it was not possible: the next one is due an interval from now

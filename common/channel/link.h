@@ -106,6 +106,7 @@ struct link {
     uint64_t number_sent;   // user messages
     int64_t sent_ns;
     int64_t direct_ns;      // ... over its own connection
+    bool answered;          // the last ping was sent because the peer's had come
     struct bundle_out out;  // owner, of a control link
     int64_t carries_ns;     // since when its connection carries bundles, or when it could not
     bool unread; // the side's user leaves messages unread

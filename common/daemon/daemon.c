@@ -309,10 +309,8 @@ static void start_guard(void *user)
 
 static void tell_endpoints(struct daemon *d)
 {
-    for (size_t i = 0; i < ends_count(d->ends); i++) {
+    for (size_t i = 0; i < ends_count(d->ends); i++)
         endpoint_guard(ends_at(d->ends, i), d->guard);
-        ends_touched(d->ends, ends_at(d->ends, i));
-    }
     settle(d);
 }
 
@@ -435,10 +433,8 @@ static int on_signal(sd_event_source *source, const struct signalfd_siginfo *inf
     log_info("signal %u: ending; exports and applications stay for the next run", info->ssi_signo);
     (void)sd_notify(0, "STOPPING=1");
     d->ending = true;
-    for (size_t i = 0; i < ends_count(d->ends); i++) {
+    for (size_t i = 0; i < ends_count(d->ends); i++)
         endpoint_terminate(ends_at(d->ends, i));
-        ends_touched(d->ends, ends_at(d->ends, i));
-    }
     settle(d);
     end_if_all_exited(d);
     return 0;

@@ -162,6 +162,7 @@ static void step_one(struct endpoint *ep, const struct end_event *event)
 void endpoint_feed(struct endpoint *ep, const struct end_event *event)
 {
     ENSURE(ep->event_count < EVENTS_MAX);
+    ep->touched = true;
     ep->events[(ep->event_first + ep->event_count++) % EVENTS_MAX] = *event;
     if (ep->stepping)
         return;
@@ -221,6 +222,7 @@ static void take_goodbye(void *user, size_t end, uint64_t run)
 
 void endpoint_guard(struct endpoint *ep, struct guard *guard)
 {
+    ep->touched = true;
     if (guard != ep->daemon_guard) {
         ep->daemon_guard = guard;
         ep->destroying = false; // what it had frozen is dead, or killed with the applications
@@ -304,6 +306,7 @@ void endpoint_take(struct endpoint *ep)
 {
     struct epoll_event events[READY_COUNT];
     bool ready[READY_COUNT] = {false};
+    ep->touched = true;
     int n = epoll_wait(ep->epoll, events, READY_COUNT, 0);
     for (int i = 0; i < n; i++)
         ready[events[i].data.u32] = true;
@@ -351,6 +354,13 @@ int64_t endpoint_deadline_ns(const struct endpoint *ep)
     if (ep->vetoes)
         at = MIN(at, vetoes_deadline_ns(ep->vetoes));
     return at;
+}
+
+bool endpoint_touched(struct endpoint *ep)
+{
+    bool touched = ep->touched;
+    ep->touched = false;
+    return touched;
 }
 
 int endpoint_fd(const struct endpoint *ep)

@@ -40,6 +40,7 @@ struct endpoint *endpoint_free(struct endpoint *endpoint);
 const char *endpoint_pair(const struct endpoint *endpoint);
 int endpoint_fd(const struct endpoint *endpoint); // an epoll descriptor
 int64_t endpoint_deadline_ns(const struct endpoint *endpoint);
+bool endpoint_touched(struct endpoint *endpoint); // whether the deadline may be another one than when this was asked last
 // Takes in what has arrived for this end; with it may come heartbeats for others (channel_bundler_send()). To be called for
 // all that are ready, or due, before endpoint_work() is for any.
 void endpoint_take(struct endpoint *endpoint);

@@ -103,6 +103,7 @@ struct endpoint {
     struct end_event events[EVENTS_MAX];
     unsigned event_first, event_count;
     bool stepping;
+    bool touched; // endpoint_touched()
     struct turning front_turning, stream_turning;
     bool wedged; // as seen last
     // How long the peer was silent at most in this session.

@@ -65,11 +65,19 @@ int ends_fd(const struct ends *ends)
     return ends->epoll;
 }
 
-int64_t ends_deadline_ns(const struct ends *ends)
+// Most ends are left alone in most turns: what they wait for is asked again only when something was done with them.
+static int64_t deadline_of(struct item *item)
+{
+    if (endpoint_touched(item->endpoint))
+        item->deadline_ns = endpoint_deadline_ns(item->endpoint);
+    return item->deadline_ns;
+}
+
+int64_t ends_deadline_ns(struct ends *ends)
 {
     int64_t at = waypoints_deadline_ns(ends->waypoints);
     for (size_t i = 0; i < ends->count; i++)
-        at = MIN(at, ends->items[i]->deadline_ns);
+        at = MIN(at, deadline_of(ends->items[i]));
     return at;
 }
 
@@ -86,7 +94,7 @@ static bool look(struct ends *ends)
         waypoints |= !item;
     }
     for (size_t i = 0; i < ends->count; i++)
-        ends->items[i]->ready |= ends->items[i]->deadline_ns <= now;
+        ends->items[i]->ready |= deadline_of(ends->items[i]) <= now;
     return waypoints;
 }
 
@@ -102,11 +110,9 @@ void ends_work(struct ends *ends)
     int64_t now = clock_boot_ns();
     for (size_t i = 0; i < ends->count; i++) {
         struct item *item = ends->items[i];
-        bool due = item->ready || endpoint_deadline_ns(item->endpoint) <= now;
-        item->ready = false;
-        if (due)
+        if (item->ready || deadline_of(item) <= now)
             endpoint_work(item->endpoint);
-        item->deadline_ns = endpoint_deadline_ns(item->endpoint);
+        item->ready = false;
     }
 }
 
@@ -157,13 +163,4 @@ struct endpoint *ends_find(const struct ends *ends, const char *pair)
             return ends->items[i]->endpoint;
     }
     return NULL;
-}
-
-void ends_touched(struct ends *ends, const struct endpoint *endpoint)
-{
-    for (size_t i = 0; i < ends->count; i++) {
-        struct item *item = ends->items[i];
-        if (item->endpoint == endpoint)
-            item->deadline_ns = endpoint_deadline_ns(endpoint);
-    }
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The ends that a daemon runs, and their turns: one look at what is ready, then each end that is ready or due works once.
+// The ends that a daemon runs, and their turns: one look at what is ready, then each end that is ready or due works once:
+// all take in what has come, and then all look at their timers.
 // The waypoints, which the ends share as they do a closer, come first.
 //
 // Belongs to the control thread.
@@ -16,7 +17,7 @@ struct ends *ends_new(void);               // NULL: no memory, or no descriptor
 struct ends *ends_free(struct ends *ends); // with the ends; NULL-safe; NULL
 
 int ends_fd(const struct ends *ends); // an epoll descriptor
-int64_t ends_deadline_ns(const struct ends *ends);
+int64_t ends_deadline_ns(struct ends *ends);
 void ends_work(struct ends *ends);
 
 struct waypoints *ends_waypoints(struct ends *ends);
@@ -26,7 +27,5 @@ int ends_add(struct ends *ends, struct endpoint *endpoint, struct error *err);
 size_t ends_count(const struct ends *ends);
 struct endpoint *ends_at(const struct ends *ends, size_t i);
 struct endpoint *ends_find(const struct ends *ends, const char *pair); // NULL: none
-// Something else than a turn has worked on it: its deadline may be another one.
-void ends_touched(struct ends *ends, const struct endpoint *endpoint);
 
 #endif

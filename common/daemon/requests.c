@@ -122,7 +122,6 @@ static void run_command(struct ends *ends, struct endpoint *endpoint, const stru
         uint64_t operation = 0;
         log_info("pair %s: operator: %s", endpoint_pair(endpoint), request->command);
         int r = endpoint_command(endpoint, commands[i].command, flags, overrides, &operation, text, sizeof(text));
-        ends_touched(ends, endpoint);
         if (r < 0) {
             (void)control_reply_refuse(reply, r, "%s", text);
             return;
