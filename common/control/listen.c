@@ -76,7 +76,8 @@ static void close_client(struct control_listener *l, struct client *c)
 {
     if (l->current == c)
         l->current = NULL;
-    (void)close(c->fd); // which also takes it out of the epoll set
+    (void)epoll_ctl(l->epoll, EPOLL_CTL_DEL, c->fd, NULL); // a process that is being forked may have it open, too
+    (void)close(c->fd);
     free(c->in.data);
     free(c->out.data);
     *c = (struct client){.fd = -1};

@@ -65,11 +65,21 @@ struct nbd_conn *nbd_conn_new(struct nbd *nbd, struct nbd_listener *l, int fd)
     return c;
 }
 
+// Closing alone does not end the watch: a process that is being forked has the socket, too, until it is another program, and
+// what it is told meanwhile would be told of a client that was freed.
+static void unwatch(struct nbd_conn *c)
+{
+    if (c->fd < 0)
+        return;
+    (void)epoll_ctl(c->nbd->epoll, EPOLL_CTL_DEL, c->fd, NULL);
+    (void)close(c->fd);
+    c->fd = -1;
+}
+
 void nbd_conn_free(struct nbd_conn *c)
 {
     free(c->aside);
-    if (c->fd >= 0)
-        (void)close(c->fd);
+    unwatch(c);
     free(c);
 }
 
@@ -177,8 +187,7 @@ void nbd_conn_drop(struct nbd_conn *c, const char *format, ...)
     }
     nbd_receive_forget(c);
     c->state = NBD_GONE;
-    (void)close(c->fd);
-    c->fd = -1;
+    unwatch(c);
     release_answers(c);
     c->nbd->gone++;
     c->nbd->stat.clients--;
