@@ -17,6 +17,7 @@ import figures
 import load as loads
 
 MEASURES = collections.OrderedDict()
+HISTORY_LINES = 12  # of each end, behind a measure that failed
 
 
 class Measure:
@@ -60,6 +61,17 @@ def a_directory(bench):
         shutil.rmtree(work)
 
 
+def say_history(bench, pair):
+    """What the ends tell of the last minutes, for who reads why a measure failed: the lab is gone then."""
+    for host in benchlab.ENDS:
+        try:
+            lines = bench.lab.pairctl(host, pair, "history").splitlines()
+        except (benchlab.LabFailed, benchlab.hosts.LabError) as error:
+            lines = [str(error)]
+        bench.say(f"history of {host}:")
+        print("\n".join("    " + line for line in lines[-HISTORY_LINES:]), flush=True)
+
+
 @contextlib.contextmanager
 def a_pair(bench, mode, size, image=None, queues=None, fill=False, name="pair", kind=contenders.Pair):
     """A lab with one pair in it, ready as its `kind` is; `fill`: its volume written once, in small pieces."""
@@ -73,6 +85,9 @@ def a_pair(bench, mode, size, image=None, queues=None, fill=False, name="pair", 
                 loads.fio(pair, loads.fill_arguments(size))
                 pair.drain()
             yield pair
+        except Exception:
+            say_history(bench, name)
+            raise
         finally:
             bench.lab.down()
 
