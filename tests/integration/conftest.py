@@ -37,8 +37,10 @@ def _labs_of(request):
     if os.environ.get("LAB_KEEP") and request.node.stash.get(_failed, False):
         print("kept:", *(f"LAB={lab.name}" for lab in labs))
         return
+    fatal = [line for lab in labs for line in lab.fatal()]
     for lab in labs:
         lab.down()
+    assert not fatal, "\n".join(fatal)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ misses.
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ PEER = {"primary": "secondary", "secondary": "primary"}
 PUBLIC_ADDRESS = "192.0.2.10"
 WAIT_SECONDS = float(os.environ.get("LAB_WAIT") or 90)
 LOG_LINES = 120
+FATAL = re.compile(r"ended with signal (4|6|7|8|11)\b|Sanitizer|runtime error:")
 
 _numbers = itertools.count(1)
 
@@ -224,6 +226,17 @@ class Lab:
         self.wait_settled("primary")
         self.wait_answered("primary")
         return self
+
+    def fatal(self):
+        """What no daemon may end with, whatever is done to it: a broken invariant, a wrong address, a sanitizer's finding.
+        The lab starts it again, and so nothing else may show it."""
+        found = []
+        for host in PEER:
+            directory = os.path.join(self.base, host, "log")
+            for name in sorted(os.listdir(directory)) if os.path.isdir(directory) else []:
+                with open(os.path.join(directory, name), errors="replace") as file:
+                    found += [f"{host}: {name}: {line.strip()}" for line in file if FATAL.search(line)]
+        return found
 
     def left(self):
         """What is on this machine of the lab, by its name."""

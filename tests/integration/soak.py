@@ -254,6 +254,8 @@ class Soak:
         for host in self.off():
             self.lab.start(host)
         assert_equal_stores(self.lab, active)
+        fatal = self.lab.fatal()
+        assert not fatal, "\n".join(fatal)
         self.figures.rounds += 1
         self.figures.by_fault[fault] = self.figures.by_fault.get(fault, 0) + 1
         shutil.rmtree(directory)
