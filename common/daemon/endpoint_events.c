@@ -76,6 +76,18 @@ void endpoint_take_report(struct endpoint *ep, struct letter *letter)
 
 // ---- callbacks ----
 
+// Every heartbeat comes once over each path. It has the same number then, and says nothing new: taking it in again is as
+// well left out.
+static bool taken_already(struct endpoint *ep, const struct frame *frame)
+{
+    if (frame->type != FRAME_BEAT)
+        return false;
+    bool same = frame->run == ep->beat_run && frame->beat.number == ep->beat_number;
+    ep->beat_run = frame->run;
+    ep->beat_number = frame->beat.number;
+    return same;
+}
+
 static void on_control(void *context, int path, uint64_t peer_run, const void *data, size_t size)
 {
     struct endpoint *ep = context;
@@ -88,7 +100,7 @@ static void on_control(void *context, int path, uint64_t peer_run, const void *d
                     broken);
         return;
     }
-    if (!ep->started || ep->exited)
+    if (!ep->started || ep->exited || taken_already(ep, &frame))
         return;
     struct end_event ev = {.type = EV_FRAME};
     ev.frame.path = (unsigned)path;

@@ -119,6 +119,7 @@ struct endpoint {
     struct history *history;
     struct log_site frame_log;
     char channel_refused[256];
+    uint64_t beat_run, beat_number; // of the heartbeat that came last
 };
 
 void endpoint_feed(struct endpoint *ep, const struct end_event *event);
