@@ -579,6 +579,8 @@ void front_rewind(struct host *h)
 void front_ack(struct host *h, const void *message, size_t size)
 {
     struct error err = {0};
+    if (!batch_ack_invalid(message, size))
+        h->told_settled = MAX(h->told_settled, le64_get(((const struct batch_ack *)message)->settled));
     int r = outlet_ack(h->front.outlet, message, size, local_now(h), &err);
     if (r == -EPROTO)
         fail(h->sim, "%c: an acknowledgement is impossible: %s", h->letter, err.text);

@@ -297,7 +297,7 @@ static void look(struct host *h)
         h->seen_state = h->view.state;
     }
     if (h->view.session != h->seen_session && h->view.session)
-        cover_meet(h->view.met_rule);
+        judge_met(h);
     h->seen_session = h->view.session;
     h->said_active = h->view.active && h->view.state != END_TAKING_OVER &&
                      h->view.state != END_SUSPENDED;

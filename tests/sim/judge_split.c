@@ -4,6 +4,20 @@
 // the operator named, with all that it had acknowledged.
 #include "tests/sim/sim.h"
 
+#include <stdlib.h>
+
+// Who was active, and knows of something that was left to resync, is not resumed at a position: that says nothing of it.
+void judge_met(struct host *h)
+{
+    struct end_state *saved = calloc(1, sizeof(*saved));
+    ENSURE(saved);
+    cover_meet(h->view.met_rule);
+    bool follows = h->view.met == MEET_RESUME && h->view.state == END_PASSIVE;
+    if (follows && state_peek(h, saved) && saved->role == ROLE_ACTIVE && saved->pending)
+        fail(h->sim, "%c was active, had something left to resync, and is resumed", h->letter);
+    free(saved);
+}
+
 // An operator has removed its directories.
 void judge_given_up(struct host *h)
 {

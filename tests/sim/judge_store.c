@@ -99,6 +99,29 @@ void judge_discard(struct host *h)
     free(saved);
 }
 
+// Whatever the peer has not settled is in the map of the end that is active.
+void judge_map(struct host *h)
+{
+    int at = ledger_find(h->sim, h->view.epoch.id);
+    if (!h->running || h->view.state != END_ACTIVE || at < 0)
+        return;
+    struct end_state *saved = calloc(1, sizeof(*saved));
+    ENSURE(saved);
+    bool readable = state_peek(h, saved);
+    const struct ledger_epoch *e = &h->sim->ledger.epochs[at];
+    for (unsigned v = 0; readable && v < h->sim->volumes; v++) {
+        struct intent *map = saved->map_void >> v & 1 ? NULL : map_on_disk(h, v);
+        for (unsigned i = e->count; map && i > 0 && e->updates[i - 1].seq > h->told_settled; i--) {
+            const struct ledger_update *u = &e->updates[i - 1];
+            if (u->object == v && !intent_test(map, (uint64_t)u->sector * SECTOR, (uint64_t)u->count * SECTOR))
+                fail(h->sim, "%c: record %llu is settled nowhere else, and its map does not have it", h->letter,
+                     (unsigned long long)u->seq);
+        }
+        intent_free(map);
+    }
+    free(saved);
+}
+
 // A replica passes an epoch's opening when the history that has it is durable.
 static void judge_consent(struct host *h)
 {

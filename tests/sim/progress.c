@@ -265,6 +265,8 @@ static void watch(struct host *h, void *arg, uint64_t n)
         return;
     judge_replica(&s->host[0]);
     judge_replica(&s->host[1]);
+    judge_map(&s->host[0]);
+    judge_map(&s->host[1]);
     plan_world(s, s->now + LOOK_NS, h, watch, 0);
 }
 

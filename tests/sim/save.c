@@ -114,7 +114,7 @@ void state_wipe(struct host *h)
     h->was_saved = false;
 }
 
-static bool peek(const struct host *h, struct end_state *ret_state)
+bool state_peek(const struct host *h, struct end_state *ret_state)
 {
     const struct state_copy *c = &h->copy[newest(h)];
     return c->readable && !state_decode(c->bytes, c->size, ret_state);
@@ -124,7 +124,7 @@ static bool peek(const struct host *h, struct end_state *ret_state)
 bool state_goes_on(const struct host *h, uint64_t salvaged)
 {
     struct end_state state = {0};
-    if (!peek(h, &state))
+    if (!state_peek(h, &state))
         return h->was_saved;
     return state.salvage && state.salvaged.id == salvaged;
 }
@@ -132,7 +132,7 @@ bool state_goes_on(const struct host *h, uint64_t salvaged)
 bool state_lacks(const struct host *h, uint64_t epoch)
 {
     struct end_state state = {0};
-    return peek(h, &state) && !state.history.truncated && !history_contains(&state.history, epoch);
+    return state_peek(h, &state) && !state.history.truncated && !history_contains(&state.history, epoch);
 }
 
 // False: it was saved once, and no copy can be read.

@@ -117,6 +117,7 @@ struct host {
     struct state_copy copy[2];
     bool was_saved;     // a state, ever
     bool queue_rotted;  // its safe queue, ever
+    uint64_t told_settled; // the highest seq that its peer has said to be settled
     uint64_t finish_from; // what its safe queue held durably when it was told to replay to the end
     bool tail_cut;      // since then its tail was taken for a torn one, and nobody has told it better
     int64_t slow_until; // its disks take their time
@@ -397,6 +398,7 @@ void act_closed(struct host *h, bool ok);
 void state_save(struct host *h, const struct end_action *a);
 bool state_read(struct host *h); // into h->state; false: unreadable
 void state_cut_off(struct host *h);
+bool state_peek(const struct host *h, struct end_state *ret_state); // what is on its disk; false: nothing that can be read
 bool state_lacks(const struct host *h, uint64_t epoch); // what is durable does not know it
 bool state_goes_on(const struct host *h, uint64_t salvaged); // a salvage of that epoch
 void state_rot(struct host *h, bool both);
@@ -490,8 +492,10 @@ void judge_opened(struct host *h, const struct epoch *epoch);
 void judge_roles(struct sim *s); // between any two moments
 void judge_store(struct host *h, int at, uint64_t seq, const char *when);
 void judge_replica(struct host *h);
+void judge_map(struct host *h); // of the active end
 void judge_equal(struct sim *s);
 void judge_given_up(struct host *h);
+void judge_met(struct host *h); // it has met its peer, and nothing of what follows from that is carried out yet
 void judge_heard_of(struct host *h, const struct end_state *state); // is about to be saved
 void judge_follows(struct host *h, const struct end_state *state); // likewise
 void judge_salvage(struct host *h, const struct end_state *state); // likewise
