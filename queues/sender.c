@@ -163,10 +163,11 @@ static bool outstanding(const struct sender *s)
     return s->at.received < s->sent || s->barrier_done < s->barrier_number;
 }
 
-// Everything has arrived, but what became of it may have been said into a cut.
+// Everything has arrived, but what became of it may have been said into a cut: that it is durable, or that it is applied, which
+// the end of a resync waits for. Where the peer takes its time, this asks once in a while.
 static bool untold(const struct sender *s)
 {
-    return !outstanding(s) && s->at.durable < s->sent;
+    return !outstanding(s) && s->at.applied < s->sent;
 }
 
 static void go_back(struct sender *s, int64_t now_ns)

@@ -21,7 +21,7 @@ struct fixture {
     int64_t now;
     struct sender_message message;
     // The peer:
-    uint64_t received, durable, barrier;
+    uint64_t received, durable, applied, barrier;
 };
 
 static struct fixture *make(void)
@@ -71,6 +71,7 @@ static struct batch_ack ack_of(const struct fixture *f, unsigned flags)
                             .flags = le16_make((uint16_t)flags),
                             .received = le64_make(f->received),
                             .durable = le64_make(f->durable),
+                            .applied = le64_make(f->applied),
                             .barrier = le64_make(f->barrier)};
     return ack;
 }
@@ -202,13 +203,14 @@ static void test_barriers(void **state)
     assert_null(batch_invalid(message, gather(&f->message, message)));
     sender_sent(f->sender, f->now);
     f->barrier = 4;
+    f->applied = 1;
     assert_int_equal(give(f, ack_of(f, 0)), 0);
     assert_false(next(f));
     assert_int_equal(sender_deadline(f->sender), INT64_MAX);
     destroy(f);
 }
 
-// Everything has arrived; that it is durable was said into a cut, and nothing else follows.
+// Everything has arrived; that it is durable, or that it is applied, was said into a cut, and nothing else follows.
 static void test_lost_ack(void **state)
 {
     struct fixture *f = make();
@@ -225,6 +227,20 @@ static void test_lost_ack(void **state)
     assert_true(next(f));
     assert_true(f->message.barrier);
     assert_int_equal(f->message.records, 0);
+    sender_sent(f->sender, f->now);
+    f->durable = 1;
+    f->barrier++;
+    assert_int_equal(give(f, ack_of(f, 0)), 0);
+    assert_false(next(f));
+    f->now = sender_deadline(f->sender);
+    assert_true(next(f));
+    assert_true(f->message.barrier);
+    sender_sent(f->sender, f->now);
+    f->applied = 1;
+    f->barrier++;
+    assert_int_equal(give(f, ack_of(f, 0)), 0);
+    assert_false(next(f));
+    assert_int_equal(sender_deadline(f->sender), INT64_MAX);
     destroy(f);
 }
 
