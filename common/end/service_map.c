@@ -216,8 +216,8 @@ void service_map_turn(struct service *s, int64_t now)
         s->map_sync = 0;
         map_event(s, MAP_EV_DURABLE, 0, ticket, 0);
     }
-    copy_step(s);
     maps_work(s->maps, now);
+    copy_step(s); // behind it: a map that was made anew becomes exact in its last step, and nothing else follows
 }
 
 int64_t service_map_deadline(const struct service *s)
