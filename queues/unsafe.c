@@ -329,7 +329,9 @@ bool unsafe_missing(const struct unsafe *u)
 
 static bool is_spilled(const struct unsafe *u, uint64_t seq)
 {
-    return seq <= unsafe_spilled(u);
+    bool spilled = seq <= unsafe_spilled(u);
+    ENSURE(!spilled || u->spill);
+    return spilled;
 }
 
 const struct record *unsafe_record(const struct unsafe *u, uint64_t seq)

@@ -80,7 +80,9 @@ static void use(struct unsafe *u)
     for (unsigned i = 0; i < UNSAFE_READERS_MAX; i++) {
         if (!unsafe_attached(u, i))
             continue;
-        for (uint64_t seq = unsafe_released(u, i) + 1; seq <= numbered; seq++) {
+        // What is on disk is for spill.h to read, which finds out at first whether it is there.
+        uint64_t seq = MAX(unsafe_released(u, i), unsafe_spilled(u)) + 1;
+        for (; seq <= numbered; seq++) {
             const struct record *record = unsafe_record(u, seq);
             ENSURE(le64_get(record->seq) == seq && !record_invalid(record));
             const uint8_t *data = unsafe_payload(u, seq);
