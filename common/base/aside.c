@@ -3,17 +3,15 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 
 #include "common/base/cleanup.h"
 #include "common/base/error.h"
+#include "common/base/thread.h"
 
 struct aside {
-    char name[16];
     int ended_fd;
     bool busy; // the owner's
     pthread_t thread;
@@ -28,7 +26,6 @@ struct aside {
 static void *run(void *user)
 {
     struct aside *a = user;
-    (void)pthread_setname_np(pthread_self(), a->name);
     (void)pthread_mutex_lock(&a->lock);
     for (;;) {
         while (!a->job && !a->ending)
@@ -47,31 +44,19 @@ static void *run(void *user)
     return NULL;
 }
 
-// Signals are the business of the program's other threads.
-static int start_thread(struct aside *a)
-{
-    sigset_t all, old;
-    (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &old);
-    int r = -pthread_create(&a->thread, NULL, run, a);
-    (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
-    return r;
-}
-
 int aside_new(const char *name, struct aside **ret_aside)
 {
     pthread_mutexattr_t inherit;
     struct aside *a = calloc(1, sizeof(*a));
     if (!a)
         return -ENOMEM;
-    (void)snprintf(a->name, sizeof(a->name), "%s", name);
     (void)pthread_mutexattr_init(&inherit);
     (void)pthread_mutexattr_setprotocol(&inherit, PTHREAD_PRIO_INHERIT); // the owner may be of higher priority
     (void)pthread_mutex_init(&a->lock, &inherit);
     (void)pthread_mutexattr_destroy(&inherit);
     (void)pthread_cond_init(&a->wake, NULL);
     a->ended_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    int r = a->ended_fd < 0 ? -errno : start_thread(a);
+    int r = a->ended_fd < 0 ? -errno : thread_start(&a->thread, name, run, a);
     if (r < 0) {
         cleanup_close(&a->ended_fd);
         free(a);

@@ -5,11 +5,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "common/base/cleanup.h"
+#include "common/base/thread.h"
 
 struct closer {
     int in;  // non-blocking
@@ -22,7 +22,6 @@ static void *run(void *user)
     const struct closer *c = user;
     int fd;
     ssize_t n;
-    (void)pthread_setname_np(pthread_self(), "closer");
     while ((n = read(c->out, &fd, sizeof(fd))) != 0) {
         if (n == sizeof(fd))
             (void)close(fd);
@@ -30,38 +29,23 @@ static void *run(void *user)
     return NULL;
 }
 
-// Signals are the business of the program's other threads.
-static int start_thread(struct closer *c)
-{
-    sigset_t all, old;
-    (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &old);
-    int r = -pthread_create(&c->thread, NULL, run, c);
-    (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
-    return r;
-}
-
 int closer_new(struct closer **ret_closer)
 {
     int ends[2];
-    struct closer *c = calloc(1, sizeof(*c));
+    CLEANUP_FREE struct closer *c = calloc(1, sizeof(*c));
     if (!c)
         return -ENOMEM;
-    int r = pipe2(ends, O_CLOEXEC) < 0 ? -errno : 0;
-    if (r == 0) {
-        c->out = ends[0];
-        c->in = ends[1];
-        r = fcntl(c->in, F_SETFL, O_NONBLOCK) < 0 ? -errno : start_thread(c);
-        if (r < 0) {
-            cleanup_close(&c->in);
-            cleanup_close(&c->out);
-        }
-    }
+    if (pipe2(ends, O_CLOEXEC) < 0)
+        return -errno;
+    c->out = ends[0];
+    c->in = ends[1];
+    int r = fcntl(c->in, F_SETFL, O_NONBLOCK) < 0 ? -errno : thread_start(&c->thread, "closer", run, c);
     if (r < 0) {
-        free(c);
+        cleanup_close(&c->in);
+        cleanup_close(&c->out);
         return r;
     }
-    *ret_closer = c;
+    *ret_closer = TAKE_PTR(c);
     return 0;
 }
 

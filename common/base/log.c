@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +12,7 @@
 
 #include "common/base/cleanup.h"
 #include "common/base/clock.h"
+#include "common/base/thread.h"
 
 // The only mutable globals of the program beside the signal flag: they are set once, before any thread starts
 // (the writer, before those that log).
@@ -118,7 +118,6 @@ static void *run_writer(void *arg)
 {
     struct log_writer *w = arg;
     char chunk[CHUNK_MAX];
-    (void)pthread_setname_np(pthread_self(), "log");
     (void)pthread_mutex_lock(&w->lock);
     while (w->used > 0 || !w->ending) {
         if (w->used == 0) {
@@ -165,16 +164,12 @@ static struct log_writer *writer_new(void)
 
 int log_start(void)
 {
-    sigset_t all, old;
     if (writer)
         return 0;
     struct log_writer *w = writer_new();
     if (!w)
         return -ENOMEM;
-    (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &old);
-    int r = -pthread_create(&w->thread, NULL, run_writer, w);
-    (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
+    int r = thread_start(&w->thread, "log", run_writer, w);
     writer = r == 0 ? w : writer_free(w);
     return r;
 }

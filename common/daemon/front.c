@@ -11,6 +11,7 @@
 #include "common/daemon/front_private.h"
 #include "common/daemon/prompt.h"
 #include "common/base/checksum.h"
+#include "common/base/thread.h"
 #include "common/store/store.h"
 
 #define GENERATION_NS (10 * NS_PER_S) // of the intent maps: less would cost, more would not gain
@@ -295,7 +296,6 @@ static void sleep_until(struct front *f, int64_t at, int64_t now)
 static void *run(void *arg)
 {
     struct front *f = arg;
-    (void)pthread_setname_np(pthread_self(), "front");
     prompt_short_slice();
     atomic_store(&f->config.figures->front_tid, gettid());
     atomic_store(&f->config.figures->front_awake_ns, clock_boot_ns());
@@ -397,7 +397,7 @@ int front_new(const struct front_config *config, struct front **ret_front, struc
         r = poll_add(f, segments_fd(f->maps), 0);
     if (r == 0)
         nbd_refuse(f->nbd, "this end is passive: the volume is served by its peer");
-    if (r == 0 && pthread_create(&f->thread, NULL, run, f) != 0)
+    if (r == 0 && thread_start(&f->thread, "front", run, f) < 0)
         r = error_sys(err, -EAGAIN, "cannot start the front thread");
     if (r < 0) {
         f->thread = 0;

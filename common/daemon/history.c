@@ -10,6 +10,7 @@
 
 #include "common/base/cleanup.h"
 #include "common/base/file.h"
+#include "common/base/thread.h"
 #include "common/daemon/mailbox.h"
 
 struct note {
@@ -51,7 +52,6 @@ static void load(struct history *h)
 static void *run(void *arg)
 {
     struct history *h = arg;
-    (void)pthread_setname_np(pthread_self(), "history");
     for (bool ending = false; !ending;) {
         struct pollfd p = {.fd = mailbox_fd(h->box), .events = POLLIN};
         struct note *note;
@@ -79,7 +79,7 @@ struct history *history_open(const char *path)
         return h;
     load(h);
     h->box = mailbox_new();
-    h->running = h->box && pthread_create(&h->thread, NULL, run, h) == 0;
+    h->running = h->box && thread_start(&h->thread, "history", run, h) == 0;
     return h;
 }
 

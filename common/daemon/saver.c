@@ -9,6 +9,7 @@
 
 #include "common/base/cleanup.h"
 #include "common/base/log.h"
+#include "common/base/thread.h"
 #include "common/base/twin.h"
 
 enum { SAVE, SAVE_END };
@@ -48,7 +49,6 @@ static void save(struct saver *s, const struct save_letter *l)
 static void *run(void *arg)
 {
     struct saver *s = arg;
-    (void)pthread_setname_np(pthread_self(), "saver");
     while (!s->ending) {
         struct pollfd p = {.fd = mailbox_fd(s->box), .events = POLLIN};
         (void)poll(&p, 1, -1);
@@ -94,7 +94,7 @@ int saver_new(const char *path, struct mailbox *reports, struct saver **ret_save
         free(s);
         return loaded;
     }
-    if (pthread_create(&s->thread, NULL, run, s) != 0) {
+    if (thread_start(&s->thread, "saver", run, s) < 0) {
         s->twin = twin_free(s->twin);
         mailbox_free(s->box);
         free(s);

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "common/base/thread.h"
 #include "common/store/segments.h"
 
 enum { SPILLER_JOB, SPILLER_END };
@@ -31,7 +32,6 @@ static void work(struct spiller *s, const struct spilled_letter *l)
 static void *run(void *arg)
 {
     struct spiller *s = arg;
-    (void)pthread_setname_np(pthread_self(), "spiller");
     while (!s->ending) {
         struct pollfd p = {.fd = mailbox_fd(s->box), .events = POLLIN};
         (void)poll(&p, 1, -1);
@@ -56,7 +56,7 @@ int spiller_new(const char *path, struct mailbox *done, int kind, struct spiller
     s->box = mailbox_new();
     int r = s->box ? segments_open(path, SEGMENTS_VOLATILE, &s->segments, err)
                    : error_sys(err, -ENOMEM, "%s", path);
-    if (r == 0 && pthread_create(&s->thread, NULL, run, s) != 0)
+    if (r == 0 && thread_start(&s->thread, "spiller", run, s) < 0)
         r = error_sys(err, -EAGAIN, "cannot start the spiller's thread");
     if (r < 0) {
         segments_free(s->segments);

@@ -13,6 +13,7 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/base/random.h"
+#include "common/base/thread.h"
 #include "common/daemon/prompt.h"
 #include "common/daemon/salvage_place.h"
 #include "common/daemon/stores.h"
@@ -448,7 +449,6 @@ static void sleep_until(struct stream *s, int64_t at)
 static void *run(void *arg)
 {
     struct stream *s = arg;
-    (void)pthread_setname_np(pthread_self(), "stream");
     prompt_short_slice();
     atomic_store(&s->config.figures->stream_tid, gettid());
     while (!s->ending) {
@@ -504,7 +504,7 @@ int stream_new(const struct stream_config *config, struct stream **ret_stream, s
     if (r == 0 && (epoll_ctl(s->epoll, EPOLL_CTL_ADD, mailbox_fd(config->box), &edge) < 0 ||
                    epoll_ctl(s->epoll, EPOLL_CTL_ADD, channel_data_fd(config->channel), &ev) < 0))
         r = error_sys(err, -errno, "stream thread");
-    if (r == 0 && pthread_create(&s->thread, NULL, run, s) != 0)
+    if (r == 0 && thread_start(&s->thread, "stream", run, s) < 0)
         r = error_sys(err, -EAGAIN, "cannot start the stream thread");
     if (r < 0) {
         follower_free(s->follower);

@@ -11,7 +11,6 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +22,7 @@
 #include "common/base/clock.h"
 #include "common/base/file.h"
 #include "common/base/segment.h"
+#include "common/base/thread.h"
 
 #define PARTS_MAX   16
 #define FILL_BYTES  (1024u * 1024)
@@ -375,18 +375,11 @@ static void segments_close(struct disk_file *file)
     free(file);
 }
 
-// Signals are the business of the program's other threads.
 static int start_thread(struct segments *s)
 {
-    sigset_t all;
-    sigset_t old;
-
-    (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &old);
-    int rc = -pthread_create(&s->thread, NULL, syncer, s);
-    (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
-    s->thread_runs = rc == 0;
-    return rc;
+    int r = thread_start(&s->thread, "segments", syncer, s);
+    s->thread_runs = r == 0;
+    return r;
 }
 
 // ---- as the queue calls them: the owner counts as waiting meanwhile ----

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+// Starting a thread.
+#ifndef BASE_THREAD_H
+#define BASE_THREAD_H
+
+#include <pthread.h>
+
+// The thread goes by `name` (15 bytes at most) and takes no signals: they are the business of the program's main thread.
+// 0 or -errno; *ret_thread is untouched on failure.
+int thread_start(pthread_t *ret_thread, const char *name, void *(*run)(void *arg), void *arg);
+
+#endif
