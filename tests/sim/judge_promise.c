@@ -9,13 +9,26 @@
 
 // ---- answers ----
 
+static void promise_sector(struct sim *s, unsigned object, unsigned sector, uint32_t number)
+{
+    uint32_t *p = &s->ledger.promised[object][sector];
+    *p = MAX(*p, number);
+}
+
 static void promise_local(struct sim *s, uint32_t number)
 {
     const struct ledger_write *w = &s->ledger.writes[number];
-    for (unsigned i = 0; i < w->count; i++) {
-        uint32_t *p = &s->ledger.promised[w->object][w->sector + i];
-        *p = MAX(*p, number);
-    }
+    for (unsigned i = 0; i < w->count; i++)
+        promise_sector(s, w->object, w->sector + i, number);
+}
+
+// What its line began with, where it began with a store as that was: it was not flushed for that.
+static void promise_base(struct sim *s, int at, unsigned object)
+{
+    while (at >= 0 && !s->ledger.epochs[at].base)
+        at = s->ledger.epochs[at].parent;
+    for (unsigned i = 0; at >= 0 && i < sectors(s); i++)
+        promise_sector(s, object, i, s->ledger.epochs[at].base[object * sectors(s) + i]);
 }
 
 // Where no grant is ever given an operator decides, and goes by the active end's last word: what that end acknowledges
@@ -39,12 +52,13 @@ static void promise_takeover(struct host *h, uint32_t number)
 static void flush_promises(struct host *h, const struct guest_op *op)
 {
     struct sim *s = h->sim;
+    int at = ledger_find(s, h->view.epoch.id);
+    promise_base(s, at, op->update.object);
     for (uint32_t i = 1; i < s->ledger.write_count; i++) {
         const struct ledger_write *w = &s->ledger.writes[i];
         if (!w->acked || w->acked > op->acked_at || w->object != op->update.object)
             continue;
         // On a line that was given up since (a takeover in `async`) nothing is promised any more.
-        int at = ledger_find(s, h->view.epoch.id);
         if (!judge_on_line(s, at, UINT64_MAX, (int)w->epoch - 1, w->seq))
             continue;
         promise_local(s, i);
@@ -215,10 +229,11 @@ void judge_opened(struct host *h, const struct epoch *epoch)
     s->ledger.epochs[at].served = true;
     judge_parent(h, e->parent);
     if (!epoch->parents || e->fork == EPOCH_SEQ_UNKNOWN || s->forced) {
-        if (!s->forced)
-            judge_own_store(h);
         ledger_base(h, at);
-        forget_promises(s, s->ledger.epochs[at].base);
+        if (s->forced)
+            forget_promises(s, s->ledger.epochs[at].base);
+        else
+            judge_own_store(h);
         for (uint32_t i = 1; i < s->ledger.write_count; i++)
             s->ledger.writes[i].acked = 0; // what was not flushed may be gone
         return;
