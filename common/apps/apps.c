@@ -18,10 +18,10 @@
 #include "common/apps/app.h"
 #include "common/apps/app_config.h"
 #include "common/apps/identity.h"
-#include "common/apps/thread.h"
 #include "common/base/cleanup.h"
 #include "common/base/clock.h"
 #include "common/base/file.h"
+#include "common/base/thread.h"
 
 enum command_kind {
     COMMAND_RUN,
@@ -484,7 +484,7 @@ static int open_all(struct apps *apps, const struct app_config *list, size_t cou
                                                           .state = APP_STATE_STOPPED,
                                                           .start_ms = -1};
     }
-    r = thread_start(run, apps, &apps->runner);
+    r = thread_start(&apps->runner, "apps", run, apps);
     return r < 0 ? error_sys(err, r, "cannot make a thread for the applications") : 0;
 }
 

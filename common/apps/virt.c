@@ -20,9 +20,9 @@
 #include <libvirt/libvirt.h>
 #include <libvirt/virterror.h>
 
-#include "common/apps/thread.h"
 #include "common/base/cleanup.h"
 #include "common/base/clock.h"
+#include "common/base/thread.h"
 
 #define KEEPALIVE_S     3 // a libvirtd that does not answer is lost after
 #define KEEPALIVE_COUNT 3 // so many of them
@@ -134,10 +134,10 @@ static void *run_events(void *unused)
     return NULL;
 }
 
-static int start_thread(void *(*function)(void *), void *argument)
+static int start_thread(const char *name, void *(*function)(void *), void *argument)
 {
     pthread_t thread;
-    int r = thread_start(function, argument, &thread);
+    int r = thread_start(&thread, name, function, argument);
 
     if (r == 0)
         (void)pthread_detach(thread);
@@ -153,7 +153,7 @@ static void start_event_loop(void)
     virSetErrorFunc(NULL, quiet);
     event_loop_result = virInitialize() < 0 || virEventRegisterDefaultImpl() < 0
                             ? -EIO
-                            : start_thread(run_events, NULL);
+                            : start_thread("libvirt events", run_events, NULL);
 }
 
 static void wake(struct virt *v)
@@ -727,7 +727,7 @@ int virt_open(const struct virt_setup *setup, struct virt **ret_virt, struct err
     ENSURE(pthread_cond_init(&v->changed, &attributes) == 0);
     (void)pthread_condattr_destroy(&attributes);
     v->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    int r = v->event_fd < 0 ? -errno : start_thread(run_worker, v);
+    int r = v->event_fd < 0 ? -errno : start_thread("libvirt", run_worker, v);
     if (r < 0) {
         unref(v);
         unref(v);
