@@ -25,7 +25,7 @@ struct map {
     uint64_t record;
     bool relied;   // REBUILT: every page was written once, from here on writes wait for theirs
     bool header_due, header_out;
-    bool told, asked, refused; // FAILED
+    bool seen, told, asked, refused; // FAILED; `seen`: by a maps_work() behind the failure
     uint64_t ticket;           // of the newest failure
     int status;
     uint32_t left;  // REBUILT: pages that were not durable once
@@ -79,7 +79,7 @@ static void rebuild(struct map *m, bool header_due, bool recorded)
 static void fail(struct map *m, int status)
 {
     m->state = MAP_FAILED;
-    m->told = m->asked = m->refused = false;
+    m->seen = m->told = m->asked = m->refused = false;
     m->status = status;
     m->ticket++;
     m->retry_ns = m->maps->now + MAPS_RETRY_NS;
@@ -330,6 +330,7 @@ static void rebuild_step(struct map *m)
 
 static void failed_step(struct map *m)
 {
+    m->seen = true;
     if (!m->asked || m->told)
         return;
     m->told = true;
@@ -375,8 +376,14 @@ int64_t maps_deadline(const struct maps *maps)
     int64_t deadline = INT64_MAX;
     for (unsigned i = 0; i < maps->config.volumes; i++) {
         const struct map *m = &maps->map[i];
-        if (m->syncing || m->state == MAP_FAILED)
+        if (m->syncing)
             continue;
+        if (m->state == MAP_FAILED) {
+            // A write that fails completes nothing: who waits has to ask once more, and to be told.
+            if (!m->seen || (m->asked && !m->told))
+                deadline = MIN(deadline, maps->now);
+            continue;
+        }
         enum intent_need need = intent_need(m->intent);
         if (need == INTENT_LAZY && m->state == MAP_GOOD)
             deadline = MIN(deadline, MAX(m->lazy_ns, m->retry_ns));

@@ -38,6 +38,9 @@ struct world {
     unsigned openings; // of `left`
     struct spill_job *job;
     unsigned overflows;
+    // What was said of the maps, and of the own one to who salvages.
+    unsigned map_failed, map_durable, copies;
+    uint64_t copied; // regions of it that are set
 };
 
 // ---- what the service asks for ----
@@ -116,7 +119,21 @@ static int64_t real_ns(void *user)
 
 static void report(void *user, const struct end_event *event)
 {
-    (void)user, (void)event;
+    struct world *w = user;
+    w->map_failed += event->type == EV_MAP && event->map.what == MAP_EV_FAILED;
+    w->map_durable += event->type == EV_MAP && event->map.what == MAP_EV_DURABLE;
+}
+
+static void own_map(void *user, uint64_t ticket, uint16_t object, uint32_t region, uint64_t regions,
+                    const uint8_t *bits)
+{
+    struct world *w = user;
+    assert_int_equal(ticket, 9);
+    assert_int_equal(object, 0);
+    assert_int_equal(regions, SIZE / region);
+    w->copies++;
+    for (uint64_t i = 0; i < regions; i++)
+        w->copied += bits[i / 8] >> (i % 8) & 1;
 }
 
 static const struct service_ops ops = {
@@ -134,6 +151,7 @@ static const struct service_ops ops = {
     .readers = readers,
     .settled = settled,
     .real_ns = real_ns,
+    .own_map = own_map,
     .report = report,
     .note = text,
     .cannot_open = cannot_open,
@@ -195,16 +213,10 @@ static void few(struct world *w)
         turn(w);
 }
 
-// A pair in the steady state, with an empty map.
-static int setup(void **state)
+static struct service *make_service(struct world *w)
 {
     static const uint64_t sizes[] = {SIZE}, ids[] = {1};
     static const char *const names[] = {"disk"};
-    struct world *w = calloc(1, sizeof(*w));
-    assert_non_null(w);
-    *w = (struct world){.now = NS_PER_S, .runs = true, .session = 5};
-    w->volume = fake_volume_new(SIZE, 4096, 1, 1);
-    w->disk = fake_disk_new(1 << 20, 1);
     struct service_config config = {
         .mode = UPDATES_ASYNC,
         .volumes = 1,
@@ -219,8 +231,20 @@ static int setup(void **state)
         .map_disk = fake_disk_of(w->disk),
         .generation_ns = GENERATION,
     };
-    w->service = service_new(&config, &ops, w);
-    assert_non_null(w->service);
+    struct service *service = service_new(&config, &ops, w);
+    assert_non_null(service);
+    return service;
+}
+
+// A pair in the steady state, with an empty map.
+static int setup(void **state)
+{
+    struct world *w = calloc(1, sizeof(*w));
+    assert_non_null(w);
+    *w = (struct world){.now = NS_PER_S, .runs = true, .session = 5};
+    w->volume = fake_volume_new(SIZE, 4096, 1, 1);
+    w->disk = fake_disk_new(1 << 20, 1);
+    w->service = make_service(w);
     struct epoch epoch = {.number = 1,
                           .id = 77,
                           .first_seq = 1,
@@ -589,6 +613,81 @@ static void queue_that_was_found_goes_with_what_it_was_found_for(void **state)
 
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
+// ---- the map of an end that serves nothing ----
+
+// A start over the map that the former run left.
+static void start_again(struct world *w)
+{
+    service_close(w->service);
+    pass(w, 3 * MAPS_LAZY_NS);
+    service_free(w->service);
+    fake_disk_kill(w->disk);
+    w->service = make_service(w);
+}
+
+// As the daemon's thread does: it turns when something has completed, or at the deadline, and else it sleeps.
+static void turn_when_woken(struct world *w)
+{
+    struct service_turn t = {.now_ns = w->now};
+    service_turn(w->service, &t); // an order came in
+    for (unsigned i = 0; i < 1000; i++) {
+        int64_t at = service_deadline(w->service, t.now_ns, INT64_MAX);
+        if (!fake_disk_complete(w->disk)) {
+            if (at == INT64_MAX)
+                return;
+            t.now_ns = w->now = MAX(at, w->now);
+        }
+        service_turn(w->service, &t);
+    }
+    fail_msg("the thread does not come to rest");
+}
+
+static void map_made_anew_is_given_to_who_salvages(void **state)
+{
+    struct world *w = *state;
+    fake_disk_rot(w->disk, 0, 0, 1);
+    start_again(w);
+    assert_non_null(service_map_found(w->service, 0));
+    service_map_copy(w->service, 1, 9);
+    turn_when_woken(w);
+    assert_int_equal(w->copies, 1);
+    assert_int_equal(w->copied, intent_regions(map(w)));
+}
+
+// The write itself fails, so that nothing completes: who waits is told all the same.
+static void map_that_cannot_be_written_is_said_to_who_salvages(void **state)
+{
+    struct world *w = *state;
+    start_again(w);
+    assert_int_equal(intent_bytes(map(w), 0), 0);
+    assert_int_equal(intent_or(map(w), 3, &(uint8_t){1}, 1), 0);
+    fake_disk_fail(w->disk, 1, -EIO, false);
+    service_map_copy(w->service, 1, 9);
+    turn_when_woken(w);
+    assert_int_equal(w->copies, 0);
+    assert_int_equal(w->map_failed, 1);
+    service_map_void(w->service, 0, 1, true, 1);
+    turn_when_woken(w);
+    assert_int_equal(w->copies, 1);
+    assert_int_equal(w->copied, 1);
+}
+
+static void map_that_cannot_be_written_is_said_to_who_unites_maps(void **state)
+{
+    struct world *w = *state;
+    start_again(w);
+    assert_int_equal(intent_bytes(map(w), 0), 0);
+    assert_int_equal(intent_or(map(w), 3, &(uint8_t){1}, 1), 0);
+    fake_disk_fail(w->disk, 1, -EIO, false);
+    service_map_sync(w->service, 4);
+    turn_when_woken(w);
+    assert_int_equal(w->map_failed, 1);
+    assert_int_equal(w->map_durable, 0);
+    service_map_void(w->service, 0, 1, true, 1);
+    turn_when_woken(w);
+    assert_int_equal(w->map_durable, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -602,6 +701,9 @@ int main(void)
         T(nothing_leaves_behind_a_failed_flush),
         T(a_resync_that_gets_nowhere_is_seen),
         T(an_idle_pair_costs_nothing),
+        T(map_made_anew_is_given_to_who_salvages),
+        T(map_that_cannot_be_written_is_said_to_who_salvages),
+        T(map_that_cannot_be_written_is_said_to_who_unites_maps),
         cmocka_unit_test(queue_that_was_found_is_not_checked_again),
         cmocka_unit_test(queue_that_was_found_goes_with_what_it_was_found_for),
         cmocka_unit_test(loss_of_what_was_spilled_is_not_forgotten_while_a_queue_is_taken_over),
