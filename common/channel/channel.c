@@ -29,6 +29,7 @@ struct channel {
     struct side control, data;
     _Atomic uint64_t newest_run; // of the peer: struct link
     uint64_t told_run;           // control side: the data side was told of
+    unsigned told_up;            // ... and that these paths' control links are up: one bit each
     bool shown;                  // control side: to the bundler
 };
 
@@ -148,6 +149,7 @@ static void add_link(struct channel *ch, struct side *side, int i)
     l->port = (uint16_t)(path->port + offset);
     l->peers_port = (uint16_t)(path->peers_port + offset);
     l->control_heard_ns = &ch->control.links[i].heard_ns;
+    l->control_up = &ch->control.links[i].up;
     l->newest_run = &ch->newest_run;
 }
 
@@ -224,6 +226,20 @@ int channel_fd(const struct channel *ch)
 
 #define CONTROL_BATCH 256
 
+// How long a data link may be silent depends on its path's control link, and it is left as soon as a peer has a new run.
+static void tell_data(struct channel *ch)
+{
+    uint64_t run = ch->newest_run;
+    unsigned up = 0;
+    for (int i = 0; i < ch->n_paths; i++)
+        up |= ch->control.links[i].up ? 1U << i : 0;
+    if (run == ch->told_run && up == ch->told_up)
+        return;
+    ch->told_run = run;
+    ch->told_up = up;
+    side_kick(&ch->data);
+}
+
 void channel_work(struct channel *ch)
 {
     struct received m;
@@ -237,11 +253,7 @@ void channel_work(struct channel *ch)
         nano_free(m.buffer);
     }
     side_work(&ch->control);
-    uint64_t run = ch->newest_run;
-    if (run != ch->told_run) {
-        ch->told_run = run;
-        side_kick(&ch->data);
-    }
+    tell_data(ch);
 }
 
 int64_t channel_deadline_ns(const struct channel *ch)

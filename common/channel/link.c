@@ -33,6 +33,7 @@
 #define OVERDUE_NS          (100 * NS_PER_MS)
 #define CONNECT_WAIT_NS     (2 * NS_PER_S)
 #define DATA_PING_NS        (3 * NS_PER_S / 2)
+#define CALM_PING_NS        (4 * NS_PER_S)
 #define DATA_PATIENCE                                                                              \
     5 // times the silence: a large message on a slow line is no silence while its host is heard
 #define SESSION_BYTES_MAX (UINT64_C(1) << 36) // then new keys (far below the bounds of AES-GCM)
@@ -55,9 +56,19 @@ static int64_t backoff(int64_t *at_most, int64_t min, int64_t max)
     return jitter(ns);
 }
 
+// A data link beside a control link that is up: that one tells when the path or the peer is gone, and the side is kicked then
+// (tell_data() in channel.c). Its own pings only have to find a connection that died alone, within DATA_PATIENCE times the
+// silence, and so that one of them may be lost.
+static bool is_calm(const struct link *l)
+{
+    return l->side == CHANNEL_SIDE_DATA && *l->control_up;
+}
+
 static int64_t ping_interval(const struct link *l)
 {
     const int64_t silence = l->settings->silence_ns;
+    if (is_calm(l))
+        return MIN(silence * 2, CALM_PING_NS);
     return l->side == CHANNEL_SIDE_DATA ? MIN(silence * 3 / 4, DATA_PING_NS) : silence / 3;
 }
 
@@ -254,7 +265,13 @@ static int64_t silence_limit(const struct link *l, int64_t now)
     const int64_t silence = l->settings->silence_ns;
     if (l->side == CHANNEL_SIDE_CONTROL)
         return silence;
-    return now - *l->control_heard_ns <= silence ? DATA_PATIENCE * silence : silence;
+    return is_calm(l) || now - *l->control_heard_ns <= silence ? DATA_PATIENCE * silence : silence;
+}
+
+// ... without a sign that what this end sends arrives.
+static int64_t unheard_limit(const struct link *l)
+{
+    return (l->side == CHANNEL_SIDE_DATA ? DATA_PATIENCE : 2) * l->settings->silence_ns;
 }
 
 static void tick_silence(struct link *l, int64_t now, int64_t grace_ns)
@@ -271,9 +288,7 @@ static void tick_silence(struct link *l, int64_t now, int64_t grace_ns)
         l->reopen_at_ns = now;
         return;
     }
-    const int64_t patience =
-        (l->side == CHANNEL_SIDE_DATA ? DATA_PATIENCE : 2) * l->settings->silence_ns;
-    if (session && session->probe && now - MAX(session->probe_ns, grace_ns) > patience) {
+    if (session && session->probe && now - MAX(session->probe_ns, grace_ns) > unheard_limit(l)) {
         (void)snprintf(text, sizeof(text), "%s is heard, but does not hear this end", l->peers);
         link_set_down(l, text, now);
         session->probe = 0;
@@ -548,11 +563,12 @@ int64_t link_deadline(const struct link *l, int64_t now, int64_t grace_ns)
     if (!l->bound)
         at = MIN(at, l->bind_at_ns);
     if (l->up) {
-        at = MIN(at, or_soon(MAX(l->heard_ns, grace_ns) + l->settings->silence_ns + 1, now));
+        int64_t silent = is_calm(l) ? silence_limit(l, now) : l->settings->silence_ns;
+        at = MIN(at, or_soon(MAX(l->heard_ns, grace_ns) + silent + 1, now));
         if (session)
             at = MIN(at, ping_at(l, session));
         if (session && session->probe)
-            at = MIN(at, or_soon(session->probe_ns + 2 * l->settings->silence_ns + 1, now));
+            at = MIN(at, or_soon(MAX(session->probe_ns, grace_ns) + unheard_limit(l) + 1, now));
     } else {
         at = MIN(at, l->reopen_at_ns);
     }

@@ -96,7 +96,7 @@ struct link {
     unsigned unanswered; // handshakes begun on a link that is up
     struct session *current, *previous;
 
-    bool up;
+    _Atomic bool up; // written under the lock; a control link's is read without by the data link of its path
     int64_t up_since_ns;
     unsigned ups; // how often it came up
     uint32_t round, peer_round;
@@ -117,6 +117,7 @@ struct link {
     _Atomic int64_t heard_ns; // last authentic message
     const _Atomic int64_t
         *control_heard_ns; // of the same path's control link; itself for a control link
+    const _Atomic bool *control_up; // likewise
     _Atomic uint64_t *newest_run; // of the peer, as the hello says that was accepted last, on whatever link of the channel
     _Atomic uint64_t bytes_in, messages_in, dropped;
     uint64_t bytes_out, messages_out;

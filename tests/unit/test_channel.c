@@ -993,6 +993,52 @@ static void a_killed_peer_is_found_and_replaced(void **state)
         close(go[i / 2][i % 2]);
 }
 
+static bool a_control_down(struct ends *e)
+{
+    return !end_up(&e->a, CHANNEL_SIDE_CONTROL, 0);
+}
+
+static bool readable(int fd)
+{
+    struct pollfd p = {fd, POLLIN, 0};
+    return poll(&p, 1, 0) == 1;
+}
+
+// A data link asks rarely while its path's control link is up, so that link says when it goes down: nothing else would wake
+// the thread of the data side before its next ping.
+static void a_silent_control_link_wakes_the_data_side(void **state)
+{
+    struct net net;
+    net_open(&net, 1, key, ENDS_SILENCE_NS);
+    net_set_dead(&net, 0, true);
+    ends_pump(&net.e, 100); // what was on its way
+    net.e.a.other_thread = true;
+    ends_wait(&net.e, a_control_down, "the control link's silence");
+    assert_true(readable(channel_data_fd(net.e.a.ch)));
+    net.e.a.other_thread = false;
+    ends_wait(&net.e, a_down, "the data link's");
+    net_set_dead(&net, 0, false);
+    ends_wait(&net.e, ends_all_up, "all links up again");
+    net_close(&net);
+}
+
+static bool b_data_down(struct ends *e)
+{
+    return e->b.counts[CHANNEL_SIDE_DATA][0][CHANNEL_DOWN] > 0;
+}
+
+// A connection that died alone, as behind a firewall that has forgotten it: found while nobody wants anything of it.
+static void a_dead_data_connection_is_found_while_idle(void **state)
+{
+    struct net net;
+    net_open(&net, 1, key, ENDS_SILENCE_NS);
+    proxy_set_dead(net.to_b[0][1], true);
+    ends_wait(&net.e, b_data_down, "the data link's silence");
+    proxy_set_dead(net.to_b[0][1], false);
+    ends_wait(&net.e, ends_all_up, "all links up again");
+    net_close(&net);
+}
+
 static void a_closed_end_says_goodbye(void **state)
 {
     struct ends e;
@@ -1109,6 +1155,8 @@ int main(void)
         cmocka_unit_test(a_restarted_peer_is_soon_back),
         cmocka_unit_test(nothing_is_sent_to_a_former_run),
         cmocka_unit_test(a_killed_peer_is_found_and_replaced),
+        cmocka_unit_test(a_silent_control_link_wakes_the_data_side),
+        cmocka_unit_test(a_dead_data_connection_is_found_while_idle),
         cmocka_unit_test(a_closed_end_says_goodbye),
         cmocka_unit_test(threads_share_a_channel),
     };
