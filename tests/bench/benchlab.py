@@ -78,6 +78,11 @@ class BenchLab:
     def enter(self, host, argv):
         return hosts.enter_argv(self.instance, host, argv)
 
+    def enter_network(self, host):
+        """The beginning of a command that runs in the host's network, and in nothing else of it: the process that is
+        started is the program itself."""
+        return ["nsenter", f"--net=/proc/{self.instance.need_host(host)}/ns/net"]
+
     def reach(self, host, path):
         """A path of the host as this machine sees it."""
         return f"/proc/{self.instance.need_host(host)}/root{path}"

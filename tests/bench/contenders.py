@@ -203,6 +203,46 @@ class Mirror(Contender):
         compare(self.name, self.image, self.copy)
 
 
+class Floor(Contender):
+    """The work of a pair's data path without its bookkeeping (floor.h): the bound of what two processes can do with it.
+    Over the channel of a lab, or (`clear`) on the loopback of a network namespace of its own, not sealed."""
+
+    PORT = 10810
+
+    def __init__(self, name, work, size, lab, strict=False, clear=False):
+        super().__init__(name, work, size)
+        self.copy, self.image = self.file("copy"), self.file("image")
+        self.socket = os.path.join(self.work, "export.sock")
+        program = os.path.join(os.environ["UNDERSTUDY_BUILD"], "tests", "bench", "floor")
+        address, port = "127.0.0.1" if clear else "198.51.100.2", str(self.PORT + strict)
+        words = ["clear"] if clear else []
+        passive = [program, "passive", self.copy, os.path.join(self.work, "queue"), address, port, *words]
+        active = [program, "active", self.image, self.socket, address, port, *words, *(["strict"] if strict else [])]
+        if clear:
+            space = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+            self.spawn("passive", [*space, *passive], lambda: self.runs("passive", program))
+            here = ["nsenter", f"--net=/proc/{self.children['passive'].pid}/ns/net"]
+        else:
+            self.spawn("passive", [*lab.enter_network("secondary"), *passive], lambda: self.runs("passive", program))
+            here = lab.enter_network("primary")
+        self.spawn("active", [*here, *active], lambda: listens(self.socket))
+
+    def runs(self, name, program):
+        """Whether the child has become that program: then it is in its network, too."""
+        return os.path.realpath(f"/proc/{self.children[name].pid}/exe") == os.path.realpath(program)
+
+    def target(self, words):
+        return nbd_target(f"nbd+unix:///?socket={self.socket}")
+
+    def guarantee(self):
+        return "the work alone, as a bound: nothing survives a crash, nothing is checked, nobody takes over"
+
+    def check(self):
+        """What has been flushed is on its way to the copy, if not there yet."""
+        wait("the floor's copies to be equal", lambda: subprocess.run(["cmp", "-s", self.image, self.copy],
+                                                                      check=False).returncode == 0, seconds=20)
+
+
 class Pair(Contender):
     """A pair as its clients see it. `place`, a BenchLab or a Loopback, has been started before."""
 

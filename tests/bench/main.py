@@ -36,7 +36,7 @@ import sizes  # noqa: E402
 
 FORMAT = 2
 EXPECTED = (benchlab.LabFailed, benchlab.hosts.LabError, subprocess.SubprocessError)
-ABOUT = """What protection costs, beside the peers of the same run. A full run takes about 90 minutes on two quiet
+ABOUT = """What protection costs, beside the peers of the same run. A full run takes about 100 minutes on two quiet
 processors, --quick less than two minutes. Progress is printed; the figures are in the JSON file after each measure,
 and shown at the end. Volumes and queues are in /var/tmp, which needs 12 GiB; the full run needs 8 GiB of memory."""
 
@@ -89,7 +89,8 @@ def parse():
 
 
 def check_contenders(options, top):
-    default = [name for name in measure_loads.CONTENDERS if not (options.quick and name in measure_loads.CLEAR)]
+    slow = {*measure_loads.CLEAR, *measure_loads.FLOORS} if options.quick else {}
+    default = [name for name in measure_loads.CONTENDERS if name not in slow]
     names = options.only.split(",") if options.only else default
     unknown = [name for name in names if name not in measure_loads.CONTENDERS]
     if unknown:

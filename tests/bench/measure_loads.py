@@ -11,7 +11,8 @@ import measures
 PEERS = {"raw": contenders.Raw, "nbdkit": contenders.Nbdkit, "mirror": contenders.Mirror}
 ENCRYPTED = ("async", "sync", "strict")
 CLEAR = tuple(f"{mode}-clear" for mode in ENCRYPTED)
-CONTENDERS = (*PEERS, *ENCRYPTED, *CLEAR)
+FLOORS = {"floor": {}, "floor-strict": {"strict": True}, "floor-clear": {"clear": True}}
+CONTENDERS = (*PEERS, *ENCRYPTED, *CLEAR, *FLOORS)
 
 for _load in loads.LOADS.values():
     measures.Measure(_load.name, _load.text, "per_s",
@@ -45,9 +46,9 @@ class Running:
     def start(self):
         encrypted = [name for name in self.names if name in ENCRYPTED]
         clear = [name for name in self.names if name in CLEAR]
-        if encrypted:
+        if encrypted or any(name in FLOORS for name in self.names):  # a lab has at least one pair
             config = os.path.join(self.bench.work, "pairs")
-            for number, mode in enumerate(encrypted):
+            for number, mode in enumerate(encrypted or ["sync"]):
                 benchlab.write_pair(config, benchlab.pair_of_lab(mode, mode, self.size, number))
             self.bench.lab.up(config)
         if clear:
@@ -69,6 +70,8 @@ class Running:
     def make(self, name):
         if name in PEERS:
             return PEERS[name](self.bench.work, self.size)
+        if name in FLOORS:
+            return contenders.Floor(name, self.bench.work, self.size, self.bench.lab, **FLOORS[name])
         clear = name in CLEAR
         return contenders.Pair(name, self.bench.work, self.size, self.loopback if clear else self.bench.lab, name,
                                name.removesuffix("-clear"), by_itself=not clear)
