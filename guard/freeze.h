@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Freezes, thaws and kills what uses a pair's exports: control groups (v2 by cgroup.freeze, v1 by
 // the freezer) and single processes (SIGSTOP). All files are opened beforehand; processes are held
-// by pidfd, so that a number used again never hits a stranger.
+// by pidfd, and only where their start is the plan's, so that a number used again never hits a
+// stranger.
 #ifndef GUARD_FREEZE_H
 #define GUARD_FREEZE_H
 

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <linux/capability.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -22,7 +23,9 @@
 #include "common/address/address.h"
 #include "common/base/cleanup.h"
 #include "common/base/file.h"
+#include "guard/freeze.h"
 #include "guard/guard.h"
+#include "guard/pass.h"
 #include "guard/plan.h"
 #include "tests/unit/netns.h"
 
@@ -476,6 +479,7 @@ static void steps_down_thaws_and_destroys_as_asked(void **state)
     guard_thaw(pair, clock_boot_ns() - 1); // too late: nothing happens
     await_done(g, pair);
     AWAIT(is_stepped_down(&s));
+    check_report(pair, true); // of the same act: nothing ran in between
     guard_thaw(pair, clock_boot_ns() + FAR_NS);
     await_done(g, pair);
     AWAIT(is_running(&s));
@@ -490,6 +494,27 @@ static void steps_down_thaws_and_destroys_as_asked(void **state)
     assert_true(flag_is_set(s.plan.flag));
     assert_int_equal(guard_flag_clear(s.plan.flag, &err), 0);
     assert_false(flag_is_set(s.plan.flag));
+    g = end(g, pair);
+}
+
+// The daemon goes on publishing while its pair is frozen: what runs again is what was frozen, not what a later plan names.
+static void what_was_frozen_runs_again_by_the_plan_that_froze_it(void **state)
+{
+    struct scene s;
+    set_scene(&s, "shop");
+    struct guard *g = start(false);
+    struct guard_pair *pair = watch_scene(g, &s);
+    guard_step_down(pair);
+    await_done(g, pair);
+    AWAIT(is_stepped_down(&s));
+    struct guard_plan later = s.plan;
+    later.cgroup_count = later.process_count = 0;
+    assert_int_equal(guard_pair_plan(pair, &later, &err), 0);
+    guard_thaw(pair, clock_boot_ns() - 1); // too late; but by now it has seen that there is another plan
+    await_done(g, pair);
+    guard_thaw(pair, clock_boot_ns() + FAR_NS);
+    await_done(g, pair);
+    AWAIT(is_running(&s));
     g = end(g, pair);
 }
 
@@ -509,12 +534,35 @@ static void every_part_is_tried(void **state)
     await_prepared(g, pair);
     end_child(gone);
     netns_here("ip addr del 192.0.2.10/24 dev a");
-    netns_here("ip addr add 192.0.2.10/32 dev a"); // with another prefix
+    netns_here("ip addr add 192.0.2.10/32 dev a"); // with another prefix, and with one more
+    netns_here("ip addr add 192.0.2.10/25 dev a");
     guard_step_down(pair);
     await_done(g, pair);
     AWAIT(is_stepped_down(&s));
     check_report(pair, true);
     g = end(g, pair);
+}
+
+// A number that has been used again since the plan was made: the process that has it now is none of ours.
+static void strangers_with_the_number_of_a_process_are_left_alone(void **state)
+{
+    static struct plan_body body;
+    static struct freezer freezer;
+    pid_t ours = make_sleeper(), stranger = make_sleeper();
+    memset(&body, 0, sizeof(body));
+    body.process_count = 2;
+    body.processes[0].pid = ours;
+    body.processes[1].pid = stranger;
+    for (size_t i = 0; i < 2; i++)
+        assert_int_equal(plan_process_start(body.processes[i].pid, &body.processes[i].start), 0);
+    body.processes[1].start--;
+    assert_int_equal(freezer_open(&freezer, &body), 0);
+    assert_int_equal(freezer_freeze(&freezer), 0);
+    AWAIT(state_of(ours) == 'T');
+    assert_int_equal(freezer_kill(&freezer), 0);
+    AWAIT(state_of(ours) == 'Z');
+    assert_true(process_lives(stranger) && state_of(stranger) != 'T');
+    freezer_close(&freezer);
 }
 
 static void freezer_of_version_one_works_too(void **state)
@@ -1047,6 +1095,50 @@ static void guard_answers_for_a_dead_daemon(void **state)
     g = end(g, pair);
 }
 
+// Starts a guard that may not touch addresses, with a pair, so that it stays.
+static int be_daemon_without_power(void)
+{
+    struct guard *g = NULL;
+    struct guard_pair *pair = NULL;
+    if (prctl(PR_CAPBSET_DROP, CAP_NET_ADMIN) < 0)
+        return 1;
+    return guard_start(GUARD_BINARY, dir, "testd", &g, NULL, &err) < 0 || guard_pair_open(g, "shop", &pair, &err) < 0;
+}
+
+// An address that could not be taken away is told, and as long as it may be there, whoever asks hears "active".
+static void address_that_stays_is_no_stepping_down(void **state)
+{
+    static const uint8_t key[MAC_KEY_SIZE] = {4, 5, 6};
+    struct scene s;
+    struct ip at;
+    struct guard_report r;
+    enum inquiry_role role = 0;
+    int status = 0;
+    struct inquiry_end self = {.identity = INQUIRY_PRIMARY, .role = INQUIRY_ACTIVE};
+    set_scene(&s, "shop");
+    pid_t daemon = make_child();
+    if (daemon == 0)
+        _exit(be_daemon_without_power());
+    assert_int_equal(waitpid(daemon, &status, 0), daemon);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    struct guard *g = start(true);
+    struct guard_pair *pair = watch_scene(g, &s);
+    memcpy(self.key, key, sizeof(key));
+    inquiry_id(key, "shop", self.id);
+    guard_pair_inquiry(pair, &self);
+    assert_int_equal(ip_parse("127.0.0.1", &at, &err), 0);
+    CLEANUP_CLOSE int fd = inquiry_socket(&at, 0, &err);
+    assert_int_equal(guard_share_inquiry(g, fd, &err), 0);
+    guard_step_down(pair);
+    await_done(g, pair);
+    guard_pair_report(pair, &r);
+    assert_int_equal(r.addresses_error, -EPERM);
+    assert_true(is_on("192.0.2.10"));
+    AWAIT(group_frozen(&s.group) && flag_is_set(s.plan.flag)); // the rest is done all the same
+    assert_int_equal(ask(inquiry_socket_port(fd), key, &role), INQUIRY_SAYS_ACTIVE);
+    g = end(g, pair);
+}
+
 // --- The goodbye ---
 
 static const uint8_t bye_key[MAC_KEY_SIZE] = {7, 7, 7};
@@ -1213,6 +1305,38 @@ static void goodbye_that_the_guard_reads_is_told(void **state)
     g = end(g, pair);
     (void)close(fd);
     (void)close(from);
+}
+
+// As an exit status: 0 when the guard hangs up on it without a word.
+static int be_stranger(void)
+{
+    char path[64], hello[64];
+    int fds[PASS_FDS_MAX];
+    size_t count = 0;
+    snprintf(path, sizeof(path), "%s/guard-testd.sock", dir);
+    if (chmod(dir, 0755) < 0 || chmod(path, 0666) < 0 || setresuid(65534, 65534, 65534) < 0)
+        return 1;
+    int fd = pass_open(dir, "guard-testd.sock", 0);
+    return fd >= 0 && pass_receive(fd, hello, sizeof(hello), fds, &count) == 0 && count == 0 ? 0 : 2;
+}
+
+// The plan is shared memory: whoever has it can freeze and kill, also where the socket's mode does not keep him away.
+static void nobody_else_gets_the_plan(void **state)
+{
+    int status = 0;
+    struct guard *g = start(false);
+    pid_t guard = guard_pid(g);
+    (void)open_pair(g, "shop"); // so that it stays
+    g = let_go(g);
+    pid_t stranger = make_child();
+    if (stranger == 0)
+        _exit(be_stranger());
+    assert_int_equal(waitpid(stranger, &status, 0), stranger);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+    g = start(true);
+    assert_int_equal(guard_pid(g), guard);
+    g = end(g, open_pair(g, "shop"));
 }
 
 static void guard_watches_a_hundred_pairs(void **state)
@@ -1423,7 +1547,9 @@ int main(void)
         TEST(earlier_deadline_is_seen_at_once),
         TEST(pairs_have_their_own_deadlines),
         TEST(steps_down_thaws_and_destroys_as_asked),
+        TEST(what_was_frozen_runs_again_by_the_plan_that_froze_it),
         TEST(every_part_is_tried),
+        TEST(strangers_with_the_number_of_a_process_are_left_alone),
         TEST(freezer_of_version_one_works_too),
         TEST(acts_in_a_full_memory_group),
         TEST(memory_is_locked),
@@ -1434,10 +1560,12 @@ int main(void)
         TEST(guard_ends_when_nothing_is_left),
         TEST(bad_plans_are_refused),
         TEST(guard_answers_for_a_dead_daemon),
+        TEST(address_that_stays_is_no_stepping_down),
         TEST(goodbye_is_said_for_a_daemon_that_was_killed),
         TEST(goodbye_that_was_taken_back_is_not_said),
         TEST(goodbye_is_not_said_for_another_daemon),
         TEST(goodbye_that_the_guard_reads_is_told),
+        TEST(nobody_else_gets_the_plan),
         TEST(guard_watches_a_hundred_pairs),
         TEST(flag_that_cannot_be_understood_counts_as_set),
         TEST(no_damaged_byte_clears_a_flag),
