@@ -148,6 +148,15 @@ static void frame_parser_bounds_everything(void **state)
         memcpy(copy, &m, size);
         assert_non_null(frame_parse(copy, size, &got));
     }
+    // A sealed message has room for what it says of itself and for its code.
+    const size_t least = FRAME_OVERHEAD - sizeof(m.header);
+    for (size_t body = 0; body < sizeof(m.body); body++) {
+        struct frame sized = f;
+        sized.size = (uint32_t)body;
+        frame_fill(&m.header, &sized);
+        assert_int_equal(frame_parse(&m, sizeof(m.header) + body, &got) == NULL, body >= least);
+    }
+    frame_fill(&m.header, &f);
     for (size_t bit = 0; bit < 8 * sizeof(m.header); bit++) {
         uint8_t *byte = (uint8_t *)&m + bit / 8;
         *byte ^= (uint8_t)(1 << bit % 8);

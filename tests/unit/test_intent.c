@@ -210,6 +210,24 @@ static void sequential_writer_finds_it_hot(void **state)
     file_free(&f);
 }
 
+// A region of which a part only is said to be equal stays.
+static void a_clear_takes_whole_regions_only(void **state)
+{
+    (void)state;
+    struct file f;
+    struct intent *m = make(&small, &f);
+    (void)intent_set(m, 0, 4 * INTENT_REGION);
+    intent_clear(m, INTENT_REGION - 4096, INTENT_REGION + 8192);
+    assert_true(intent_test(m, 0, INTENT_REGION));
+    assert_false(intent_test(m, INTENT_REGION, INTENT_REGION));
+    assert_true(intent_test(m, 2 * INTENT_REGION, INTENT_REGION));
+    intent_clear(m, 2 * INTENT_REGION, INTENT_REGION - 1);
+    assert_true(intent_test(m, 2 * INTENT_REGION, INTENT_REGION));
+    assert_int_equal(intent_bytes(m, 0), 3 * INTENT_REGION);
+    intent_free(m);
+    file_free(&f);
+}
+
 // Runs of set regions, cut at a length; the last region of an odd volume.
 static void runs_of_set_regions(void **state)
 {
@@ -437,6 +455,7 @@ int main(void)
         cmocka_unit_test(set_that_meets_a_clear_waits),
         cmocka_unit_test(generation_clears_what_was_not_touched),
         cmocka_unit_test(sequential_writer_finds_it_hot),
+        cmocka_unit_test(a_clear_takes_whole_regions_only),
         cmocka_unit_test(runs_of_set_regions),
         cmocka_unit_test(union_with_another_map),
         cmocka_unit_test(every_flipped_byte_is_found),

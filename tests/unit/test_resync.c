@@ -147,6 +147,96 @@ static void the_floor_is_behind_everything_under_way(void **state)
     destroy(&w);
 }
 
+// Asks for the next step, which is a check, and answers that all of it differs.
+static void differs_as_a_whole(struct world *w, struct resync_step *ret_step)
+{
+    uint8_t all[RESYNC_RANGE / CHECK_BLOCK_SIZE / 8];
+    memset(all, 0xff, sizeof(all));
+    assert_true(resync_next(w->resync, w->now, ret_step));
+    assert_int_equal(ret_step->kind, RESYNC_CHECK);
+    resync_began(w->resync, ret_step, w->now);
+    resync_copied(w->resync, 0, ret_step->offset, ret_step->length, ++w->seq);
+    resync_answer(w->resync, 0, w->seq, ret_step->offset,
+                  (ret_step->length + CHECK_BLOCK_SIZE - 1) / CHECK_BLOCK_SIZE, all);
+}
+
+// What differs is in front of the floor until it is copied, and is copied again where a copy was given up.
+static void what_is_being_sent_is_not_done(void **state)
+{
+    (void)state;
+    struct world w;
+    struct resync_step s, again;
+    make(&w);
+    (void)intent_set(w.map[0], 0, INTENT_REGION);
+    resync_start(w.resync, 1, w.now);
+    assert_true(step(&w, false)); // the beginning
+    differs_as_a_whole(&w, &s);
+    if (s.coarse)
+        differs_as_a_whole(&w, &s);
+    while (resync_next(w.resync, w.now, &s) && s.kind != RESYNC_CHUNK) // more checks: there are none
+        fail();
+    assert_int_equal(s.offset, 0);
+    assert_int_equal(resync_floor(w.resync, 0), 0);
+    resync_began(w.resync, &s, w.now);
+    assert_int_equal(resync_floor(w.resync, 0), 0);
+    resync_again(w.resync, 0, s.offset);
+    assert_true(resync_next(w.resync, w.now, &again));
+    assert_int_equal(again.kind, RESYNC_CHUNK);
+    assert_int_equal(again.offset, s.offset);
+    assert_int_equal(again.length, s.length);
+    while (step(&w, true))
+        ;
+    assert_int_equal(w.ended, 1);
+    struct resync_progress p;
+    resync_progress(w.resync, &p);
+    assert_int_equal(p.sent, INTENT_REGION);
+    destroy(&w);
+}
+
+// A range that cannot be checked as a whole is sent block by block, and what cannot be read of it is said.
+static void what_cannot_be_checked_is_sent(void **state)
+{
+    (void)state;
+    struct world w;
+    struct resync_step s;
+    struct resync_progress p;
+    make(&w);
+    (void)intent_set(w.map[0], 0, INTENT_REGION);
+    resync_start(w.resync, 1, w.now);
+    assert_true(step(&w, false));
+    assert_true(resync_next(w.resync, w.now, &s));
+    resync_began(w.resync, &s, w.now);
+    resync_copied(w.resync, 0, s.offset, s.length, 0);
+    while (step(&w, true))
+        ;
+    resync_progress(w.resync, &p);
+    assert_int_equal(p.sent + p.unread, INTENT_REGION);
+    assert_int_equal(w.ended, 1);
+    destroy(&w);
+}
+
+// Also where the volume does not end with a block.
+static void the_last_partial_block_is_sent(void **state)
+{
+    (void)state;
+    const uint64_t size = 2 * CHECK_BLOCK_SIZE + 512;
+    struct world w = {.now = 1, .resync = resync_new(&size, 1, NULL)};
+    struct resync_step s;
+    struct resync_progress p;
+    assert_non_null(w.resync);
+    resync_start(w.resync, 1, w.now);
+    assert_true(step(&w, false));
+    differs_as_a_whole(&w, &s);
+    if (s.coarse)
+        differs_as_a_whole(&w, &s);
+    while (step(&w, true))
+        ;
+    resync_progress(w.resync, &p);
+    assert_int_equal(p.sent, size);
+    assert_int_equal(w.ended, 1);
+    resync_free(w.resync);
+}
+
 // However much is written meanwhile, the volume is gone over once.
 static void it_ends_under_any_load(void **state)
 {
@@ -290,6 +380,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(only_what_is_set),
         cmocka_unit_test(the_floor_is_behind_everything_under_way),
+        cmocka_unit_test(what_is_being_sent_is_not_done),
+        cmocka_unit_test(what_cannot_be_checked_is_sent),
+        cmocka_unit_test(the_last_partial_block_is_sent),
         cmocka_unit_test(it_ends_under_any_load),
         cmocka_unit_test(a_second_run_goes_on_with_what_is_left),
         cmocka_unit_test(what_is_equal_is_checked_coarsely),

@@ -312,6 +312,32 @@ static void judge_damaged(struct fake_disk *disk, uint64_t last, uint64_t confir
     fake_disk_kill(disk);
 }
 
+// The very last record had been confirmed, and nothing is behind it that could say so: the end's own state does.
+static void damage_of_the_last_confirmed_record_is_found(void **state)
+{
+    for (uint64_t confirmed = 2; confirmed <= 3; confirmed++) {
+        struct fake_disk *disk = fake_disk_new(1 << 20, 5);
+        struct safe *safe = started(disk, 1);
+        struct safe_recovery recovery;
+        for (uint64_t seq = 1; seq <= 3; seq++)
+            assert_int_equal(append(safe, seq, 1, 0), 0);
+        assert_int_equal(sync_now(safe, disk), 0);
+        safe_free(safe);
+        fake_disk_kill(disk);
+        uint8_t *bytes = fake_disk_bytes(disk, fake_disk_slots(disk) - 1, NULL), *last = bytes + SEGMENT - 1;
+        while (last > bytes + SAFE_ENTRIES_START && !*last)
+            last--;
+        *last ^= 1;
+        struct safe_config config = config_for(disk);
+        config.confirmed = confirmed;
+        assert_int_equal(safe_open(&config, &safe, &recovery, NULL), 0);
+        assert_int_equal(recovery.last, 2);
+        assert_int_equal(recovery.verdict == SAFE_DAMAGED, confirmed == 3);
+        safe_free(safe);
+        fake_disk_free(disk);
+    }
+}
+
 static void every_lost_sector_is_harmless_or_found(void **state)
 {
     uint64_t last, confirmed;
@@ -838,6 +864,7 @@ int main(void)
         cmocka_unit_test(what_was_appended_is_held_and_read),
         cmocka_unit_test(an_empty_queue_keeps_its_position),
         cmocka_unit_test(every_damaged_byte_is_harmless_or_found),
+        cmocka_unit_test(damage_of_the_last_confirmed_record_is_found),
         cmocka_unit_test(every_lost_sector_is_harmless_or_found),
         cmocka_unit_test(every_cut_file_is_harmless_or_found),
         cmocka_unit_test(damage_ends_with_a_restart),

@@ -410,6 +410,37 @@ static void test_failed_flush(void **state)
     destroy(f);
 }
 
+// An error promises nothing, so it waits for nobody: the peer may be gone for good.
+static void test_failed_flush_waits_for_nobody(void **state)
+{
+    struct fixture *f = make(UPDATES_SYNC, 2 << 20);
+    submit_write(f, &f->requests[0], 0, 0, 512, 0);
+    updates_kick(f->updates);
+    finish(f, 0, 0, 0);
+    submit(f, &f->requests[1], UPDATE_FLUSH, 0, 0, 0, 0);
+    updates_kick(f->updates);
+    finish(f, 0, 0, -EIO);
+    assert_int_equal(f->requests[1].answers, 1);
+    assert_int_equal(f->requests[1].status, -EIO);
+    assert_int_equal(updates_waiting_for(f->updates), 0);
+    destroy(f);
+}
+
+// What shares a block of the peer's store is in order here, too, however small the blocks of this one are.
+static void test_the_coarser_blocks_count(void **state)
+{
+    struct fixture *f = make(UPDATES_ASYNC, 2 << 20);
+    for (unsigned volume = 0; volume < VOLUMES; volume++) { // the peer's block: 4096, and 1
+        submit_write(f, &f->requests[2 * volume], (uint16_t)volume, 0, 512, 0);
+        submit_write(f, &f->requests[2 * volume + 1], (uint16_t)volume, 3584, 512, 0);
+    }
+    updates_kick(f->updates);
+    assert_int_equal(f->blocks[0].count, 1);
+    assert_int_equal(f->blocks[1].count, 2);
+    complete_all(f);
+    destroy(f);
+}
+
 // A turn is over when everything that was at a store at its beginning is numbered, whatever came since.
 static void test_turns(void **state)
 {
@@ -472,7 +503,9 @@ static void test_refused(void **state)
     submit(f, &f->requests[1], UPDATE_ZERO, 0, UINT64_MAX - 5, 1024, 0);
     submit(f, &f->requests[2], UPDATE_DISCARD, 0, 0, 0, 0);
     submit(f, &f->requests[3], UPDATE_FLUSH, 5, 0, 0, 0);
+    submit_write(f, &f->requests[4], 0, VOLUME_SIZE - 512, 513, 0); // by one byte
     updates_kick(f->updates);
+    assert_int_equal(f->requests[4].status, -EINVAL);
     assert_int_equal(f->requests[0].status, -EINVAL);
     assert_int_equal(f->requests[1].status, -EINVAL);
     assert_int_equal(f->requests[2].status, -EINVAL);
@@ -807,8 +840,10 @@ static void test_recover(void **state)
     struct fixture *g = make(UPDATES_SYNC, 2 << 20);
     unsigned count = 0;
     for (unsigned i = 0; i < 60; i++) {
-        if (i % 3 == 1)
+        if (i % 6 == 1)
             submit(f, &f->requests[i], UPDATE_ZERO, 1, i * 1024, 1024, UPDATE_NO_HOLE);
+        else if (i % 6 == 4)
+            submit(f, &f->requests[i], UPDATE_DISCARD, 1, i * 1024, 1024, 0);
         else
             submit_write(f, &f->requests[i], 1, i * 1024, 1024, 0);
         count++;
@@ -827,8 +862,19 @@ static void test_recover(void **state)
     memcpy(g->data, f->data, sizeof(g->data));
     g->updates = updates_new(g->unsafe, UPDATES_SYNC, &ops, g);
     updates_set_volume(g->updates, 1, &g->blocks[1].block, 1);
+    g->map_says = 1; // a page of it is being written
     updates_recover(g->updates, on_recovered);
+    assert_int_equal(g->blocks[1].count, 0);
+    g->map_says = 0;
+    updates_kick(g->updates);
     assert_int_equal(g->blocks[1].kicked, count - 10);
+    for (unsigned i = 0; i < g->blocks[1].count; i++) {
+        const struct block_request *again = g->blocks[1].under_way[i];
+        assert_int_equal(again->op, again->offset / 1024 % 6 == 1   ? BLOCK_ZERO
+                                    : again->offset / 1024 % 6 == 4 ? BLOCK_DISCARD
+                                                                    : BLOCK_WRITE);
+        assert_int_equal(again->flags, again->op == BLOCK_ZERO ? BLOCK_NO_HOLE : 0);
+    }
     while (g->blocks[1].kicked > 0)
         finish(g, 1, g->blocks[1].kicked / 2, 0);
     assert_true(g->recovered);
@@ -1110,6 +1156,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_fua),
         cmocka_unit_test(test_failed_write),
         cmocka_unit_test(test_failed_flush),
+        cmocka_unit_test(test_failed_flush_waits_for_nobody),
+        cmocka_unit_test(test_the_coarser_blocks_count),
         cmocka_unit_test(test_turns),
         cmocka_unit_test(test_own_sync),
         cmocka_unit_test(test_refused),
