@@ -39,6 +39,7 @@ struct host {
     bool hold_saves;
     bool hold_opens, fail_opens, hold_handover;
     unsigned ticks, beats, asking; // heartbeats sent, and those that want an echo
+    int64_t yes_ns;                // when it has sent the last yes
     unsigned opens, follow_asked, resyncs;
     bool fail_follows, hold_follows, resync_silent, hold_apps, short_finish, hold_probes, hold_gates, hold_guard, hold_close;
     bool lose_noes;         // heartbeats that say no are lost
@@ -79,6 +80,7 @@ struct world {
     uint64_t commands; // asked so far
     bool verbose;
     bool two_serve; // the public network is in halves: the address may be on both
+    bool hold_stream, hold_apply; // nothing becomes durable on the passive end, or is applied there
 };
 
 static void push(struct host *h, const struct end_event *ev)
@@ -120,8 +122,10 @@ static void act(struct host *h, const struct end_action *a)
         h->beats += a->frame.type == FRAME_BEAT;
         h->asking += a->frame.type == FRAME_BEAT && a->frame.flags & FRAME_WANTS_ECHO;
         // The guard has its deadline before the peer has its permission.
-        if (a->frame.type == FRAME_BEAT && a->frame.beat.answer == ANSWER_YES)
+        if (a->frame.type == FRAME_BEAT && a->frame.beat.answer == ANSWER_YES) {
             assert_true(h->deadline != INT64_MAX);
+            h->yes_ns = h->world->now;
+        }
         if (a->frame.type == FRAME_HANDOVER) {
             assert_false(h->address);
             if (h->hold_handover)
@@ -440,8 +444,10 @@ static void stream(struct world *w)
         struct host *a = &w->host[i], *b = &w->host[1 - i];
         bool linked = !w->cut[0] && !w->cut[1];
         uint64_t last = a->withheld ? a->withheld - 1 : a->data.numbered;
-        if (linked && a->streams && a->streams == b->follows && a->data.durable < last) {
-            a->data.durable = a->data.applied = last;
+        if (!linked || !a->streams || a->streams != b->follows || w->hold_stream)
+            continue;
+        if (a->data.durable < last) {
+            a->data.durable = last;
             a->data.held_from = a->data.durable + 1;
             a->data.moved_ns = w->now;
             if (a->epoch.first_seq > b->data.replica_durable && a->epoch.first_seq <= last)
@@ -449,8 +455,10 @@ static void stream(struct world *w)
                                             .replica = {.what = FOLLOW_EPOCH,
                                                         .epoch = &a->epoch,
                                                         .seq = a->epoch.first_seq}});
-            b->data.replica_durable = b->data.applied = last;
+            b->data.replica_durable = last;
         }
+        if (!w->hold_apply)
+            a->data.applied = b->data.applied = a->data.durable;
     }
 }
 
@@ -3106,6 +3114,119 @@ static void lease_ends_before_the_peer_takes_over_after_a_one_way_cut(void **sta
     assert_int_equal(view(w, 1).state, END_ACTIVE);
 }
 
+// A yes that was long under way runs from when the heartbeat was sent that it answers, not from its arrival: by then the
+// active end may hold the grant for over.
+static void a_late_yes_does_not_last_longer(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    w->probe = END_VETO_ADDRESS; // nobody takes over
+    w->cut[0] = w->cut[1] = true;
+    run(w, 300 * NS_PER_MS);
+    struct frame late = w->host[0].late;
+    assert_int_equal(late.beat.answer, ANSWER_YES);
+    command(w, 0, COMMAND_PAUSE, 0); // it says no from now on, which is lost
+    run(w, 1200 * NS_PER_MS);
+    assert_int_equal(view(w, 1).state, END_PASSIVE);
+    push(&w->host[1], &(struct end_event){.type = EV_FRAME, .frame = {.path = 0, .frame = &late}});
+    bool held = true;
+    for (int i = 0; i < 800 && held; i++) {
+        run(w, 10 * NS_PER_MS);
+        held = view(w, 1).granted;
+        assert_true(!held || view(w, 0).granted);
+    }
+    assert_false(held);
+}
+
+// The clocks may drift: the active end waits for a margin longer than the grant lasts.
+static void going_alone_waits_for_the_margin(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    w->probe = END_VETO_ADDRESS;
+    w->cut[0] = w->cut[1] = true;
+    while (w->host[0].gate != GATE_ALONE && w->now < 2000 * NS_PER_S)
+        run(w, 10 * NS_PER_MS);
+    int64_t waited = w->now - w->host[0].yes_ns;
+    int64_t grant = w->config.timeout_ns + w->config.decision_ns;
+    assert_in_range(waited, grant + w->config.margin_ns, grant + w->config.margin_ns + NS_PER_S);
+}
+
+// Its lease ran out first, then the grant, both while it was not scheduled: whoever took over in between it has not seen.
+static void lease_that_ends_before_the_grant_counts(void **state)
+{
+    struct world *w = *state;
+    struct host *h = &w->host[0];
+    start_pair(w);
+    w->probe = END_VETO_ADDRESS; // nobody takes over here: it could have
+    w->cut[0] = w->cut[1] = true;
+    run(w, 3 * NS_PER_S); // it says yes no more
+    int64_t over = h->yes_ns + w->config.timeout_ns + w->config.decision_ns + w->config.margin_ns;
+    run(w, over - 400 * NS_PER_MS - w->now);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+    h->up = w->waypoint[0] = false;
+    run(w, 600 * NS_PER_MS);
+    h->up = true;
+    step(h, &(struct end_event){.type = EV_TICK});
+    assert_int_equal(view(w, 0).state, END_SUSPENDED);
+}
+
+// A seq below the bound may be given; an end that has lost its queue starts above the one that it finds on its disk.
+static void bound_is_durable_before_it_is_given(void **state)
+{
+    struct world *w = *state;
+    struct host *h = &w->host[0];
+    start_pair(w);
+    uint64_t bound = h->bound;
+    assert_int_equal(h->disk.bound, bound);
+    h->hold_saves = true;
+    h->data.numbered = bound - 1;
+    run(w, NS_PER_S);
+    assert_int_equal(h->bound, bound);
+    h->hold_saves = false;
+    push(h, &(struct end_event){.type = EV_SAVED, .saved.ticket = h->ticket});
+    run(w, NS_PER_S);
+    assert_true(h->bound > bound && h->disk.bound == h->bound);
+}
+
+// Back to paired: what it has answered alone is durable on the peer before it says so, or grants anything.
+static void joining_waits_until_the_peer_has_all(void **state)
+{
+    struct world *w = *state;
+    struct host *h = &w->host[0];
+    start_pair(w);
+    command(w, 0, COMMAND_PAUSE, 0);
+    run(w, 3 * NS_PER_S);
+    assert_true(view(w, 0).alone);
+    h->data.numbered += 7;
+    w->hold_stream = true;
+    command(w, 0, COMMAND_RESUME, 0);
+    run(w, 1500 * NS_PER_MS);
+    assert_int_equal(h->gate, GATE_PAIRED); // nothing more is answered alone
+    assert_true(h->disk.alone);
+    assert_false(view(w, 1).granted);
+    w->hold_stream = false;
+    run(w, 1500 * NS_PER_MS);
+    assert_false(h->disk.alone);
+    assert_true(view(w, 1).granted);
+}
+
+// Behind the end of a resync the passive end has everything when that is applied; durable in its queue is not enough.
+static void synchronized_is_what_is_applied(void **state)
+{
+    struct world *w = *state;
+    w->hold_apply = true;
+    start_pair(w);
+    assert_int_equal(w->host[0].resyncs, 1);
+    assert_int_equal(w->host[0].data.durable, w->host[0].data.numbered);
+    assert_false(view(w, 0).synchronized);
+    assert_true(w->host[0].disk.pending != 0);
+    w->hold_apply = false;
+    run(w, NS_PER_S);
+    assert_true(view(w, 0).synchronized);
+    assert_int_equal(w->host[0].disk.pending, 0);
+}
+
 // An answer is a heartbeat, too: three frames an interval, and each end hears a young echo each interval.
 static void answers_are_heartbeats(void **state)
 {
@@ -3965,6 +4086,12 @@ int main(void)
         T(end_that_was_not_scheduled_without_a_grant_steps_down),
         T(end_that_was_not_scheduled_alone_goes_on_after_silence),
         T(lease_ends_before_the_peer_takes_over_after_a_one_way_cut),
+        T(a_late_yes_does_not_last_longer),
+        T(going_alone_waits_for_the_margin),
+        T(lease_that_ends_before_the_grant_counts),
+        T(bound_is_durable_before_it_is_given),
+        T(joining_waits_until_the_peer_has_all),
+        T(synchronized_is_what_is_applied),
         T(answers_are_heartbeats),
         T(heartbeats_go_on_without_answers),
         T(takeover_without_force_asks_the_vetoes),
