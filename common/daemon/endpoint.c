@@ -151,6 +151,7 @@ static void step_one(struct endpoint *ep, const struct end_event *event)
     const struct end_action *a;
     while ((a = end_action(ep->end)))
         endpoint_act(ep, a);
+    endpoint_switch_on(ep);
     struct end_view view;
     end_view(ep->end, now, &view);
     vitals_echo(ep->vitals, view.echo_sent_ns);
@@ -238,7 +239,7 @@ void endpoint_guard(struct endpoint *ep, struct guard *guard)
     enum guard_state state = guard_pair_state(ep->guard);
     if (state == GUARD_STEPPED_DOWN && !ep->frozen_told && !ep->thawing && ep->serving) {
         ep->frozen_told = true;
-        ep->address_on = false;
+        endpoint_address_lost(ep);
         apps_set_frozen(ep->apps, true);
         endpoint_feed(ep, &(struct end_event){.type = EV_GUARD, .guard.frozen = true});
     } else if (state == GUARD_WATCHING && ep->thawing) {

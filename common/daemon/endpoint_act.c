@@ -4,7 +4,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "common/address/address.h"
 #include "common/daemon/endpoint_private.h"
 
 static void act_send(struct endpoint *ep, const struct end_action *a)
@@ -56,40 +55,84 @@ static void act_follow(struct endpoint *ep, const struct end_action *a)
 
 // ---- public address ----
 
-static void act_address(struct endpoint *ep, bool on)
+static void announce_no_more(struct endpoint *ep)
 {
-    struct error err = {0};
-    int status = 0;
-    if (!on)
-        ep->announcer = announcer_free(ep->announcer);
-    if (ep->address_count > 0 && !on)
-        status = address_remove_all(ep->interface, ep->addresses, ep->address_count, NULL, &err);
-    for (size_t i = 0; on && i < ep->address_count && status == 0; i++)
-        status = address_add(ep->interface, &ep->addresses[i], &err);
-    if (status < 0)
-        endpoint_note(ep, -1, err.text);
-    ep->address_on = on && status == 0;
+    ep->announcer = announcer_free(ep->announcer);
+    ep->announce_wanted = false;
+}
+
+static void address_is(struct endpoint *ep, bool on, int status)
+{
     struct end_event ev = {.type = EV_ADDRESS};
     ev.address.on = on;
     ev.address.status = status;
+    ep->address_on = on && status == 0;
     endpoint_feed(ep, &ev);
+}
+
+static void act_address(struct endpoint *ep, bool on)
+{
+    ep->switch_on = on && ep->switchboard;
+    if (!on)
+        announce_no_more(ep);
+    if (!ep->switchboard)
+        address_is(ep, on, 0);
+    else if (!on)
+        ep->switch_ticket = switchboard_switch(ep->switchboard, false); // -> endpoint_switched()
+    else
+        ep->switch_ticket = 0; // what was asked for before counts no more
+}
+
+void endpoint_switch_on(struct endpoint *ep)
+{
+    if (ep->switch_on)
+        ep->switch_ticket = switchboard_switch(ep->switchboard, true); // -> endpoint_switched()
+    ep->switch_on = false;
+}
+
+// The guard has taken it off. A switch-on that was under way meanwhile may have put it on again since.
+void endpoint_address_lost(struct endpoint *ep)
+{
+    announce_no_more(ep);
+    ep->switch_on = ep->address_on = false;
+    if (ep->switchboard)
+        ep->switch_ticket = switchboard_switch(ep->switchboard, false);
+}
+
+static void frozen_unguarded(struct endpoint *ep)
+{
+    ep->freeze_unguarded = false;
+    endpoint_feed(ep, &(struct end_event){.type = EV_GUARD, .guard.frozen = true});
 }
 
 static void act_announce(struct endpoint *ep)
 {
     struct error err = {0};
     ep->announcer = announcer_free(ep->announcer);
-    if (ep->address_count > 0 &&
+    ep->announce_wanted = !ep->address_on;
+    if (ep->address_count > 0 && ep->address_on &&
         announcer_start(ep->interface, ep->addresses, ep->address_count, ep->closer, &ep->announcer, &err) < 0)
         endpoint_note(ep, -1, err.text);
+}
+
+// What was asked for before the newest wish counts no more: that one undoes it.
+void endpoint_switched(struct endpoint *ep, const struct switchboard_report *report)
+{
+    if (report->ticket != ep->switch_ticket)
+        return;
+    if (report->status < 0)
+        endpoint_note(ep, -1, report->text);
+    address_is(ep, report->on, report->status);
+    if (ep->announce_wanted && ep->address_on)
+        act_announce(ep);
+    if (ep->freeze_unguarded && !report->on)
+        frozen_unguarded(ep);
 }
 
 static void act_probe(struct endpoint *ep, uint64_t ticket, bool all)
 {
     struct vetoes_config config = {
-        .interface = ep->interface,
-        .addresses = ep->addresses,
-        .address_count = ep->address_count,
+        .switchboard = ep->switchboard,
         .waypoints = ep->waypoints ? waypoints_monitor(ep->waypoints) : NULL,
         .pair = ep->pair->pair,
         .ask_peer = ep->has_management && ep->has_peer_management,
@@ -97,7 +140,6 @@ static void act_probe(struct endpoint *ep, uint64_t ticket, bool all)
         .to = ep->peer_management,
         .port = (uint16_t)ep->pair->channel.management_port,
         .peer = ep->config.side == PAIR_PRIMARY ? INQUIRY_SECONDARY : INQUIRY_PRIMARY,
-        .closer = ep->closer,
         .all = all,
     };
     memcpy(config.key, ep->inquiry.key, sizeof(config.key));
@@ -170,6 +212,8 @@ static void act_deadline(struct endpoint *ep, int64_t deadline_ns)
 {
     ep->deadline_ns = deadline_ns;
     vitals_lease(ep->vitals, deadline_ns);
+    if (ep->switchboard)
+        switchboard_limit(ep->switchboard, deadline_ns);
     if (!ep->guard)
         return;
     if (deadline_ns != INT64_MAX && ep->plan_stale)
@@ -180,16 +224,15 @@ static void act_deadline(struct endpoint *ep, int64_t deadline_ns)
 
 static void act_freeze(struct endpoint *ep)
 {
-    ep->announcer = announcer_free(ep->announcer);
     if (ep->plan_stale)
         endpoint_plan(ep);
-    if (ep->guard) {
-        guard_step_down(ep->guard);
-        return;
-    }
+    if (ep->guard)
+        guard_step_down(ep->guard); // first of all
+    endpoint_address_lost(ep);
     // Without a guard: the address, at least; nothing is answered in this state anyway.
-    act_address(ep, false);
-    endpoint_feed(ep, &(struct end_event){.type = EV_GUARD, .guard.frozen = true});
+    ep->freeze_unguarded = !ep->guard;
+    if (ep->freeze_unguarded && !ep->switchboard)
+        frozen_unguarded(ep);
 }
 
 static void act_thaw(struct endpoint *ep, int64_t deadline_ns)

@@ -69,6 +69,9 @@ void endpoint_take_report(struct endpoint *ep, struct letter *letter)
         endpoint_feed(ep, &ev);
         break;
     }
+    case SWITCHBOARD_DONE:
+        endpoint_switched(ep, (struct switchboard_report *)letter);
+        break;
     default:
         ENSURE(!"a report of an unknown kind");
     }

@@ -491,6 +491,18 @@ static int open_all(struct endpoint *ep, struct error *err)
     return r;
 }
 
+static int open_switchboard(struct endpoint *ep, struct error *err)
+{
+    const struct switchboard_config config = {
+        .interface = ep->interface,
+        .addresses = ep->addresses,
+        .count = ep->address_count,
+        .closer = ep->closer,
+        .reports = ep->reports,
+    };
+    return ep->address_count > 0 ? switchboard_new(&config, &ep->switchboard, err) : 0;
+}
+
 int endpoint_run(struct endpoint *ep, struct guard *guard, struct waypoints *waypoints, struct closer *closer,
                  struct error *err)
 {
@@ -509,6 +521,9 @@ int endpoint_run(struct endpoint *ep, struct guard *guard, struct waypoints *way
         if (guard_pair_open(ep->daemon_guard, ep->pair->pair, &ep->guard, err) < 0)
             return err->code;
     }
+    r = open_switchboard(ep, err);
+    if (r < 0)
+        return r;
     open_inquiry(ep);
     const int fds[READY_COUNT] = {
         [READY_REPORTS] = mailbox_fd(ep->reports),
@@ -560,6 +575,7 @@ struct endpoint *endpoint_free(struct endpoint *ep)
     front_free(ep->front);
     saver_free(ep->saver);
     vetoes_free(ep->vetoes);
+    switchboard_free(ep->switchboard);
     announcer_free(ep->announcer);
     waypoints_leave(ep->waypoints);
     apps_forget(ep->apps);

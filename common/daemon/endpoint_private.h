@@ -20,6 +20,7 @@
 #include "common/daemon/mailbox.h"
 #include "common/daemon/saver.h"
 #include "common/daemon/stream.h"
+#include "common/daemon/switchboard.h"
 #include "common/daemon/turning.h"
 #include "common/daemon/vetoes.h"
 #include "common/daemon/waypoints.h"
@@ -75,6 +76,11 @@ struct endpoint {
     bool has_management, has_peer_management;
     const char *interface;
     bool address_on;
+    struct switchboard *switchboard; // NULL: there are no addresses
+    uint64_t switch_ticket;          // of the newest wish
+    bool switch_on;                  // wished in this step: once the deadline is known that belongs to it
+    bool announce_wanted;            // once it is on
+    bool freeze_unguarded;           // there is no guard: once it is off, this end is frozen
     struct announcer *announcer;
     struct closer *closer;
     struct waypoints_view *waypoints; // NULL: none configured
@@ -139,5 +145,8 @@ void endpoint_goodbye(struct endpoint *ep);
 // The replica has let go of the stores and (failure NULL) of its queue.
 void endpoint_closed(struct endpoint *ep, const char *failure);
 void endpoint_probed(struct endpoint *ep);
+void endpoint_switched(struct endpoint *ep, const struct switchboard_report *report);
+void endpoint_address_lost(struct endpoint *ep);
+void endpoint_switch_on(struct endpoint *ep); // if this step's actions have asked for it
 
 #endif

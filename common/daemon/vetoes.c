@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/address/probe.h"
 #include "common/base/cleanup.h"
 #include "common/base/clock.h"
 
@@ -15,10 +14,7 @@
 
 struct vetoes {
     struct vetoes_config config;
-    struct address_probe *probe;
     struct inquiry *inquiry;
-    struct error error;
-    bool impossible;
     int64_t began_ns;
     int64_t asked_ns;  // the newest ask since then that a waypoint has answered; 0: none
     bool cut_off;      // ... and between two of them was a gap, or before the first
@@ -30,9 +26,8 @@ struct vetoes *vetoes_start(const struct vetoes_config *config)
     ENSURE(v);
     v->config = *config;
     v->began_ns = clock_boot_ns();
-    if (config->address_count > 0)
-        v->impossible = address_probe_start(config->interface, config->addresses,
-                                            config->address_count, config->closer, &v->probe, &v->error) < 0;
+    if (config->switchboard)
+        switchboard_ask(config->switchboard);
     if (config->ask_peer)
         (void)inquiry_start(&v->config.from, &v->config.to, config->port, config->pair,
                             config->peer, config->key, &v->inquiry,
@@ -74,15 +69,13 @@ bool vetoes_work(struct vetoes *v, uint32_t *ret_vetoes, char *text, size_t size
     enum inquiry_result said = INQUIRY_SILENT;
     uint32_t found = 0;
     watch_waypoints(v);
-    if (v->probe) {
-        address_probe_work(v->probe);
-        state = address_probe_state(v->probe, &answer);
-    }
+    if (v->config.switchboard)
+        state = switchboard_answer(v->config.switchboard, &answer);
     if (v->inquiry) {
         inquiry_work(v->inquiry);
         said = inquiry_result(v->inquiry, NULL);
     }
-    if (v->impossible || state == PROBE_IMPOSSIBLE)
+    if (state == PROBE_IMPOSSIBLE)
         found |= END_VETO_PROBE;
     if (state == PROBE_ANSWERED)
         found |= END_VETO_ADDRESS;
@@ -95,8 +88,7 @@ bool vetoes_work(struct vetoes *v, uint32_t *ret_vetoes, char *text, size_t size
     if (!open && !waypoint_answers(v))
         found |= END_VETO_WAYPOINT;
     *ret_vetoes = found;
-    const char *why = v->impossible                  ? v->error.text
-                      : answer.text[0]               ? answer.text
+    const char *why = answer.text[0]                 ? answer.text
                       : found & END_VETO_MANAGEMENT  ? "the peer says at its management address that it is active"
                       : found & END_VETO_WAYPOINT    ? "no waypoint answers: this end is the isolated one"
                                                      : "";
@@ -108,7 +100,8 @@ struct vetoes *vetoes_free(struct vetoes *v)
 {
     if (!v)
         return NULL;
-    address_probe_free(v->probe);
+    if (v->config.switchboard)
+        switchboard_ask_no_more(v->config.switchboard);
     inquiry_free(v->inquiry);
     free(v);
     return NULL;

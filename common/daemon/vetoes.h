@@ -11,14 +11,13 @@
 #include "common/address/inquiry.h"
 #include "common/address/ip.h"
 #include "common/address/waypoint.h"
+#include "common/daemon/switchboard.h"
 #include "common/end/end.h"
 
 struct vetoes;
 
 struct vetoes_config {
-    const char *interface; // of the public network; NULL: no public addresses
-    const struct ip *addresses;
-    size_t address_count;
+    struct switchboard *switchboard; // that asks for the public addresses; NULL: there are none
     const struct waypoint_monitor *waypoints; // NULL: none configured
     const char *pair;
     bool ask_peer; // at `to`
@@ -26,7 +25,6 @@ struct vetoes_config {
     uint16_t port;
     enum inquiry_identity peer;
     uint8_t key[MAC_KEY_SIZE];
-    struct closer *closer; // NULL: none
     bool all; // ask everything to the end, even when something stands against it
 };
 

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/checksum.h"
+
 // ---- letters to the data path ----
 
 static void run_front(struct host *h, void *arg, uint64_t n)
@@ -78,15 +80,65 @@ static void act_follow(struct host *h, const struct end_action *a)
 
 // ---- public address ----
 
-static void act_address(struct host *h, bool on)
+#define SWITCH_NS_MAX (3 * NS_PER_S)
+
+// How long somebody else holds the kernel's lock for the network: mostly not at all. Drawn beside the run's other numbers.
+static int64_t switch_delay(const struct host *h)
+{
+    const uint64_t key[] = {h->sim->seed, (uint64_t)(h - h->sim->host), h->life, h->switch_ticket};
+    uint64_t drawn = checksum64(key, sizeof(key));
+    return drawn % 8 ? 0 : (int64_t)(drawn / 8 % SWITCH_NS_MAX);
+}
+
+// What is planned: a wish's ticket, and two bits.
+#define WISH_ON   1u
+#define WISH_TOLD 2u // the end hears of it
+#define WISH_BITS 2
+
+static void switch_now(struct host *h, uint64_t wish, bool late)
 {
     struct end_event ev = {.type = EV_ADDRESS};
-    ev.address.on = on;
-    if (on && chance(h->sim, 10))
+    ev.address.on = wish & WISH_ON;
+    if (ev.address.on && chance(h->sim, 10))
         ev.address.status = -EIO;
+    else if (ev.address.on && late)
+        ev.address.status = -ETIME;
     else
-        h->address = on;
-    report_event(h, &ev);
+        h->address = ev.address.on;
+    if (ev.address.status == -ETIME)
+        cover_count("public address: not on behind the deadline");
+    if (wish >> WISH_BITS == h->switch_ticket && wish & WISH_TOLD)
+        report_event(h, &ev);
+}
+
+// One that was begun is finished, and undone behind the deadline. Of an older one than the newest nobody knows whether it was.
+static void switched(struct host *h, void *arg, uint64_t wish)
+{
+    (void)arg;
+    bool newest = wish >> WISH_BITS == h->switch_ticket;
+    cover_count(newest ? "public address: had to wait" : "public address: another wish came meanwhile");
+    if (newest || chance(h->sim, 2))
+        switch_now(h, wish, local_now(h) >= h->switch_limit_ns);
+}
+
+static void switch_address(struct host *h, unsigned what)
+{
+    uint64_t wish = ++h->switch_ticket << WISH_BITS | what;
+    h->switch_at = MAX(h->switch_at, h->sim->now + switch_delay(h));
+    if (h->switch_at <= h->sim->now)
+        switch_now(h, wish, false);
+    else
+        plan_daemon(h, h->switch_at, switched, NULL, wish);
+}
+
+static void act_address(struct host *h, bool on)
+{
+    switch_address(h, WISH_TOLD | (on ? WISH_ON : 0));
+}
+
+void act_address_lost(struct host *h)
+{
+    switch_address(h, 0);
 }
 
 struct probe {
@@ -216,6 +268,7 @@ static void act_freeze(struct host *h)
         guard_look(h);
     else
         guard_act(h);
+    act_address_lost(h);
 }
 
 // ---- the end of a run ----
@@ -328,6 +381,7 @@ void act(struct host *h, const struct end_action *a)
         break;
     case ACT_DEADLINE:
         guard_deadline(h, a->time_ns);
+        h->switch_limit_ns = a->time_ns;
         break;
     case ACT_LEASE:
         h->figures.lease_ns = a->time_ns;

@@ -190,6 +190,9 @@ void daemon_start(struct host *h)
     h->maps_scheduled = 0;
     memset(h->disk_scheduled, 0, sizeof(h->disk_scheduled));
     memset(h->letter_at, 0, sizeof(h->letter_at));
+    h->switch_ticket = 0;
+    h->switch_at = 0;
+    h->switch_limit_ns = INT64_MAX;
     h->save_at = 0;
     h->force_asked = false;
     h->saving = NULL;
@@ -381,6 +384,8 @@ static void tell_guard(struct host *h, void *arg, uint64_t frozen)
 {
     (void)arg;
     h->frozen_known = frozen;
+    if (frozen)
+        act_address_lost(h);
     feed(h, &(struct end_event){.type = EV_GUARD, .guard.frozen = frozen});
 }
 

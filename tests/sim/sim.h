@@ -170,6 +170,9 @@ struct host {
     int64_t stalled_until; // the daemon is not scheduled
     int64_t tick_at;
     unsigned volume_scheduled[VOLUMES_MAX], disk_scheduled[2], maps_scheduled;
+    uint64_t switch_ticket;   // the newest wish for the public address
+    int64_t switch_at;        // when the kernel lets it through; the next one is behind it
+    int64_t switch_limit_ns;  // as the end said last: nothing is switched on from then on
     int64_t letter_at[4]; // last delivery on each of its mailboxes: they keep their order
     int64_t save_at;
     const struct save *saving; // under way; NULL none
@@ -393,6 +396,7 @@ void waypoint_advance(struct host *h);
 // act.c
 void act(struct host *h, const struct end_action *a);
 void act_closed(struct host *h, bool ok);
+void act_address_lost(struct host *h); // to the guard: what is under way must not put it on again
 
 // save.c: an end's state on its disk
 void state_save(struct host *h, const struct end_action *a);

@@ -15,3 +15,7 @@ test_turning_LDADD = $(top_builddir)/common/daemon/libdaemon.a $(CONTROL_LIBS)
 check_PROGRAMS += test_front
 test_front_SOURCES = test_front.c
 test_front_LDADD = $(DAEMON_LIBS) $(CMOCKA_LIBS)
+
+check_PROGRAMS += test_switchboard
+test_switchboard_SOURCES = test_switchboard.c netns.c netns.h
+test_switchboard_LDADD = $(DAEMON_LIBS) $(CMOCKA_LIBS)
