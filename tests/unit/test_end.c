@@ -37,7 +37,7 @@ struct host {
     bool exited;
     bool goodbye; // what its guard would say
     bool hold_saves;
-    bool hold_opens, fail_opens, hold_handover;
+    bool hold_opens, fail_opens, hold_handover, hold_address;
     unsigned ticks, beats, asking; // heartbeats sent, and those that want an echo
     int64_t yes_ns;                // when it has sent the last yes
     unsigned opens, follow_asked, resyncs;
@@ -360,6 +360,8 @@ static void act(struct host *h, const struct end_action *a)
         ev.map.ticket = a->ticket;
         break;
     case ACT_ADDRESS:
+        if (h->hold_address)
+            return;
         h->address = a->on;
         ev.type = EV_ADDRESS;
         ev.address.on = a->on;
@@ -841,6 +843,26 @@ static void switch_that_is_given_up_fails_where_it_was_typed(void **state)
     assert_int_equal(view(w, 0).state, END_ACTIVE);
     assert_int_equal(view(w, 1).operation_result, STEP_FAILED);
     assert_non_null(strstr(view(w, 1).operation_text, "given up"));
+}
+
+// Switching an address off may take as long as somebody holds the kernel's lock. Until it is off the guard has the end's last
+// deadline: the peer may run into it, and have a grant; and the handover is not said.
+static void switch_keeps_the_deadline_until_the_address_is_off(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    w->host[0].hold_address = true;
+    command(w, 0, COMMAND_SWITCH, 0);
+    run(w, NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_HANDED_OVER);
+    assert_true(w->host[0].deadline != INT64_MAX);
+    assert_int_equal(view(w, 1).state, END_PASSIVE);
+    w->host[0].hold_address = w->host[0].address = false;
+    push(&w->host[0], &(struct end_event){.type = EV_ADDRESS});
+    run(w, 5 * NS_PER_S);
+    assert_int_equal(w->host[0].deadline, INT64_MAX);
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+    assert_int_equal(view(w, 0).state, END_PASSIVE);
 }
 
 // Behind `handed over` the outcome may take until the other end is back: no operator waits for that.
@@ -3983,6 +4005,7 @@ int main(void)
         T(cut_off_active_steps_down_before_the_takeover),
         T(blink_of_everything_suspends_and_goes_on),
         T(switch_goes_there_and_back),
+        T(switch_keeps_the_deadline_until_the_address_is_off),
         T(takeover_with_the_active_connected_is_refused),
         T(restart_of_the_active_daemon_goes_on),
         T(a_failed_flush_is_not_forgotten_by_a_restart),
