@@ -193,10 +193,23 @@ static void watch_send(struct side *side)
 #define STEADY_NS                                                                                  \
     (10 * NS_PER_S) // a better path that was down has to be up for so long before data goes back
 
+// The peer's host has been heard on another path long after it was heard last on this one, where it speaks as often: what this
+// one is given is probably lost. Long before the silence is over, so that the loss of one path costs no protection.
+static bool in_doubt(const struct side *side, int path)
+{
+    int64_t here = *side->links[path].control_heard_ns;
+    for (int i = 0; i < side->n_links; i++) {
+        const struct link *l = &side->links[i];
+        if (i != path && l->present && l->up && *l->control_heard_ns - here > l->settings->silence_ns / 2)
+            return true;
+    }
+    return false;
+}
+
 static bool eligible(const struct side *side, int path, bool leave, int64_t now)
 {
     const struct link *l = &side->links[path];
-    if (!l->present || !l->up || (leave && path == side->send_path))
+    if (!l->present || !l->up || (leave && path == side->send_path) || in_doubt(side, path))
         return false;
     if (now < l->avoid_until_ns)
         return false;
@@ -211,7 +224,7 @@ static int best_path(const struct side *side, bool leave, int64_t now)
         if (eligible(side, i, leave, now))
             return i;
     for (int i = 0; i < side->n_links; i++)
-        if (side->links[i].present && side->links[i].up && !(leave && i == side->send_path))
+        if (side->links[i].present && side->links[i].up && !(leave && i == side->send_path) && !in_doubt(side, i))
             return i;
     bool stay = side->send_path != CHANNEL_NO_PATH && side->links[side->send_path].up;
     return stay ? side->send_path : CHANNEL_NO_PATH;
@@ -238,7 +251,8 @@ void side_choose(struct side *side, bool leave, int64_t now)
         socket_changed |= l->push_changed;
         l->changed = l->push_changed = false;
     }
-    if (leave && side->send_path != CHANNEL_NO_PATH)
+    bool doubt = side->send_path != CHANNEL_NO_PATH && side->links[side->send_path].up && in_doubt(side, side->send_path);
+    if ((leave || doubt) && side->send_path != CHANNEL_NO_PATH)
         side->links[side->send_path].avoid_until_ns = now + AVOID_NS;
     int path = best_path(side, leave, now);
     uint64_t run = path == CHANNEL_NO_PATH ? 0 : side->links[path].peer_run;

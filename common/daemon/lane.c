@@ -15,6 +15,7 @@ _Static_assert(BATCH_MESSAGE_MAX <= CHANNEL_DATA_MAX, "a batch is sent as one me
 
 #define LANE_BULK    (32u * 1024) // lingering bytes that are worth waking the stream thread
 #define LANE_PACE_NS INT64_C(800000) // between two rounds of the stream thread
+#define LANE_BLOCKED_NS (250 * NS_PER_MS) // while a path takes nothing another one may be better
 
 struct lane {
     pthread_mutex_t lock;
@@ -197,10 +198,12 @@ int64_t lane_work(struct lane *lane, int64_t now)
     if (lane->front && unsafe_missing(lane->queue))
         mailbox_ring(lane->front);
     int64_t at = outlet_deadline(lane->outlet);
-    if (outlet_blocked(lane->outlet))
+    if (outlet_blocked(lane->outlet)) {
         atomic_store(&lane->paced, 1); // it comes when the channel takes something again
-    else if (atomic_load(&lane->paced))
+        at = MIN(at, now + LANE_BLOCKED_NS);
+    } else if (atomic_load(&lane->paced)) {
         at = MIN(at, lane->round_ns);
+    }
     return at;
 }
 

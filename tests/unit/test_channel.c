@@ -787,6 +787,12 @@ static bool a_sends_over_1(struct ends *e)
     return path == 1;
 }
 
+static bool path_0_is_down(struct ends *e)
+{
+    return !end_up(&e->a, CHANNEL_SIDE_CONTROL, 0) && !end_up(&e->b, CHANNEL_SIDE_CONTROL, 0) &&
+           !end_up(&e->a, CHANNEL_SIDE_DATA, 0) && !end_up(&e->b, CHANNEL_SIDE_DATA, 0);
+}
+
 static void data_fails_over_to_the_other_path(void **state)
 {
     struct net net;
@@ -805,8 +811,33 @@ static void data_fails_over_to_the_other_path(void **state)
     ends_wait(e, b_has_data, "data over path 1 at b");
     assert_true(e->b.generations[0] != received);
     assert_true(e->a.counts[CHANNEL_SIDE_DATA][1][CHANNEL_DATA_PATH] > 0);
+    ends_wait(e, path_0_is_down, "path 0 down"); // data leaves it before that
     net_set_dead(&net, 0, false);
     exchange(e);
+    net_close(&net);
+}
+
+#define LONG_SILENCE_NS (8 * NS_PER_S)
+
+static bool a_sends_over_1_while_b_beats(struct ends *e)
+{
+    (void)channel_send_control(e->b.ch, CHANNEL_ALL_PATHS, "beat", 4);
+    return a_sends_over_1(e);
+}
+
+// Where the peer goes on to be heard over the other path, data leaves at half of the silence.
+static void data_leaves_a_path_that_falls_silent_before_it_is_down(void **state)
+{
+    struct net net;
+    net_open(&net, 2, key, LONG_SILENCE_NS);
+    struct ends *e = &net.e;
+    exchange(e);
+    net_set_dead(&net, 0, true);
+    ends_wait(e, a_sends_over_1_while_b_beats, "data over path 1");
+    assert_true(end_up(&e->a, CHANNEL_SIDE_DATA, 0));
+    e->b.n_data = 0;
+    assert_int_equal(end_send(&e->a, 9, 100), 0);
+    ends_wait(e, b_has_data, "data over path 1 at b");
     net_close(&net);
 }
 
@@ -1159,6 +1190,7 @@ int main(void)
         cmocka_unit_test(a_dead_network_is_found_and_got_over),
         cmocka_unit_test(a_one_way_cut_is_found),
         cmocka_unit_test(data_fails_over_to_the_other_path),
+        cmocka_unit_test(data_leaves_a_path_that_falls_silent_before_it_is_down),
         cmocka_unit_test(data_fails_over_when_told_so),
         cmocka_unit_test(lost_messages_are_told),
         cmocka_unit_test(a_restarted_peer_is_soon_back),
