@@ -285,6 +285,7 @@ int channel_send_control(struct channel *ch, int path, const void *data, size_t 
 // --- data ---
 
 #define STALL_FACTOR 5 // times the silence without taking anything, before another path is tried
+#define BROKEN_NS (500 * NS_PER_MS) // likewise without a connection: where a new one can be made, nanomsg has done so
 
 int channel_data_send_fd(const struct channel *ch)
 {
@@ -311,8 +312,9 @@ static int data_blocked(struct channel *ch, int64_t now)
     struct side *side = &ch->data;
     if (side->blocked_ns == 0)
         side->blocked_ns = now;
-    if (now - side->blocked_ns > STALL_FACTOR * ch->settings.silence_ns &&
-        side_has_other(side, now)) {
+    bool broken = nano_connections(side->links[side->send_path].push) == 0;
+    int64_t patience = broken ? BROKEN_NS : STALL_FACTOR * ch->settings.silence_ns;
+    if (now - side->blocked_ns > patience && side_has_other(side, now)) {
         side->blocked_ns = now;
         side_choose(side, true, now);
         if (side->say_path)

@@ -197,7 +197,7 @@ static void watch_send(struct side *side)
 // one is given is probably lost. Long before the silence is over, so that the loss of one path costs no protection.
 static bool in_doubt(const struct side *side, int path)
 {
-    int64_t here = *side->links[path].control_heard_ns;
+    int64_t here = MAX(*side->links[path].control_heard_ns, side->links[path].up_since_ns);
     for (int i = 0; i < side->n_links; i++) {
         const struct link *l = &side->links[i];
         if (i != path && l->present && l->up && *l->control_heard_ns - here > l->settings->silence_ns / 2)

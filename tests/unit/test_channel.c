@@ -841,6 +841,29 @@ static void data_leaves_a_path_that_falls_silent_before_it_is_down(void **state)
     net_close(&net);
 }
 
+static bool a_sends_over_1_while_it_sends(struct ends *e)
+{
+    (void)end_send(&e->a, 9, 100);
+    return a_sends_over_1(e);
+}
+
+// The peer's host is heard all the time: only the data connection is gone, and cannot be made again.
+static void data_leaves_a_path_without_a_connection(void **state)
+{
+    struct net net;
+    net_open(&net, 2, key, 60 * NS_PER_S); // nothing is silent for so long
+    struct ends *e = &net.e;
+    exchange(e);
+    net.to_b[0][1] = proxy_stop(net.to_b[0][1]);
+    ends_wait(e, a_sends_over_1_while_it_sends, "data over path 1");
+    assert_true(end_up(&e->a, CHANNEL_SIDE_DATA, 0) && end_up(&e->a, CHANNEL_SIDE_CONTROL, 0));
+    e->b.n_data = 0;
+    assert_int_equal(end_send(&e->a, 9, 100), 0);
+    ends_wait(e, b_has_data, "data over path 1 at b");
+    net.to_b[0][1] = proxy_start("127.0.0.3", "127.0.0.2", (uint16_t)(e->port + 1));
+    net_close(&net);
+}
+
 static void data_fails_over_when_told_so(void **state)
 {
     struct ends e;
@@ -1191,6 +1214,7 @@ int main(void)
         cmocka_unit_test(a_one_way_cut_is_found),
         cmocka_unit_test(data_fails_over_to_the_other_path),
         cmocka_unit_test(data_leaves_a_path_that_falls_silent_before_it_is_down),
+        cmocka_unit_test(data_leaves_a_path_without_a_connection),
         cmocka_unit_test(data_fails_over_when_told_so),
         cmocka_unit_test(lost_messages_are_told),
         cmocka_unit_test(a_restarted_peer_is_soon_back),
