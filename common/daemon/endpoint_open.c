@@ -407,6 +407,7 @@ static void find_queue(struct endpoint *ep)
     s->queue_numbered = queue.numbered;
     s->queue_epoch = queue.epoch;
     s->queue_pending = queue.pending;
+    s->queue_confirmed = queue.confirmed;
     atomic_store(&ep->figures.numbered, s->queue_numbered);
 }
 

@@ -134,6 +134,7 @@ struct end_start {
     uint64_t queue_numbered; // the last seq that it gave
     uint64_t queue_epoch;    // id of the epoch in which it numbers; 0 unknown
     bool queue_pending;      // it holds updates that were not numbered
+    uint64_t queue_confirmed; // what it has been let forget, since the peer had confirmed it; 0 unknown
     uint64_t replica_durable; // the safe queue's valid prefix ends here; 0: it is empty. The position
                               // in end_data reaches it when the end has consented to the openings
                               // in it; before that this end does not meet its peer

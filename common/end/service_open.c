@@ -38,6 +38,7 @@ int service_find(struct service *s, struct service_found *ret_found, struct erro
         .numbered = unsafe_numbered(queue),
         .epoch = unsafe_epoch(queue),
         .pending = unsafe_pending(queue, &cursor, &pending),
+        .confirmed = unsafe_attached(queue, SERVICE_READER) ? unsafe_released(queue, SERVICE_READER) : 0,
     };
     unsafe_free(s->found);
     s->found = queue;

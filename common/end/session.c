@@ -191,6 +191,12 @@ static void describe(const struct frame_meet *m, char *ret_text, size_t size)
                        (unsigned long long)m->held_from);
 }
 
+// To this run, or to the one whose queue this one goes on with.
+static uint64_t had_confirmed(const struct end *e)
+{
+    return MAX(e->data.durable, e->start.queue_confirmed);
+}
+
 // Whether the replay of the peer has perhaps written over what was settled, of which the map does not know any more: its
 // queue ends below what it had confirmed, or it has lost a run, and cannot say where its queue ends.
 static bool went_back(const struct end *e)
@@ -200,8 +206,8 @@ static bool went_back(const struct end *e)
     if (!s->lead || e->state != END_ACTIVE || (row != MEET_BY_MAP && row != MEET_YIELD) || s->peer.was_active)
         return false;
     if (s->peer.position == POSITION_UNKNOWN)
-        return e->data.durable && e->followed_run != e->peer.run;
-    return row == MEET_BY_MAP && s->peer.position < e->data.durable;
+        return had_confirmed(e) && e->followed_run != e->peer.run;
+    return row == MEET_BY_MAP && s->peer.position < had_confirmed(e);
 }
 
 // Both sets of facts are known: the table decides, and this end does its part.
@@ -239,7 +245,7 @@ static void decide(struct end *e)
     s->went_back = went_back(e);
     if (s->went_back)
         end_note(e, "the peer had confirmed %llu: what it holds %s damaged, everything counts as different",
-                 (unsigned long long)e->data.durable, s->peer.position == POSITION_UNKNOWN ? "may be" : "was");
+                 (unsigned long long)had_confirmed(e), s->peer.position == POSITION_UNKNOWN ? "may be" : "was");
     if (s->lead)
         lead(e);
     else

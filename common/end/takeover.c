@@ -341,9 +341,21 @@ static bool take_open(struct end *e)
     return false;
 }
 
+// Where the reign began in whose queue this end numbers: going alone opens an epoch in the same one.
+static uint64_t queue_first(const struct end *e)
+{
+    const struct epoch *at = history_current(&e->st.history);
+    while (at && at->reason == EPOCH_ALONE && at->parents && history_find(&e->st.history, at->parent[0].id))
+        at = history_find(&e->st.history, at->parent[0].id);
+    return at ? at->first_seq : UINT64_MAX;
+}
+
 static void take_done(struct end *e)
 {
     take_stage(e, TAKE_DONE);
+    // The peer's place in front of a fresh queue is nothing that it has confirmed.
+    if (!e->take.recover || e->start.queue_confirmed < queue_first(e))
+        e->start.queue_confirmed = 0;
     e->replica = REPLICA_OFF;
     e->st.position = 0;
     e->strict_hand = false;

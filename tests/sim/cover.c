@@ -80,6 +80,8 @@ static const char *const rungs[] = {
     "writers are held: suspend",
     "writers are held: flushes would wait",
     "safe queue: full",
+    "a rotten tail, and its replica does not open",
+    "a rotten tail, and its replica fails",
     "state: one copy is made good from the other",
     "state: unreadable",
     "salvages that say that they are in doubt",

@@ -234,6 +234,38 @@ static void rot(struct host *h, struct fake_disk *disk, const char *what)
     }
 }
 
+// Some bits of what was written to a segment last: what nothing behind it proves to have been confirmed.
+static void rot_tail(struct host *h)
+{
+    struct sim *s = h->sim;
+    uint32_t slots = fake_disk_slots(h->safe), slot = (uint32_t)rnd(s, slots ? slots : 1);
+    uint64_t size = 0;
+    const uint8_t *bytes = slots ? fake_disk_bytes(h->safe, slot, &size) : NULL;
+    if (!bytes)
+        return;
+    uint64_t end = written(bytes, size), at = end - 1 - rnd(s, MIN(end, UINT64_C(700)));
+    fake_disk_rot(h->safe, slot, at, (uint8_t)(1U << rnd(s, 8)));
+    trace(s, h, "segment %u rots at %llu, of %llu", slot, (unsigned long long)at, (unsigned long long)end);
+}
+
+// Its next run does not find the tail of its queue, and cannot open its replica, or not write to it.
+static void tail_and_replica_ill(struct host *h)
+{
+    struct sim *s = h->sim;
+    int64_t until = s->now + some_ms(s, 100, 4000);
+    rot_tail(h);
+    chance(s, 600) ? kill_now(h) : crash_now(h);
+    h->tail_life = h->life + 1;
+    s->store_failed = true;
+    if (chance(s, 500)) {
+        h->stores_shut_until = until;
+        return;
+    }
+    fake_volume_fail(h->volume[rnd(s, s->volumes)],
+                     chance(s, 300) ? 1U << BLOCK_FLUSH : 1U << BLOCK_WRITE | 1U << BLOCK_ZERO, -EIO);
+    plan_world(s, until, h, disk_well, 0);
+}
+
 // Most of it is read at a start only.
 static void rot_unseen(struct host *h, struct fake_disk *disk, const char *what)
 {
@@ -390,7 +422,10 @@ void fault_commit(struct host *h, enum fault_kind kind)
         break;
     case FAULT_QUEUE_ROT:
         h->queue_rotted = true;
-        rot_unseen(h, h->safe, "segment");
+        if (h->running && h->view.state == END_PASSIVE && chance(s, 500))
+            tail_and_replica_ill(h);
+        else
+            rot_unseen(h, h->safe, "segment");
         break;
     case FAULT_MAP_ROT:
         rot_unseen(h, h->maps, "map");
@@ -433,7 +468,7 @@ void fault_heal_all(struct sim *s)
     s->burst_until = 0;
     for (int i = 0; i < 2; i++) {
         disk_well(&s->host[i], NULL, 0);
-        s->host[i].slow_until = 0;
+        s->host[i].slow_until = s->host[i].stores_shut_until = 0;
         if (!s->host[i].up)
             host_boot(&s->host[i]);
         daemon_start(&s->host[i]);

@@ -158,6 +158,8 @@ static int open_stores(void *user, struct block *ret_blocks[RECORD_OBJECTS_MAX],
     struct host *h = user;
     if (h->stores_of == BOX_STREAM || chance(h->sim, 20))
         return error_set(err, -EAGAIN, "the stores are in other hands");
+    if (h->sim->now < h->stores_shut_until)
+        return error_set(err, -EIO, "the stores cannot be opened");
     h->stores_of = BOX_FRONT;
     for (unsigned i = 0; i < h->sim->volumes; i++)
         ret_blocks[i] = fake_volume_of(h->volume[i]);
@@ -197,6 +199,7 @@ static int open_queue(void *user, bool recover, const struct unsafe_config *conf
         (void)close(h->memory);
     h->memory = dup(unsafe_fd(*ret_queue));
     unsafe_attach(*ret_queue, READER_JUDGE, config->start);
+    h->start.queue_confirmed = 0;
     judge_opened(h, &h->front.epoch);
     return 0;
 }
@@ -453,6 +456,7 @@ bool front_find_queue(struct host *h, struct end_start *start)
     start->queue_numbered = found.numbered;
     start->queue_epoch = found.epoch;
     start->queue_pending = found.pending;
+    start->queue_confirmed = found.confirmed;
     return true;
 }
 

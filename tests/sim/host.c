@@ -141,6 +141,8 @@ static void opened(struct host *h, void *arg, uint64_t n)
     ev.opened.damaged = r == -EUCLEAN;
     if (ev.opened.base && h->state.history.count && !history_contains(&h->state.history, ev.opened.base))
         cover_count("safe queue: of a line that was forgotten");
+    if (ev.opened.replica_failed && h->tail_life == h->life)
+        cover_count("a rotten tail, and its replica does not open");
     if (ev.opened.replica_failed)
         trace(h->sim, h, "its replica does not open: %s", why);
     feed(h, &ev);

@@ -31,6 +31,18 @@ void judge_store(struct host *h, int at, uint64_t seq, const char *when)
     }
 }
 
+// What rotted had been confirmed, and nothing here proves that. The active end that knows has everything compared; one that
+// has lost its memory, too, cannot, and nobody is wrong (docs/safe-queue.md).
+void judge_tail(struct host *h)
+{
+    const struct host *leader = other(h);
+    uint64_t known = MAX(leader->figures.durable, leader->start.queue_confirmed);
+    if (!h->tail_cut || known >= h->held || h->sim->tail_lost)
+        return;
+    cover_count("a rotten tail that nobody knows of any more");
+    h->sim->tail_lost = h->sim->forced = h->sim->store_failed = true;
+}
+
 void judge_finishes(struct host *h)
 {
     struct replica_stats st;
@@ -151,7 +163,7 @@ void judge_replica(struct host *h)
 {
     judge_consent(h);
     struct replica_stats st;
-    if (!h->running || h->view.inconsistent || h->view.state != END_PASSIVE ||
+    if (!h->running || h->sim->tail_lost || h->view.inconsistent || h->view.state != END_PASSIVE ||
         !stream_stats(h, &st))
         return;
     // A tail that rotted, and that nothing proves to have been confirmed, is cut as if a crash had torn it: what had been

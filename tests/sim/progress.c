@@ -243,8 +243,9 @@ static void look(struct host *h, void *arg, uint64_t began)
         if (!s->quiet)
             trace(s, NULL, "synchronized");
         s->quiet = true;
-        if (is_settled(s) && !rot_goes_on(s)) {
-            judge_equal(s);
+        if (is_settled(s) && (s->tail_lost || !rot_goes_on(s))) {
+            if (!s->tail_lost)
+                judge_equal(s);
             s->phase = PHASE_DONE;
             return;
         }

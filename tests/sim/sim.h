@@ -119,6 +119,7 @@ struct host {
     bool queue_rotted;  // its safe queue, ever
     uint64_t told_settled; // the highest seq that its peer has said to be settled
     uint64_t finish_from; // what its safe queue held durably when it was told to replay to the end
+    uint64_t held;        // durably, by its safe queue, when the last run with one ended
     bool tail_cut;      // since then its tail was taken for a torn one, and nobody has told it better
     int64_t slow_until; // its disks take their time
     // What lasts as long as a boot.
@@ -155,6 +156,8 @@ struct host {
     struct frame_map lost_piece; // told last
     bool lost_unknown;           // of which regions what it discards is nobody knows
     bool replay_paused;
+    int64_t stores_shut_until; // they cannot be opened
+    uint32_t tail_life;        // the run that met a rotten tail, and perhaps a replica that fails
     int stores_of; // which thread has the stores open: BOX_FRONT, BOX_STREAM, BOX_NONE
     int64_t replica_at;
     enum state_role judged_role; // of the last save
@@ -322,6 +325,7 @@ struct sim {
     bool wiped;         // one disk was replaced
     int64_t burst_until; // the guest writes as fast as it can
     uint64_t operator_ids;
+    bool tail_lost; // a replica went back behind a rotten tail, and nobody is left who could know
     bool forced; // an operator overrode a veto: the promises of a takeover by itself do not hold
     enum phase phase;
     int64_t progress_since;
@@ -488,6 +492,7 @@ static inline unsigned sectors(const struct sim *s)
 
 // judge_*.c
 void judge_answer(struct host *h, struct guest_op *op, int status);
+void judge_tail(struct host *h); // it follows, perhaps without what was its queue's tail
 void judge_finishes(struct host *h); // is about to replay to the end
 void judge_finished(struct host *h, uint64_t epoch, uint64_t seq);
 void judge_discard(struct host *h); // about to forget what lies behind its prefix

@@ -43,6 +43,8 @@ static int open_stores(void *user, struct block *ret_blocks[RECORD_OBJECTS_MAX],
     struct host *h = user;
     if (h->stores_of == BOX_FRONT || (h->started && chance(h->sim, 50)))
         return error_set(err, -EAGAIN, "the stores are in other hands");
+    if (h->sim->now < h->stores_shut_until)
+        return error_set(err, -EIO, "the stores cannot be opened");
     h->stores_of = BOX_STREAM;
     for (unsigned i = 0; i < h->sim->volumes; i++)
         ret_blocks[i] = fake_volume_of(h->volume[i]);
@@ -212,6 +214,8 @@ static void report(void *user, const struct end_event *event)
     }
     if (ev.replica.what == FOLLOW_FAILED) {
         trace(h->sim, h, "the replica failed: %s", ev.replica.text);
+        if (h->tail_life == h->life)
+            cover_count("a rotten tail, and its replica fails");
         ev.replica.text = "its disk failed"; // it has to live longer
     }
     h->lost_unknown = ev.replica.what == FOLLOW_FINISHED && ev.replica.unknown;
@@ -225,6 +229,8 @@ static void note(void *user, const char *text)
     struct host *h = user;
     if (strstr(text, "unconfirmed tail was cut"))
         h->tail_cut = h->queue_rotted;
+    if (h->view.session)
+        judge_tail(h);
     if (strstr(text, "safe queue is full"))
         cover_count("safe queue: full");
     if (strstr(text, "nothing is applied here"))
@@ -305,8 +311,11 @@ void stream_init(struct host *h)
 
 void stream_stop(struct host *h, bool in_order)
 {
+    struct replica_stats stats;
     if (!h->follower)
         return;
+    if (stream_stats(h, &stats))
+        h->held = stats.durable;
     if (in_order)
         (void)follower_close(h->follower, NULL, 0, NULL);
     else if (h->stores_of == BOX_STREAM)
@@ -330,6 +339,7 @@ int stream_open(struct host *h, uint64_t *ret_seq, uint64_t *ret_base, char *why
     if (!stream_stats(h, &stats))
         return r;
     h->figures.replica_durable = stats.durable;
+    h->tail_cut |= h->queue_rotted && stats.durable < h->held; // it may even look as if nothing had been there
     trace(h->sim, h, "safe queue opened: applied %llu, durable %llu",
           (unsigned long long)stats.applied, (unsigned long long)stats.durable);
     stream_turn(h);
@@ -362,6 +372,8 @@ void stream_letter(struct host *h, const struct end_action *a)
         follower_salvage(h->follower, &a->state);
         break;
     case ACT_FOLLOW:
+        if (a->session)
+            judge_tail(h);
         h->tail_cut &= !a->session; // the active end has compared what it knows
         follower_follow(h->follower, a->session, a->restart, a->seq, &a->epoch, local_now(h));
         break;

@@ -2531,6 +2531,36 @@ static void follower_that_went_back_is_compared_as_a_whole(void **state)
     assert_true(view(w, 1).promotable);
 }
 
+// A restarted active end knows what was confirmed to its former run by what its queue was let forget.
+static void follower_that_went_back_is_seen_behind_a_restart(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    struct host *h = &w->host[0];
+    h->data.numbered += 10;
+    run(w, NS_PER_S);
+    uint64_t numbered = h->data.numbered, held = w->host[1].data.replica_durable;
+    unsigned fills = h->fills;
+    for (unsigned lost = 0; lost <= 3; lost += 3) {
+        int64_t echo = view(w, 0).echo_sent_ns;
+        crash(w, 1);
+        w->host[1].data.replica_durable = held - lost;
+        h->end = end_free(h->end);
+        h->up = false;
+        h->head = h->tail;
+        h->data.durable = 0;
+        h->data.held_from = numbered + 1;
+        boot(w, 0, (struct end_start){.same_boot = true, .echo_sent_ns = echo, .queue_found = true,
+                                      .queue_numbered = numbered, .queue_confirmed = numbered});
+        boot(w, 1, (struct end_start){.replica_durable = held - lost});
+        run(w, 10 * NS_PER_S);
+        assert_true(view(w, 1).promotable);
+        assert_int_equal(h->fills > fills, lost > 0);
+        numbered = h->data.numbered;
+        held = w->host[1].data.replica_durable;
+    }
+}
+
 // Nor can a follower whose replica does not open tell how much its queue has lost: of a run that has not followed yet
 // the active end takes it that it may be less than was confirmed.
 static void follower_that_cannot_tell_its_position_is_compared_as_a_whole(void **state)
@@ -4073,6 +4103,7 @@ int main(void)
         T(damaged_queue_is_compared_as_a_whole),
         T(queue_of_a_forgotten_line_says_nothing),
         T(follower_that_went_back_is_compared_as_a_whole),
+        T(follower_that_went_back_is_seen_behind_a_restart),
         T(follower_that_cannot_tell_its_position_is_compared_as_a_whole),
         T(first_start_is_not_synchronized_on_the_way),
         T(full_safe_queue_ends_the_grant),
