@@ -285,7 +285,7 @@ int channel_send_control(struct channel *ch, int path, const void *data, size_t 
 // --- data ---
 
 #define STALL_FACTOR 5 // times the silence without taking anything, before another path is tried
-#define BROKEN_NS (500 * NS_PER_MS) // likewise without a connection: where a new one can be made, nanomsg has done so
+#define BROKEN_NS (200 * NS_PER_MS) // likewise without a connection: where a new one can be made, nanomsg has done so
 
 int channel_data_send_fd(const struct channel *ch)
 {
@@ -323,7 +323,7 @@ static int data_blocked(struct channel *ch, int64_t now)
     return -EAGAIN;
 }
 
-static int data_send_locked(struct channel *ch, const struct iovec *iov, int n, size_t size)
+static int send_over_current(struct channel *ch, const struct iovec *iov, int n, size_t size)
 {
     struct side *side = &ch->data;
     int64_t now = clock_boot_ns();
@@ -339,6 +339,14 @@ static int data_send_locked(struct channel *ch, const struct iovec *iov, int n, 
         return data_blocked(ch, now);
     side->blocked_ns = 0;
     return r;
+}
+
+// What found out that the path takes nothing goes over the next one: an acknowledgement is said once.
+static int data_send_locked(struct channel *ch, const struct iovec *iov, int n, size_t size)
+{
+    int path = ch->data.send_path;
+    int r = send_over_current(ch, iov, n, size);
+    return r == -EAGAIN && ch->data.send_path != path ? send_over_current(ch, iov, n, size) : r;
 }
 
 int channel_data_send(struct channel *ch, const struct iovec *iov, int n)
