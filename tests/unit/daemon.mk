@@ -19,3 +19,7 @@ test_front_LDADD = $(DAEMON_LIBS) $(CMOCKA_LIBS)
 check_PROGRAMS += test_switchboard
 test_switchboard_SOURCES = test_switchboard.c netns.c netns.h
 test_switchboard_LDADD = $(DAEMON_LIBS) $(CMOCKA_LIBS)
+
+check_PROGRAMS += test_vetoes
+test_vetoes_SOURCES = test_vetoes.c netns.c netns.h
+test_vetoes_LDADD = $(DAEMON_LIBS) $(CMOCKA_LIBS)

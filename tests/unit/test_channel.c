@@ -24,6 +24,7 @@
 #include "common/base/keyfile.h"
 #include "common/base/random.h"
 #include "common/channel/frame.h"
+#include "common/channel/seal.h"
 #include "tests/unit/channel_ends.h"
 #include "tests/unit/channel_proxy.h"
 
@@ -164,6 +165,76 @@ static void frame_parser_bounds_everything(void **state)
         assert_true(why || !same_frame(&got, &f));
         *byte ^= (uint8_t)(1 << bit % 8);
     }
+}
+
+// --- seals ---
+
+// Both ends of a finished handshake, or false: it failed.
+static bool seals_meet(const char *context_a, const char *context_b, struct seal *ret_seals[2])
+{
+    uint8_t messages[2][SEAL_HANDSHAKE_MAX];
+    size_t sizes[2] = {0, 0};
+    struct error err = {0};
+    int r = 0, done = 0;
+    assert_int_equal(seal_new(key, true, context_a, strlen(context_a), &ret_seals[0], &err), 0);
+    assert_int_equal(seal_new(key, false, context_b, strlen(context_b), &ret_seals[1], &err), 0);
+    for (int turn = 0; done < 2 && r >= 0 && turn < 20; turn++) {
+        int at = turn % 2;
+        r = seal_step(ret_seals[at], turn ? messages[1 - at] : NULL, turn ? sizes[1 - at] : 0, messages[at], &sizes[at], &err);
+        done += r > 0;
+    }
+    return done == 2;
+}
+
+static void seal_text(struct seal *seal, uint64_t counter, uint8_t to[64 + SEAL_OVERHEAD])
+{
+    static const uint8_t text[64] = "the same each time";
+    const struct iovec iov = {(void *)(uintptr_t)text, sizeof(text)};
+    assert_int_equal(seal_close(seal, counter, "head", 4, &iov, 1, to), 0);
+}
+
+// Two messages are never sealed alike: not under two counters, wherever these differ, and not in two directions. What was
+// sealed like that would give itself away to whoever has both.
+static void nothing_is_sealed_twice_alike(void **state)
+{
+    static const uint64_t counters[] = {1, 2, 257, 65537, (1U << 24) + 1, (UINT64_C(1) << 32) + 1, (UINT64_C(1) << 56) + 1};
+    enum { COUNT = 2 * ARRAY_LEN(counters) };
+    uint8_t sealed[COUNT][64 + SEAL_OVERHEAD];
+    struct seal *seals[2];
+    assert_true(seals_meet("here", "here", seals));
+    for (size_t i = 0; i < COUNT; i++) {
+        seal_text(seals[i % 2], counters[i / 2], sealed[i]);
+        for (size_t k = 0; k < i; k++)
+            assert_memory_not_equal(sealed[i], sealed[k], 64);
+    }
+    for (size_t i = 0; i < COUNT; i++) {
+        uint8_t copy[64 + SEAL_OVERHEAD];
+        uint64_t counter = counters[i / 2];
+        memcpy(copy, sealed[i], sizeof(copy));
+        assert_int_equal(seal_open(seals[i % 2], counter, "head", 4, copy, sizeof(copy)), -EBADMSG); // its own
+        memcpy(copy, sealed[i], sizeof(copy));
+        assert_int_equal(seal_open(seals[1 - i % 2], counter + 1, "head", 4, copy, sizeof(copy)), -EBADMSG);
+        memcpy(copy, sealed[i], sizeof(copy));
+        assert_int_equal(seal_open(seals[1 - i % 2], counter, "tail", 4, copy, sizeof(copy)), -EBADMSG);
+        memcpy(copy, sealed[i], sizeof(copy));
+        assert_int_equal(seal_open(seals[1 - i % 2], counter, "head", 4, copy, sizeof(copy)), 0);
+        assert_string_equal((const char *)copy, "the same each time");
+    }
+    seal_free(seals[0]);
+    seal_free(seals[1]);
+}
+
+// The keys are of the link that both had in mind.
+static void keys_are_bound_to_their_context(void **state)
+{
+    struct seal *seals[2];
+    uint8_t sealed[64 + SEAL_OVERHEAD];
+    if (seals_meet("here", "there", seals)) {
+        seal_text(seals[0], 1, sealed);
+        assert_int_equal(seal_open(seals[1], 1, "head", 4, sealed, sizeof(sealed)), -EBADMSG);
+    }
+    seal_free(seals[0]);
+    seal_free(seals[1]);
 }
 
 static void hello_parser_bounds_everything(void **state)
@@ -1192,6 +1263,8 @@ int main(void)
         cmocka_unit_test(key_files_have_a_form),
         cmocka_unit_test(derived_keys_differ_by_label_and_key),
         cmocka_unit_test(frame_parser_bounds_everything),
+        cmocka_unit_test(nothing_is_sealed_twice_alike),
+        cmocka_unit_test(keys_are_bound_to_their_context),
         cmocka_unit_test(hello_parser_bounds_everything),
         cmocka_unit_test(bad_addresses_are_refused),
         cmocka_unit_test(sealed_ends_meet_over_three_paths),
