@@ -87,6 +87,8 @@ static const char *const rungs[] = {
     "salvages that say that they are in doubt",
     "guard: a goodbye is heard",
     "guard: a goodbye is heard too late",
+    "public address: had to wait",
+    "public address: another wish came meanwhile",
 };
 
 // What only a state that was put back by hand, from a backup, could bring about: whoever becomes active opens an epoch of
