@@ -311,6 +311,8 @@ static void script_check(struct app *app)
     struct error err = {0};
     pid_t pid = 0;
 
+    if (s->state == SCRIPT_CHECKING)
+        return; // that one's answer is this one's, too; its own status command is in the group
     if (!group_empty(s->group)) {
         (void)group_pids(s->group, &pid, 1);
         app_report(app, APP_REPORT_CHECKED,

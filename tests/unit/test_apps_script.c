@@ -587,6 +587,31 @@ static void foreign_ones_are_named(void **state)
     watch_close(&w);
 }
 
+// Whoever asks again is answered by the status command that is under way, which is no process of the application's.
+static void a_second_check_waits_for_the_first(void **state)
+{
+    struct watch w;
+
+    enter(&w);
+    struct app_config list[] = {
+        script("web", SH("exit 0"), NULL,
+               SH("echo x >>$UNDERSTUDY_ADDRESSES/asked; while [ ! -e $UNDERSTUDY_ADDRESSES/answer ]; do sleep 0.05; done; exit 1"))};
+    watch_apps(&w, list, 1);
+    apps_check_foreign(w.apps);
+    watch_file(&w, "asked", "x\n");
+    for (int i = 0; i < 3; i++) {
+        apps_check_foreign(w.apps);
+        usleep(100 * 1000); // it is looked at; whether it is or not, what follows is so
+        assert_false(watch_has(&w, "checked"));
+    }
+    watch_path(&w, w.text, "answer");
+    close(open(w.text, O_CREAT | O_WRONLY, 0600));
+    watch_for(&w, "checked", NULL);
+    assert_string_equal(w.text, "");
+    assert_int_equal(watch_status(&w, 0).state, APP_STATE_STOPPED);
+    watch_close(&w);
+}
+
 static void refused(struct watch *w, const struct app_config *list, size_t count, const char *text)
 {
     struct error err = {0};
@@ -665,6 +690,7 @@ int main(void)
         cmocka_unit_test(frozen_cgroup_is_killed_by_stop),
         cmocka_unit_test(adopted_after_a_restart_of_the_daemon),
         cmocka_unit_test(foreign_ones_are_named),
+        cmocka_unit_test(a_second_check_waits_for_the_first),
         cmocka_unit_test(bad_configurations_are_refused),
         cmocka_unit_test(empty_list_is_started_and_stopped_at_once),
     };
