@@ -39,8 +39,9 @@ bool peer_heard(const struct end *e)
 static uint16_t own_flags(const struct end *e)
 {
     uint16_t flags = 0;
+    // Who has served is not done before its address is off, which may wait for the kernel.
     if (e->state == END_ACTIVE || e->state == END_SUSPENDED || e->state == END_HANDING_OVER ||
-        (e->state == END_TAKING_OVER && e->take.stage > TAKE_EPOCH))
+        (e->state == END_TAKING_OVER && e->take.stage > TAKE_EPOCH) || e->address != ADDRESS_OFF)
         flags |= FRAME_ACTIVE;
     if (e->state == END_TAKING_OVER)
         flags |= FRAME_TAKING_OVER;

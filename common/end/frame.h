@@ -41,7 +41,7 @@ enum frame_type {
 enum frame_answer { ANSWER_NONE, ANSWER_NO, ANSWER_YES };
 
 // Flags of a beat and of a meeting.
-#define FRAME_ACTIVE        0x0001 // serves, or would if it were not suspended
+#define FRAME_ACTIVE        0x0001 // serves, or would if it were not suspended, or has the public address still
 #define FRAME_TAKING_OVER   0x0002
 #define FRAME_WANTS_ECHO    0x0004 // answer at once
 #define FRAME_GRANTED       0x0008 // passive: holds a grant

@@ -857,6 +857,9 @@ static void switch_keeps_the_deadline_until_the_address_is_off(void **state)
     assert_int_equal(view(w, 0).state, END_HANDED_OVER);
     assert_true(w->host[0].deadline != INT64_MAX);
     assert_int_equal(view(w, 1).state, END_PASSIVE);
+    command(w, 1, COMMAND_TAKEOVER, 0); // nor may an operator have it meanwhile
+    run(w, NS_PER_S);
+    assert_int_equal(view(w, 1).state, END_PASSIVE);
     w->host[0].hold_address = w->host[0].address = false;
     push(&w->host[0], &(struct end_event){.type = EV_ADDRESS});
     run(w, 5 * NS_PER_S);
