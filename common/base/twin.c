@@ -204,6 +204,17 @@ static void make_equal(struct twin *twin, const char *path, const struct twin_co
     (void)twin_mirror(twin, NULL);
 }
 
+// Cut off behind what it holds: that counts, and the room that is to be there for more is made again.
+static void make_whole(struct twin *twin, const char *path, const struct twin_copy copies[2])
+{
+    for (int i = 0; i < 2; i++) {
+        if (copies[i].state != TWIN_GOOD || copies[i].bytes >= FILE_SIZE)
+            continue;
+        if (posix_fallocate(twin->fd[i], 0, (off_t)FILE_SIZE) == 0)
+            (void)snprintf(twin->repaired, sizeof(twin->repaired), "%.80s.%d: the file ended early, behind its content", path, i);
+    }
+}
+
 static int allocate(struct twin *twin, const char *path, struct error *err)
 {
     twin->fd[0] = twin->fd[1] = -1;
@@ -229,8 +240,10 @@ int twin_open(const char *path, void *payload, size_t limit, struct twin **ret_t
         return r;
     }
     r = load_newest(twin, path, copies, payload, limit, ret_size, err);
-    if (r == 0)
+    if (r == 0) {
+        make_whole(twin, path, copies);
         make_equal(twin, path, copies, young, payload);
+    }
     *ret_twin = twin;
     return r;
 }

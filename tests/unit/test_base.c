@@ -300,6 +300,27 @@ static void a_twin_cut_or_wiped_is_found(void **state)
     free(image);
 }
 
+static void a_twin_cut_behind_its_content_is_made_whole(void **state)
+{
+    struct twin_image *image = calloc(1, sizeof(*image));
+    struct twin_copy copies[2];
+    struct twin *twin = NULL;
+    char got[64];
+    size_t size;
+    image_make(image);
+    for (int copy = 0; copy < 2; copy++)
+        assert_int_equal(ftruncate(image->fd[copy], 4096 + copy), 0);
+    assert_int_equal(twin_open(image->path, got, sizeof(got), &twin, &size, NULL), 0);
+    assert_int_equal(size, 11);
+    assert_non_null(twin_repaired(twin));
+    twin_free(twin);
+    assert_int_equal(twin_inspect(image->path, got, sizeof(got), &size, copies, NULL), 0);
+    assert_true(copies[0].bytes == TWIN_FILE_SIZE && copies[1].bytes == TWIN_FILE_SIZE);
+    close(image->fd[0]);
+    close(image->fd[1]);
+    free(image);
+}
+
 // A thread closes what it was given, all of it, however much comes at once; without one, it is closed here.
 static void closer_closes_everything(void **state)
 {
@@ -330,6 +351,7 @@ int main(void)
         cmocka_unit_test(twin_survives_a_torn_copy),
         cmocka_unit_test(every_damaged_byte_of_a_twin_is_found),
         cmocka_unit_test(a_twin_cut_or_wiped_is_found),
+        cmocka_unit_test(a_twin_cut_behind_its_content_is_made_whole),
         cmocka_unit_test(twin_with_an_impossible_version_is_damaged),
         cmocka_unit_test(twin_that_is_too_large_can_be_overwritten),
         cmocka_unit_test(closer_closes_everything),
