@@ -28,6 +28,7 @@ struct fake_volume {
     struct change *changes, **changes_end;
     unsigned fail_kinds;
     int fail_error;
+    unsigned no_holes;
 };
 
 static bool shares_block(const struct fake_volume *f, const struct block_request *a,
@@ -111,6 +112,7 @@ static void change(struct fake_volume *f, const struct block_request *q)
     struct change *c = calloc(1, sizeof(*c));
 
     ENSURE(c);
+    f->no_holes += q->op == BLOCK_ZERO && (q->flags & BLOCK_NO_HOLE);
     *c = (struct change){.number = ++f->changes_made, .offset = q->offset, .length = q->length};
     c->data = calloc(1, q->length);
     ENSURE(c->data);
@@ -208,6 +210,11 @@ uint8_t *fake_volume_bytes(struct fake_volume *f)
 unsigned fake_volume_flushes(const struct fake_volume *f)
 {
     return f->flushes;
+}
+
+unsigned fake_volume_no_holes(const struct fake_volume *f)
+{
+    return f->no_holes;
 }
 
 unsigned fake_volume_most(const struct fake_volume *f)

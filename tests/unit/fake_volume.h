@@ -29,6 +29,7 @@ void fake_volume_crash(struct fake_volume *fake);
 void fake_volume_kill(struct fake_volume *fake);
 uint8_t *fake_volume_bytes(struct fake_volume *fake);
 unsigned fake_volume_flushes(const struct fake_volume *fake);
+unsigned fake_volume_no_holes(const struct fake_volume *fake); // zeros that were to leave no hole
 unsigned fake_volume_most(const struct fake_volume *fake); // requests that were under way together
 
 #endif

@@ -33,6 +33,7 @@ struct line {
     uint64_t check_wrong; // bit i: checksum i is made not to match
     bool coarse;          // of a check
     unsigned incarnation;
+    bool no_hole; // of zeros
 };
 
 struct world {
@@ -135,6 +136,8 @@ static void fill(void *arg, uint64_t seq, struct record *r, uint8_t *payload, si
         r->payload = le32_make(l->length);
         for (uint32_t i = 0; i < l->length; i++)
             payload[i] = byte_of(l, seq, i);
+    } else if (l->type == RECORD_ZERO) {
+        r->flags = l->no_hole ? RECORD_NO_HOLE : 0;
     } else if (l->type == RECORD_CHECK) {
         fill_check(w, l, seq, r, payload);
     } else if (l->type == RECORD_EPOCH) {
@@ -736,6 +739,22 @@ static void a_coarse_check_names_whole_units(void **state)
             assert_memory_equal(w->answer_bitmap, expected[seq - 2], sizeof(expected[0]));
     }
     assert_int_equal(w->answers, 3);
+    world_free(w);
+}
+
+// Zeros for which the guest wants room to be kept keep it here, too: a takeover must not run out of it.
+static void zeros_without_a_hole_leave_none(void **state)
+{
+    struct world *w = world_started(1);
+    line_write(w, 1, 0, 0, 8192);
+    for (uint64_t seq = 2; seq <= 4; seq++)
+        w->lines[seq] = (struct line){
+            .type = RECORD_ZERO, .offset = (seq - 2) * 4096, .length = 4096, .epoch = w->epoch, .no_hole = seq == 3};
+    send(w, 1, 4, 1);
+    settle_down(w, NS_PER_S);
+    assert_int_equal(stats_of(w).applied, 4);
+    assert_int_equal(fake_volume_no_holes(w->blocks[0]), 1);
+    expect_content(w, 1, 4);
     world_free(w);
 }
 
@@ -1597,6 +1616,7 @@ int main(void)
         cmocka_unit_test(a_resync_begins_with_a_flush),
         cmocka_unit_test(a_check_is_answered_at_its_place),
         cmocka_unit_test(a_coarse_check_names_whole_units),
+        cmocka_unit_test(zeros_without_a_hole_leave_none),
         cmocka_unit_test(checks_of_zeros_are_answered),
         cmocka_unit_test(a_write_error_stops_the_replay),
         cmocka_unit_test(a_flush_error_is_final),
