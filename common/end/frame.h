@@ -47,7 +47,7 @@ enum frame_answer { ANSWER_NONE, ANSWER_NO, ANSWER_YES };
 #define FRAME_GRANTED       0x0008 // passive: holds a grant
 #define FRAME_READY_TO_MEET 0x0010
 #define FRAME_FAILED        0x0020 // passive: cannot go on; the active cannot rely on it
-#define FRAME_PAUSED        0x0040
+#define FRAME_PAUSED        0x0040 // by the operator: active: nothing is sent; passive: nothing is applied
 #define FRAME_LAGGING       0x0080
 #define FRAME_PAIRED        0x0200 // active: the receiver has what the mode promises, nothing is acknowledged alone
 #define FRAME_STOPPED       0x0400 // ended in order by the operator, until he resumes it

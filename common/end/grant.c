@@ -25,7 +25,8 @@ bool grant_may_say_yes(const struct end *e)
     // It would have to be given up at once.
     bool lasts = e->now < e->peer.proven_ns + e->config.timeout_ns - e->config.margin_ns;
     return lasts && serving && grant_relied(e) && !e->terminating && !e->frozen && !e->freezing &&
-           e->config.automatic && e->config.has_waypoint && !e->save_failed && !e->data.unguarded;
+           e->config.automatic && e->config.has_waypoint && !e->save_failed && !e->data.unguarded &&
+           !(e->peer.flags & FRAME_PAUSED); // it would not use it, and this end would tell of a peer that may take over
 }
 
 void grant_said(struct end *e, enum frame_answer answer, uint64_t number)

@@ -18,6 +18,8 @@ static const char *active_why(const struct end *e, char *buffer, size_t size)
             return "paired; takeover policy is manual: the passive end waits for the operator";
         if (!e->config.has_waypoint)
             return "paired; no waypoint is configured: the passive end waits for the operator";
+        if (e->peer.flags & FRAME_PAUSED)
+            return "paired; the passive end does not take over: its replay is paused by the operator (pairctl resume --replay)";
         return "paired; no grant is out yet";
     case REL_GOING_ALONE:
         (void)snprintf(buffer, size, "going alone: %s; waits until no grant can be out",

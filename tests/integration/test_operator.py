@@ -171,6 +171,7 @@ def test_pause_of_the_replay(lab):
         lab.pairctl(where, "pause", "--replay")
         stopped = lab.wait_for("secondary", "with its replay stopped", granted=False,
                                why=lambda why: "replay" in why)
+        lab.wait_for("primary", "not calling it promotable", granted=False, why=lambda why: "replay" in why)
         applied = stopped["positions"]["applied"]
         write(lab, "primary", 0x61)
         queued = lab.wait_for("secondary", "keeping what it got", safe_queue=lambda queue: queue["records"] > 0)

@@ -3340,6 +3340,24 @@ static void switchover_to_a_peer_whose_replay_is_paused_is_given_up(void **state
     assert_true(w->host[0].apps);
 }
 
+// It would not use a grant: so it is given none, and the active end does not tell of a peer that may take over.
+static void who_does_not_apply_is_given_no_grant(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    run(w, NS_PER_S);
+    assert_true(view(w, 0).granted && view(w, 1).granted);
+    command(w, 1, COMMAND_PAUSE, COMMAND_REPLAY);
+    run(w, NS_PER_S);
+    assert_false(view(w, 0).granted);
+    assert_false(view(w, 1).granted);
+    assert_non_null(strstr(view(w, 0).why, "replay is paused"));
+    assert_false(view(w, 0).alone);
+    command(w, 1, COMMAND_RESUME, COMMAND_REPLAY);
+    run(w, NS_PER_S);
+    assert_true(view(w, 0).granted && view(w, 1).granted);
+}
+
 // A replica that is opened again and again raises its gates each time, also while no save succeeds.
 static void gates_of_replicas_that_were_closed_do_not_pile_up(void **state)
 {
@@ -4153,6 +4171,7 @@ int main(void)
         T(heartbeats_go_on_without_answers),
         T(takeover_without_force_asks_the_vetoes),
         T(switchover_to_a_peer_whose_replay_is_paused_is_given_up),
+        T(who_does_not_apply_is_given_no_grant),
         T(gates_of_replicas_that_were_closed_do_not_pile_up),
         T(place_that_was_given_up_is_not_drained),
         T(overflow_while_a_meeting_is_proposed_voids_the_proposal),
