@@ -53,7 +53,7 @@ static uint16_t own_flags(const struct end *e)
         flags |= FRAME_FAILED;
     if (e->data.salvage_full)
         flags |= FRAME_SALVAGE_FULL;
-    if (e->paused || e->replay_stopped)
+    if (e->state == END_PASSIVE ? e->replay_stopped : e->paused)
         flags |= FRAME_PAUSED;
     if (e->st.role == ROLE_ACTIVE)
         flags |= FRAME_SERVED;

@@ -138,6 +138,7 @@ static void follow(struct end *e)
     // What the old reign leaves: the address is taken off before anything else.
     if (served || e->frozen)
         session_yield(e);
+    e->paused = false; // that was this end's sending
     end_go(e, END_PASSIVE, "%s", meet_row_text(e->session.meeting.row));
     if (e->operation.name && e->operation.result == STEP_PENDING)
         end_operation(e, e->operation.name, STEP_DONE, "done: the other end is active");

@@ -3358,6 +3358,26 @@ static void who_does_not_apply_is_given_no_grant(void **state)
     assert_true(view(w, 0).granted && view(w, 1).granted);
 }
 
+// What an operator has paused is the sending of the end that was active then: not what becomes of that end.
+static void a_pause_ends_with_the_role(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    w->cut[0] = w->cut[1] = true;
+    w->waypoint[0] = false;
+    command(w, 0, COMMAND_PAUSE, 0);
+    run(w, 10 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_SUSPENDED);
+    assert_true(view(w, 0).paused);
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+    w->cut[0] = w->cut[1] = false;
+    w->waypoint[0] = true;
+    run(w, 10 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_PASSIVE);
+    assert_false(view(w, 0).paused);
+    assert_true(view(w, 1).granted && view(w, 0).promotable);
+}
+
 // A replica that is opened again and again raises its gates each time, also while no save succeeds.
 static void gates_of_replicas_that_were_closed_do_not_pile_up(void **state)
 {
@@ -4172,6 +4192,7 @@ int main(void)
         T(takeover_without_force_asks_the_vetoes),
         T(switchover_to_a_peer_whose_replay_is_paused_is_given_up),
         T(who_does_not_apply_is_given_no_grant),
+        T(a_pause_ends_with_the_role),
         T(gates_of_replicas_that_were_closed_do_not_pile_up),
         T(place_that_was_given_up_is_not_drained),
         T(overflow_while_a_meeting_is_proposed_voids_the_proposal),
