@@ -323,8 +323,6 @@ static void report(void *user, const struct end_event *event)
     if (ev.type == EV_OVERFLOW)
         cover_count(ev.failed.draining ? "unsafe queue: full, what it holds is streamed"
                                        : "unsafe queue: full, the peer's place is given up");
-    if (ev.type == EV_GATE)
-        h->gate_alone = ev.gate.gate == GATE_ALONE;
     publish(h);
     report_event(h, &ev);
 }
@@ -471,6 +469,8 @@ void front_letter(struct host *h, const struct end_action *a)
     struct service *s = h->front.service;
     switch (a->type) {
     case ACT_GATE:
+        // Before: what waited for this gate is answered, and judged, while it opens.
+        h->gate_alone = a->gate == GATE_ALONE;
         service_gate(s, a->gate, a->ticket, local_now(h), h->figures.lease_ns);
         break;
     case ACT_OPEN:
