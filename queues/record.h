@@ -54,7 +54,7 @@ struct record {
     struct le64 offset;   // bytes
     struct le32 length;   // bytes of the range
     struct le32 payload;  // bytes of payload
-    struct le64 time;     // CLOCK_REALTIME ns at numbering, for people
+    struct le64 time;     // CLOCK_REALTIME ns at numbering, but for its steps in that run: for ages
     struct le64 payload_sum; // checksum64 of the payload; 0 where there is none
 };
 _Static_assert(sizeof(struct record) == 64, "a format of wire and disk");

@@ -549,6 +549,8 @@ void replica_stats(const struct replica *r, struct replica_stats *ret)
         .queued_records = r->received - r->applied,
         .queued_bytes = r->queued_bytes,
         .oldest_time = r->received > r->applied ? replica_oldest_time(r) : 0,
+        .newest_time = r->newest_time,
+        .newest_at = r->newest_at,
         .replay_records_per_s = r->records_per_s,
         .replay_bytes_per_s = r->bytes_per_s,
         .batches = r->batches,

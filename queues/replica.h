@@ -87,6 +87,8 @@ struct replica_stats {
     uint64_t confirmed;     // the highest durable that this run has acknowledged
     uint64_t queued_records, queued_bytes; // received, not applied (payload bytes)
     uint64_t oldest_time; // CLOCK_REALTIME ns of the oldest of them at its numbering; 0 when none
+    uint64_t newest_time; // ... of what was received last, by the same machine's clock, and when that was, by this
+    int64_t newest_at;    // end's own (0: nothing yet in this run): ages are told without comparing two machines' clocks
     uint64_t replay_records_per_s,
         replay_bytes_per_s; // measured while there was something to replay; 0: never yet
     uint64_t batches, duplicates, refused, resends; // counters since the opening

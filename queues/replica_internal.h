@@ -67,6 +67,8 @@ struct replica {
     uint64_t received, synced, durable, applied, settled;
     uint64_t received_epoch, synced_epoch, applied_epoch;
     uint64_t confirmed; // the highest durable that an acknowledgement has said
+    uint64_t newest_time; // the stamp of what was received last
+    int64_t newest_at;    // and when that was; 0: nothing yet
 
     // Receiving.
     uint64_t session, session_start; // session_start: `received` when it began

@@ -208,6 +208,8 @@ static void take_records(struct replica *r, const struct batch *b)
     }
     r->received = le64_get(b->first_seq) + count - 1;
     r->received_epoch = le64_get(records[count - 1].epoch);
+    r->newest_time = le64_get(records[count - 1].time);
+    r->newest_at = r->now;
 }
 
 void replica_note_full(struct replica *r)

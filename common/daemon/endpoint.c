@@ -74,8 +74,8 @@ static void sample(struct endpoint *ep, int64_t now, struct end_data *d)
 {
     struct figures *g = &ep->figures;
     uint64_t durable = atomic_load(&g->durable);
-    int64_t oldest = atomic_load(&g->queue_oldest_real_ns);
-    int64_t age = oldest ? clock_real_ns() - oldest : 0;
+    int64_t oldest = atomic_load(&g->queue_oldest_ns);
+    int64_t age = oldest ? now - oldest : 0;
     *d = (struct end_data){
         // What the peer has confirmed was numbered, even where the front thread has not said so
         // yet.

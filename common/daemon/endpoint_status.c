@@ -17,21 +17,21 @@ static int64_t age_ms(int64_t now, int64_t then)
 static void fill_queues(struct endpoint *ep, uint64_t told, struct pair_status *s)
 {
     struct figures *g = &ep->figures;
-    int64_t real = clock_real_ns();
-    int64_t oldest = atomic_load(&g->queue_oldest_real_ns);
+    int64_t now = clock_boot_ns();
+    int64_t oldest = atomic_load(&g->queue_oldest_ns);
     s->unsafe_queue.records = atomic_load(&g->queue_records);
     s->unsafe_queue.bytes = s->unsafe_queue.records ? atomic_load(&g->queue_bytes) : 0;
     s->unsafe_queue.oldest_ms =
-        s->unsafe_queue.records && oldest ? MAX((real - oldest) / NS_PER_MS, 0) : 0;
+        s->unsafe_queue.records && oldest ? MAX((now - oldest) / NS_PER_MS, 0) : 0;
     s->unsafe_queue.limit_bytes = atomic_load(&g->queue_limit);
     if (s->unsafe_queue.limit_bytes == 0) // it has none yet
         s->unsafe_queue.limit_bytes = ep->pair->queues.memory + ep->pair->queues.spill;
     s->unsafe_queue.spilled_bytes = atomic_load(&g->queue_spilled);
     s->safe_queue.records = atomic_load(&g->safe_records);
     s->safe_queue.bytes = atomic_load(&g->safe_bytes);
-    oldest = atomic_load(&g->safe_oldest_real_ns);
+    oldest = atomic_load(&g->safe_oldest_ns);
     s->safe_queue.oldest_ms =
-        s->safe_queue.records && oldest ? MAX((real - oldest) / NS_PER_MS, 0) : 0;
+        s->safe_queue.records && oldest ? MAX((now - oldest) / NS_PER_MS, 0) : 0;
     s->safe_queue.limit_bytes = ep->pair->queues.safe;
     if (ep->serving) {
         s->positions.numbered = atomic_load(&g->numbered);

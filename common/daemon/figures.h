@@ -18,7 +18,7 @@ struct figures {
     _Atomic uint64_t held_from; // first seq that the unsafe queue has for the peer; 0: none
     _Atomic uint64_t queue_records, queue_bytes, queue_limit;
     _Atomic uint64_t queue_spilled; // bytes of it on disk
-    _Atomic int64_t queue_oldest_real_ns; // CLOCK_REALTIME of the oldest record; 0: none
+    _Atomic int64_t queue_oldest_ns;      // when the oldest record was numbered (CLOCK_BOOTTIME); 0: none
     _Atomic uint64_t waiting_for;         // lowest seq that an answer waits for; 0: none
     _Atomic int64_t waiting_ns;           // since when (CLOCK_BOOTTIME); 0: none waits
     awake_t front_awake_ns; // the front thread's
@@ -42,7 +42,7 @@ struct figures {
     _Atomic bool replica_full;     // the safe queue takes nothing for now
     _Atomic uint64_t replica_durable, replica_applied, replica_settled;
     _Atomic uint64_t safe_records, safe_bytes, safe_limit;
-    _Atomic int64_t safe_oldest_real_ns;
+    _Atomic int64_t safe_oldest_ns; // likewise
     _Atomic uint64_t replay_rate; // bytes a second, measured; 0: not yet
     _Atomic bool salvage_full;       // it takes nothing more: nothing is applied
     _Atomic uint64_t salvage_bytes;  // of its files

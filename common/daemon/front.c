@@ -36,7 +36,7 @@ static void publish(struct front *f, int64_t now)
     atomic_store(&g->queue_bytes, now_is.queue_bytes);
     atomic_store(&g->queue_limit, now_is.queue_limit);
     atomic_store(&g->queue_spilled, now_is.spilled_bytes);
-    atomic_store(&g->queue_oldest_real_ns, now_is.oldest_real_ns);
+    atomic_store(&g->queue_oldest_ns, now_is.oldest_ns);
     atomic_store(&g->waiting_for, now_is.waiting_for);
     atomic_store(&g->waiting_ns, now_is.waiting_ns);
     atomic_store(&g->resync_done, now_is.resync.done);
@@ -158,6 +158,12 @@ static int64_t real_ns(void *user)
     return clock_real_ns();
 }
 
+static int64_t stamp_ns(void *user)
+{
+    struct front *f = user;
+    return clock_boot_ns() + f->stamp_lead_ns;
+}
+
 static struct front_report *report_new(int kind, const char *text, bool verified)
 {
     struct front_report *r = letter_new(sizeof(*r) + (verified ? sizeof(r->verified[0]) : 0), kind);
@@ -231,6 +237,7 @@ static const struct service_ops service_ops = {
     .spill = spill,
     .settled = settled,
     .real_ns = real_ns,
+    .stamp_ns = stamp_ns,
     .own_map = own_map,
     .report = report,
     .note = note,
@@ -377,6 +384,7 @@ int front_new(const struct front_config *config, struct front **ret_front, struc
         return error_sys(err, -ENOMEM, "front thread");
     f->config = *config;
     f->push_ns = INT64_MAX;
+    f->stamp_lead_ns = clock_real_ns() - clock_boot_ns();
     f->box = mailbox_new();
     int r = f->box ? 0 : error_sys(err, -ENOMEM, "front thread");
     if (r == 0)

@@ -31,6 +31,7 @@ struct front {
     struct segments *maps; // the disk of the intent maps
     uint64_t resets; // of the stores, as seen last
     int64_t push_ns; // when the lane wants to be pushed again
+    int64_t stamp_lead_ns; // of the wall clock over CLOCK_BOOTTIME when this run began: what records are stamped with has it
     struct log_site open_log;
 };
 

@@ -208,6 +208,18 @@ static const struct follower_ops follower_ops = {
     .note = note,
 };
 
+// When the oldest record that waits was numbered, by this end's CLOCK_BOOTTIME; 0: none waits. Of a queue that a former
+// run has left it is as good as both machines' wall clocks.
+static int64_t oldest_ns(const struct replica_stats *stats)
+{
+    if (!stats->oldest_time)
+        return 0;
+    int64_t now = clock_boot_ns();
+    int64_t age = stats->newest_at ? now - stats->newest_at + (int64_t)(stats->newest_time - stats->oldest_time)
+                                   : clock_real_ns() - (int64_t)stats->oldest_time;
+    return MAX(now - MAX(age, 0), 1);
+}
+
 static void publish(struct stream *s)
 {
     struct figures *g = s->config.figures;
@@ -221,7 +233,7 @@ static void publish(struct stream *s)
     atomic_store(&g->safe_records, stats.queued_records);
     atomic_store(&g->safe_bytes, stats.queued_bytes);
     atomic_store(&g->safe_limit, stats.safe.bytes_limit);
-    atomic_store(&g->safe_oldest_real_ns, (int64_t)stats.oldest_time);
+    atomic_store(&g->safe_oldest_ns, oldest_ns(&stats));
     atomic_store(&g->replay_rate, stats.replay_bytes_per_s);
     struct follower_salvage salvage;
     follower_salvage_stats(s->follower, &salvage);

@@ -35,10 +35,10 @@ static void failed_event(struct service *s, enum end_event_type type, const char
 
 // ---- what updates asks for ----
 
-static int64_t real_ns(void *user)
+static int64_t stamp_ns(void *user)
 {
     struct service *s = user;
-    return s->ops.real_ns(s->user);
+    return s->ops.stamp_ns(s->user);
 }
 
 static void wake_sender(void *user, bool barrier)
@@ -107,7 +107,7 @@ static void updates_event(void *user, const struct updates_event *ev)
 
 static const struct updates_ops updates_ops = {
     .before_write = service_before_write,
-    .real_ns = real_ns,
+    .real_ns = stamp_ns,
     .wake_sender = wake_sender,
     .event = updates_event,
 };
@@ -265,6 +265,12 @@ void service_bound(struct service *s, uint64_t seq)
         updates_set_bound(s->updates, seq);
 }
 
+// How long the queue's oldest record has been waiting: no longer than it can have.
+static int64_t age_of_oldest(struct service *s, const struct unsafe_stat *stat)
+{
+    return stat->oldest_ns ? MAX(s->ops.stamp_ns(s->user) - stat->oldest_ns, 0) : 0;
+}
+
 // Whether writers are held back so that the peer keeps up.
 //  - sync, strict, while paired (policy `slow: throttle`): a flush would have to wait for all that
 //  is queued.
@@ -285,7 +291,7 @@ static enum service_held too_far_ahead(struct service *s, const struct service_t
         return SERVICE_HELD_SUSPEND;
     if (!s->ops.lane_running(s->user))
         return SERVICE_NOT_HELD;
-    int64_t age = stat.oldest_ns ? s->ops.real_ns(s->user) - stat.oldest_ns : 0;
+    int64_t age = age_of_oldest(s, &stat);
     bool paired = s->gate == GATE_PAIRED && c->mode != UPDATES_ASYNC && c->throttle_when_slow;
     if (paired && age > c->timeout_ns / 4)
         return SERVICE_HELD_SLOW;
@@ -382,7 +388,7 @@ bool service_figures(struct service *s, int64_t now, struct service_figures *ret
         .queue_bytes = stat.bytes,
         .queue_limit = stat.limit_bytes,
         .spilled_bytes = stat.spilled_bytes,
-        .oldest_real_ns = stat.oldest_ns,
+        .oldest_ns = stat.oldest_ns ? MAX(now - age_of_oldest(s, &stat), 1) : 0,
         .held = s->held,
     };
     resync_progress(s->resync, &ret_figures->resync);

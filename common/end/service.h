@@ -113,6 +113,8 @@ struct service_ops {
     // What the peer has settled in the stream that is under way, and its session; false: none is.
     bool (*settled)(void *user, uint64_t *ret_session, uint64_t *ret_seq);
     int64_t (*real_ns)(void *user);   // CLOCK_REALTIME
+    // What records are stamped with: near CLOCK_REALTIME, but no step of it shows, so that ages can be told from it.
+    int64_t (*stamp_ns)(void *user);
     // What service_map_copy() asked for: a bit a region of `region` bytes; NULL: no memory for it.
     void (*own_map)(void *user, uint64_t ticket, uint16_t object, uint32_t region, uint64_t regions,
                     const uint8_t *bits);
@@ -211,7 +213,7 @@ struct service_figures {
                         // 0: none
     uint64_t queue_records, queue_bytes, queue_limit;
     uint64_t spilled_bytes; // of queue_bytes, on disk
-    int64_t oldest_real_ns; // CLOCK_REALTIME of the oldest record; 0: none
+    int64_t oldest_ns;      // when the oldest record was numbered (CLOCK_BOOTTIME); 0: none
     struct resync_progress resync;
     const uint64_t *out_of_sync; // bytes, by volume, that a resync has to go over; looked up now and then
     int64_t least_ns; // since when not less of it was out of sync; 0: nothing is

@@ -242,6 +242,7 @@ static const struct service_ops service_ops = {
     .lane_running = lane_running,
     .settled = settled,
     .real_ns = real_ns,
+    .stamp_ns = real_ns,
     .report = active_event,
     .note = say,
     .cannot_open = cannot_open,

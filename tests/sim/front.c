@@ -278,6 +278,12 @@ static int64_t real_ns(void *user)
     return wall_now(user);
 }
 
+static int64_t stamp_ns(void *user)
+{
+    struct host *h = user;
+    return local_now(h) + h->front.stamp_lead_ns;
+}
+
 struct verified {
     struct end_event event;
     struct verify_result result;
@@ -368,6 +374,7 @@ static const struct service_ops service_ops = {
     .spill = spill,
     .settled = settled,
     .real_ns = real_ns,
+    .stamp_ns = stamp_ns,
     .own_map = own_map,
     .report = report,
     .note = note,
@@ -407,6 +414,7 @@ void front_init(struct host *h)
     };
     memset(&h->front, 0, sizeof(h->front));
     h->front.turn_at = INT64_MAX;
+    h->front.stamp_lead_ns = wall_now(h) - local_now(h);
     h->front.outlet = outlet_new(SERVICE_READER);
     h->front.service = service_new(&config, &service_ops, h);
     ENSURE(h->front.service && h->front.outlet);
@@ -618,7 +626,7 @@ static void publish(struct host *h)
     g->numbered = now_is.numbered;
     g->held_from = now_is.held_from;
     g->queue_bytes = now_is.queue_bytes;
-    g->oldest_ns = now_is.oldest_real_ns;
+    g->oldest_ns = now_is.oldest_ns;
     g->waiting_ns = now_is.waiting_ns;
     static const char *const held[] = {
         [SERVICE_HELD_SLOW] = "writers are held: flushes would wait",

@@ -288,7 +288,7 @@ static void sample(struct host *h, struct end_data *d)
         .backlog = g->queue_bytes,
         .full = !h->serving && g->replica_full,
         .salvage_full = !h->serving && g->salvage_full,
-        .lagging = g->oldest_ns && wall_now(h) - g->oldest_ns > h->sim->config.timeout_ns,
+        .lagging = g->oldest_ns && now - g->oldest_ns > h->sim->config.timeout_ns,
     };
 }
 

@@ -78,6 +78,7 @@ struct front {
     bool served;        // the exports take requests in
     struct epoch epoch; // of the last opening
     int64_t turn_at;    // an appointment that stands; INT64_MAX none
+    int64_t stamp_lead_ns; // of the wall clock when this run began
     bool turning;
     struct spill_job *job; // of the disk rung, under way
 };

@@ -28,6 +28,7 @@ struct world {
     struct fake_disk *disk;
     struct service *service;
     int64_t now;
+    int64_t wall_ns; // by how much the wall clock was set
     bool runs; // the stream to the peer
     uint64_t session, settled;
     struct update updates[REQUESTS];
@@ -114,6 +115,12 @@ static bool settled(void *user, uint64_t *ret_session, uint64_t *ret_seq)
 
 static int64_t real_ns(void *user)
 {
+    struct world *w = user;
+    return w->now + w->wall_ns;
+}
+
+static int64_t stamp_ns(void *user)
+{
     return ((struct world *)user)->now;
 }
 
@@ -151,6 +158,7 @@ static const struct service_ops ops = {
     .readers = readers,
     .settled = settled,
     .real_ns = real_ns,
+    .stamp_ns = stamp_ns,
     .own_map = own_map,
     .report = report,
     .note = text,
@@ -460,6 +468,29 @@ static void a_resync_that_gets_nowhere_is_seen(void **state)
     assert_int_equal(least_ns(w), 0);
 }
 
+// How old the queue is decides whether the link counts as slow: who sets the wall clock, forth or back, changes nothing of it.
+static void a_set_wall_clock_makes_no_queue_older_or_younger(void **state)
+{
+    struct world *w = *state;
+    struct service_figures f;
+    zero(w, 0, 0);
+    few(w);
+    assert_true(service_figures(w->service, w->now, &f));
+    assert_true(f.queue_records > 0 && f.oldest_ns > 0 && f.oldest_ns <= w->now);
+    static const int64_t steps[] = {3600 * NS_PER_S, -3600 * NS_PER_S, 0};
+    int64_t then = f.oldest_ns;
+    uint64_t records = f.queue_records;
+    for (unsigned i = 0; i < ARRAY_LEN(steps); i++) {
+        w->wall_ns = steps[i];
+        w->now += NS_PER_S;
+        zero(w, i + 1, (i + 1) * MIB);
+        few(w);
+        assert_true(service_figures(w->service, w->now, &f));
+        assert_int_equal(f.oldest_ns, then);
+        assert_int_equal(f.queue_records, ++records);
+    }
+}
+
 // An idle pair with nothing set costs nothing: no flush, no page.
 static void an_idle_pair_costs_nothing(void **state)
 {
@@ -700,6 +731,7 @@ int main(void)
         T(nothing_leaves_where_the_end_has_not_said_so),
         T(nothing_leaves_behind_a_failed_flush),
         T(a_resync_that_gets_nowhere_is_seen),
+        T(a_set_wall_clock_makes_no_queue_older_or_younger),
         T(an_idle_pair_costs_nothing),
         T(map_made_anew_is_given_to_who_salvages),
         T(map_that_cannot_be_written_is_said_to_who_salvages),

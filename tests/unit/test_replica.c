@@ -554,6 +554,8 @@ static void a_small_window_is_read_back_from_the_queue(void **state)
     assert_int_equal(stats_of(w).durable, 198);
     assert_int_equal(stats_of(w).applied, 0);
     assert_int_equal(stats_of(w).oldest_time, 1001);
+    assert_int_equal(stats_of(w).newest_time, 1198);
+    assert_int_equal(stats_of(w).newest_at, w->now);
     assert_int_equal(stats_of(w).queued_bytes, 198 * 1024);
     replica_pause(w->r, false);
     settle_down(w, NS_PER_S);
