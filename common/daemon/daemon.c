@@ -440,6 +440,14 @@ static int on_signal(sd_event_source *source, const struct signalfd_siginfo *inf
     return 0;
 }
 
+// What asks other daemons to read their settings anew, or tells of a terminal that is gone: no reason to leave anybody alone.
+static int on_hangup(sd_event_source *source, const struct signalfd_siginfo *info, void *user)
+{
+    (void)source, (void)info, (void)user;
+    log_warning("SIGHUP: nothing is read anew; pair files are read at a start, and SIGTERM is a restart");
+    return 0;
+}
+
 // Each pair has some twenty descriptors, and each client of its exports one.
 static void raise_limits(void)
 {
@@ -456,6 +464,7 @@ static int open_loop(struct daemon *d, struct error *err)
     (void)sigemptyset(&mask);
     (void)sigaddset(&mask, SIGTERM);
     (void)sigaddset(&mask, SIGINT);
+    (void)sigaddset(&mask, SIGHUP);
     (void)pthread_sigmask(SIG_BLOCK, &mask, NULL);
     (void)signal(SIGPIPE, SIG_IGN);
     raise_limits();
@@ -464,6 +473,8 @@ static int open_loop(struct daemon *d, struct error *err)
         r = sd_event_add_signal(d->loop, NULL, SIGTERM, on_signal, d);
     if (r >= 0)
         r = sd_event_add_signal(d->loop, NULL, SIGINT, on_signal, d);
+    if (r >= 0)
+        r = sd_event_add_signal(d->loop, NULL, SIGHUP, on_hangup, d);
     if (r >= 0)
         r = sd_event_set_watchdog(d->loop, true);
     return r < 0 ? error_sys(err, r, "event loop") : 0;

@@ -103,6 +103,9 @@ static int map_vitals(struct endpoint *ep, struct error *err)
     CLEANUP_CLOSE int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0 || ftruncate(fd, sizeof(struct vitals)) < 0)
         return error_sys(err, -errno, "cannot make %s", path);
+    int r = -posix_fallocate(fd, 0, sizeof(struct vitals)); // a full tmpfs is an error here, and no SIGBUS behind it
+    if (r < 0)
+        return error_sys(err, r, "no room for %s", path);
     ep->vitals = mmap(NULL, sizeof(struct vitals), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (ep->vitals == MAP_FAILED) {
         ep->vitals = NULL;

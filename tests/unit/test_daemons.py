@@ -226,6 +226,35 @@ class Running(unittest.TestCase):
         wait_for("another guard", lambda: len(set(daemon.said(r"guard (\d+) started"))) == 2)
         self.assertEqual(daemon.end(), 0)
 
+    def test_a_hangup_changes_nothing(self):
+        """Neither a request to read settings anew nor a terminal that is gone ends a daemon; it says what does what is wanted."""
+        daemon = self.start()
+        daemon.says("runs its primary end")
+        daemon.process.send_signal(signal.SIGHUP)
+        daemon.says("SIGHUP: nothing is read anew")
+        self.assertEqual(daemon.end(), 0)
+
+    def test_a_full_runtime_directory_is_said(self):
+        """No room for what a run leaves to the next one of its boot: said with the file's name, and nobody dies of it."""
+        run = self.place + "/run"
+        os.mkdir(run)
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", run], check=False).returncode != 0:
+            self.skipTest("cannot mount a tmpfs")
+        self.addCleanup(subprocess.run, ["umount", "-l", run], check=True)
+        with open(run + "/filler", "wb", buffering=0) as file:
+            while True:
+                try:
+                    file.write(bytes(4096))
+                except OSError:
+                    break
+        daemon = self.start()
+        daemon.says(r"no room for .*/vitals: No space left on device")
+        self.assertEqual(daemon.process.wait(LIMIT_S), 1)
+        os.unlink(run + "/filler")
+        again = self.start()
+        again.says("runs its primary end")
+        self.assertEqual(again.end(), 0)
+
     def test_an_end_has_one_daemon(self):
         first = self.start()
         first.says("runs its primary end")
