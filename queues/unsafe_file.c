@@ -196,7 +196,7 @@ static int open_new(const char *path, struct error *err)
     return fd < 0 ? error_sys(err, -errno, "cannot create %s", path) : fd;
 }
 
-static int allocate(struct unsafe_file *file, struct error *err)
+static int allocate(struct unsafe_file *file, const char *path, struct error *err)
 {
     uint64_t bytes = file->ring_at + file->ring_bytes;
     if (ftruncate(file->fd, (off_t)bytes) < 0)
@@ -204,7 +204,7 @@ static int allocate(struct unsafe_file *file, struct error *err)
                          (unsigned long long)bytes);
     // The tables are used from the start; the ring gets its memory when it is first used.
     int r = posix_fallocate(file->fd, 0, (off_t)file->base_bytes);
-    return r == 0 ? 0 : error_sys(err, -r, "unsafe queue: no memory for its tables");
+    return r == 0 ? 0 : error_sys(err, -r, "no room for the unsafe queue %s", path ? path : "in memory");
 }
 
 // The magic comes last: without it a file is none.
@@ -253,7 +253,7 @@ int unsafe_file_create(const char *path, const struct unsafe_config *config,
     file.fd = open_new(path, err);
     if (file.fd < 0)
         return file.fd;
-    r = allocate(&file, err);
+    r = allocate(&file, path, err);
     if (r == 0)
         r = map_parts(&file, err);
     if (r < 0) {

@@ -31,6 +31,7 @@ void endpoint_closed(struct endpoint *ep, const char *failure)
     if (failure) {
         struct end_event ev = {.type = EV_EXPORTS};
         ev.exports.status = -EIO;
+        ev.exports.why = failure;
         endpoint_note(ep, -1, failure);
         endpoint_feed(ep, &ev);
         return;

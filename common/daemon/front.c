@@ -171,14 +171,22 @@ static struct front_report *report_new(int kind, const char *text, bool verified
     return r;
 }
 
+// What has to live until the report is taken; NULL: nothing.
+static const char *text_of(const struct end_event *event)
+{
+    if (event->type == EV_EXPORTS)
+        return event->exports.why;
+    return event->type == EV_OVERFLOW || event->type == EV_STORE ? event->failed.text : NULL;
+}
+
 // The figures first: whoever acts on the report must not see older ones.
 static void report(void *user, const struct end_event *event)
 {
     struct front *f = user;
-    bool has_text = event->type == EV_OVERFLOW || event->type == EV_STORE;
+    const char *text = text_of(event);
     publish(f, clock_boot_ns());
     bool verified = event->type == EV_VERIFIED;
-    struct front_report *r = report_new(FRONT_EVENT, has_text ? event->failed.text : "", verified);
+    struct front_report *r = report_new(FRONT_EVENT, text ? text : "", verified);
     r->event = *event;
     if (event->type == EV_MAP && event->map.what == MAP_EV_PIECE) {
         r->piece = *event->map.piece;
@@ -188,7 +196,9 @@ static void report(void *user, const struct end_event *event)
         r->verified[0] = *event->verified.result;
         r->event.verified.result = &r->verified[0];
     }
-    if (has_text)
+    if (text && event->type == EV_EXPORTS)
+        r->event.exports.why = r->text;
+    else if (text)
         r->event.failed.text = r->text;
     mailbox_post(f->config.reports, r);
 }

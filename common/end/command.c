@@ -6,6 +6,8 @@
 #include <errno.h>
 #include <stdio.h>
 
+#define HANDED_OVER_PATIENCE 5 // heartbeat timeouts: it has only to open what it has
+
 struct answer {
     int status;
     char text[FRAME_TEXT];
@@ -102,14 +104,16 @@ static void takeover_decide(struct end *e, uint32_t vetoes, uint32_t accepted, c
 
 static bool passed_rule(struct end *e);
 
-// Handed over, and the other end fell silent: what becomes of that shows when it is back.
+// Handed over, and the other end fell silent, or does not come to serve: what becomes of that shows when it does.
 static bool handed_over_rule(struct end *e)
 {
     bool waits = e->state == END_HANDED_OVER && e->operation.name && e->operation.result == STEP_PENDING;
-    if (!waits || peer_heard(e) || e->now - e->state_since_ns < e->config.timeout_ns)
+    int64_t patience = e->config.timeout_ns * (peer_heard(e) ? HANDED_OVER_PATIENCE : 1);
+    if (!waits || e->now - e->state_since_ns < patience)
         return false;
     end_operation(e, e->operation.name, STEP_FAILED,
-                  "the role is handed over, and the other end is silent: it serves when it is back, or refuses");
+                  peer_heard(e) ? "the role is handed over, and the other end does not serve yet: its status says what it waits for"
+                                : "the role is handed over, and the other end is silent: it serves when it is back, or refuses");
     return true;
 }
 

@@ -237,6 +237,7 @@ struct end_event {
             bool open;
             bool abandoned; // the answer to ACT_ABANDON
             int status; // of opening; or of the flush of closing (exports are closed all the same)
+            const char *why; // ... it failed; NULL: nothing is known but the status
             uint64_t numbered; // the last seq given; final once closed
         } exports;
         struct {

@@ -262,6 +262,7 @@ struct end {
     enum fact_exports exports;
     bool abandoning; // ACT_ABANDON is not answered yet: what is told of the exports before is of former orders
     int exports_status;
+    char exports_why[ACTION_TEXT_SIZE]; // why they could not be opened; empty: that is not known
     uint64_t exports_numbered;
     enum fact_address address;
     int64_t address_retry_ns;

@@ -27,6 +27,7 @@ static void take_exports(struct end *e, const struct end_event *ev)
     e->abandoning = false;
     e->exports = ev->exports.open ? EXPORTS_OPEN : EXPORTS_CLOSED;
     e->exports_status = ev->exports.status;
+    (void)snprintf(e->exports_why, sizeof(e->exports_why), "%s", ev->exports.why ? ev->exports.why : "");
     e->exports_numbered = ev->exports.numbered;
     if (ev->exports.open)
         map_reopened(e);

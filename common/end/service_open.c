@@ -52,11 +52,12 @@ static uint64_t numbered(const struct service *s)
     return s->queue ? unsafe_numbered(s->queue) : 0;
 }
 
-void service_exports(struct service *s, bool open, int status)
+void service_exports(struct service *s, bool open, int status, const char *why)
 {
     struct end_event ev = {.type = EV_EXPORTS};
     ev.exports.open = open;
     ev.exports.status = status;
+    ev.exports.why = why;
     ev.exports.numbered = numbered(s);
     s->ops.report(s->user, &ev);
 }
@@ -122,7 +123,7 @@ static void opened(void *user)
     s->gate = GATE_HELD;
     (void)updates_set_gate(s->updates, UPDATES_HELD);
     s->ops.serve(s->user, s->queue, s->updates);
-    service_exports(s, true, 0);
+    service_exports(s, true, 0, NULL);
 }
 
 void service_try_open(struct service *s, int64_t now)
@@ -144,7 +145,7 @@ void service_try_open(struct service *s, int64_t now)
     if (r < 0) {
         s->ops.cannot_open(s->user, err.text);
         close_stores(s);
-        service_exports(s, false, r);
+        service_exports(s, false, r, err.text);
         return;
     }
     for (uint16_t i = 0; i < s->config.volumes; i++)
@@ -201,7 +202,7 @@ void service_close_when_flushed(struct service *s)
     for (uint16_t i = 0; i < s->config.volumes; i++)
         updates_set_volume(s->updates, i, NULL, 1);
     close_stores(s);
-    service_exports(s, false, s->flush_status);
+    service_exports(s, false, s->flush_status, NULL);
 }
 
 void service_close(struct service *s)
@@ -209,7 +210,7 @@ void service_close(struct service *s)
     s->ops.refuse(s->user, "this end is handing the volume over to its peer");
     s->gate = GATE_CLOSED;
     if (!s->updates) {
-        service_exports(s, false, 0);
+        service_exports(s, false, 0, NULL);
         return;
     }
     (void)updates_set_gate(s->updates, UPDATES_CLOSED);

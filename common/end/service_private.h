@@ -108,7 +108,7 @@ void service_spill_turn(struct service *s, int64_t now_ns);
 int64_t service_spill_deadline(const struct service *s, int64_t now_ns);
 bool service_spill_busy(const struct service *s);
 // service_open.c
-void service_exports(struct service *s, bool open, int status); // EV_EXPORTS
+void service_exports(struct service *s, bool open, int status, const char *why); // EV_EXPORTS
 void service_drained_closing(struct service *s);
 void service_try_open(struct service *s, int64_t now_ns);
 void service_close_when_flushed(struct service *s);

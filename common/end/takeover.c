@@ -312,6 +312,19 @@ static bool take_address(struct end *e)
     return false;
 }
 
+// It goes on trying; whoever waits for it hears why it takes so long.
+static void exports_fail(struct end *e)
+{
+    char why[ACTION_TEXT_SIZE];
+    if (e->exports_why[0])
+        (void)snprintf(why, sizeof(why), "%s", e->exports_why);
+    else
+        (void)snprintf(why, sizeof(why), "error %d", -e->exports_status);
+    end_note(e, "the exports cannot be opened, trying again: %s", why);
+    if (e->operation.name && e->operation.result == STEP_PENDING)
+        end_operation(e, e->operation.name, STEP_FAILED, "this end has taken over, and goes on trying to open its exports: %s", why);
+}
+
 static bool take_open(struct end *e)
 {
     if (e->exports == EXPORTS_OPEN) {
@@ -331,7 +344,7 @@ static bool take_open(struct end *e)
     if (e->exports_status < 0 && e->now < e->take.retry_ns)
         return false;
     if (e->exports_status < 0 && e->take.retry_ns)
-        end_note(e, "the exports cannot be opened (error %d): trying again", -e->exports_status);
+        exports_fail(e);
     e->take.retry_ns = e->now + NS_PER_S;
     e->exports = EXPORTS_OPENING;
     struct end_action *a = end_act(e, ACT_OPEN);

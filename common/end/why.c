@@ -118,9 +118,12 @@ static const char *take_why(const struct end *e, char *buffer, size_t size)
         [TAKE_DONE] = "everything is done",
     };
     long long s = (e->now - e->take.step_ns) / NS_PER_S;
+    bool failed = e->take.stage == TAKE_OPEN && e->exports_status < 0 && e->exports_why[0];
     int n = snprintf(buffer, size, "taking over: waits until %s", steps[e->take.stage]);
     if (s > 0 && n > 0 && (size_t)n < size)
-        (void)snprintf(buffer + n, size - (size_t)n, ", for %lld s now", s);
+        n += snprintf(buffer + n, size - (size_t)n, ", for %lld s now", s);
+    if (failed && n > 0 && (size_t)n < size)
+        (void)snprintf(buffer + n, size - (size_t)n, ": %s", e->exports_why);
     return buffer;
 }
 

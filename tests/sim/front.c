@@ -322,6 +322,8 @@ static void report(void *user, const struct end_event *event)
             cover_count("spill: lost");
         ev.failed.text = "the data path says so"; // it has to live longer
     }
+    if (ev.type == EV_EXPORTS && ev.exports.why)
+        ev.exports.why = "the data path says so"; // likewise
     if (ev.type == EV_MAP && ev.map.what == MAP_EV_PIECE) {
         h->front.piece = *ev.map.piece; // likewise
         ev.map.piece = &h->front.piece;

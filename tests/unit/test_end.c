@@ -168,6 +168,7 @@ static void act(struct host *h, const struct end_action *a)
         if (h->fail_opens) {
             ev.type = EV_EXPORTS;
             ev.exports.status = -EIO;
+            ev.exports.why = "no room for the queue";
             break;
         }
         h->exports = true;
@@ -883,6 +884,40 @@ static void switch_to_an_end_that_dies_is_answered(void **state)
     assert_int_equal(view(w, 0).state, END_HANDED_OVER);
     assert_int_equal(view(w, 0).operation_result, STEP_FAILED);
     assert_non_null(strstr(view(w, 0).operation_text, "silent"));
+}
+
+// Nobody waits for ever, on either machine, for an end that cannot serve: what it lacks is said, and it goes on trying.
+static void switch_to_an_end_that_cannot_serve_is_answered(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    w->host[1].fail_opens = true;
+    command(w, 0, COMMAND_SWITCH, 0);
+    run(w, 15 * NS_PER_S);
+    struct end_view s = view(w, 1);
+    assert_int_equal(s.state, END_TAKING_OVER);
+    assert_non_null(strstr(s.why, "waits until the exports are open, for "));
+    assert_non_null(strstr(s.why, "no room for the queue"));
+    assert_int_equal(view(w, 0).operation_result, STEP_FAILED);
+    assert_non_null(strstr(view(w, 0).operation_text, "does not serve yet"));
+    w->host[1].fail_opens = false;
+    run(w, 6 * NS_PER_S);
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+    assert_true(view(w, 0).promotable);
+}
+
+static void takeover_by_force_that_cannot_serve_is_answered(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    crash(w, 0);
+    w->probe = END_VETO_ADDRESS;
+    w->host[1].fail_opens = true;
+    run(w, 10 * NS_PER_S);
+    command(w, 1, COMMAND_TAKEOVER, COMMAND_FORCE);
+    run(w, 4 * NS_PER_S);
+    assert_int_equal(view(w, 1).operation_result, STEP_FAILED);
+    assert_non_null(strstr(view(w, 1).operation_text, "no room for the queue"));
 }
 
 static void takeover_with_the_active_connected_is_refused(void **state)
@@ -4095,6 +4130,8 @@ int main(void)
         T(command_of_a_lost_session_ends),
         T(switch_that_is_given_up_fails_where_it_was_typed),
         T(switch_to_an_end_that_dies_is_answered),
+        T(switch_to_an_end_that_cannot_serve_is_answered),
+        T(takeover_by_force_that_cannot_serve_is_answered),
         T(both_alone_is_a_split),
         T(what_is_answered_alone_during_a_meeting_makes_a_split),
         T(resolve_keeps_the_end_that_serves),
