@@ -353,6 +353,9 @@ static int finish_discard(struct replica *r, struct error *err)
     if (!holds_more(r) || stats.segments_used == 0)
         return 0;
     int rc = safe_discard_after(r->safe, r->applied, err);
+    // No room for another segment: where all that stays is settled, the one that is there can begin anew.
+    if (rc == -ENOSPC && r->applied == r->settled && r->applied_epoch)
+        rc = safe_restart(r->safe, r->applied_epoch, r->applied + 1, err);
     if (rc < 0)
         return rc;
     replica_drop_held(r);

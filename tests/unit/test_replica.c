@@ -1058,6 +1058,39 @@ static void a_takeover_ends_in_front_of_damage(void **state)
     world_free(w);
 }
 
+// The queue's disk is full, and its only segment holds what is to be discarded: that is no reason not to take over.
+static void a_takeover_discards_on_a_full_disk(void **state)
+{
+    struct world *w = world_new(1, 256 * 1024, 8);
+    struct safe_recovery recovery;
+
+    w->r = replica_free(w->r);
+    w->config.window = 1;
+    w->config.region = INTENT_REGION_MIN;
+    open_world(w, &recovery);
+    replica_restart(w->r, SESSION, 900, 1, w->now);
+    replica_pause(w->r, true);
+    some_writes(w, 1, 30);
+    for (uint64_t seq = 1; seq <= 25; seq += 5) {
+        send(w, seq, 5, seq);
+        fake_disk_complete(w->disk);
+    }
+    assert_int_equal(fake_disk_slots(w->disk), 1);
+    fake_disk_rot(w->disk, 0, DAMAGED_AT + 800, 1);
+    fake_disk_limit(w->disk, 0);
+    finish_damaged(w, false);
+    expect_lost(w, 11, 25);
+    replica_discard(w->r);
+    assert_int_equal(w->finishes, 2);
+    assert_int_equal(w->finish.error, 0);
+    w->r = replica_free(w->r);
+    fake_disk_crash(w->disk);
+    open_world(w, &recovery);
+    assert_int_equal(recovery.last, 10);
+    assert_int_equal(recovery.verdict, SAFE_CLEAN);
+    world_free(w);
+}
+
 // A crash before the word to discard: the next run finds the damage at its opening, and tells the same regions.
 static void what_is_discarded_is_told_again_after_a_crash(void **state)
 {
@@ -1629,6 +1662,7 @@ int main(void)
         cmocka_unit_test(a_takeover_applies_all_that_was_received),
         cmocka_unit_test(a_takeover_with_a_failing_replica_is_aborted),
         cmocka_unit_test(a_takeover_ends_in_front_of_damage),
+        cmocka_unit_test(a_takeover_discards_on_a_full_disk),
         cmocka_unit_test(what_is_discarded_is_told_again_after_a_crash),
         cmocka_unit_test(what_cannot_be_read_is_unknown),
         cmocka_unit_test(settling_waits_for_what_was_received),
