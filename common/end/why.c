@@ -5,8 +5,8 @@
 #include <stdio.h>
 
 #define SALVAGE_IS_FULL                                                                                              \
-    "the salvage of this end is full, so that nothing is applied: raise queues.salvage, or export and drop what "     \
-    "pairctl salvage lists"
+    "the salvage of this end is full, so that nothing is applied: raise queues.salvage, make room on its disk, or "   \
+    "export and drop what pairctl salvage lists"
 
 static const char *active_why(const struct end *e, char *buffer, size_t size)
 {
@@ -39,8 +39,8 @@ static const char *active_why(const struct end *e, char *buffer, size_t size)
     if (e->peer.flags & FRAME_FAILED)
         return "alone: the peer cannot write its replica or its queue";
     if (e->peer.flags & FRAME_SALVAGE_FULL)
-        return "alone: the peer's salvage is full, so that nothing is sent to it: there, raise queues.salvage, or "
-               "export and drop what pairctl salvage lists";
+        return "alone: the peer's salvage is full, so that nothing is sent to it: there, raise queues.salvage, make room on "
+               "its disk, or export and drop what pairctl salvage lists";
     if (!session_streaming(e))
         return "alone: connected, agreeing with the peer how to go on";
     if (e->st.held && e->st.held == e->st.pending)
