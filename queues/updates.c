@@ -394,6 +394,13 @@ static void wait_for_peer(struct updates *u, uint64_t seq)
         u->barrier_wanted = true;
 }
 
+// A barrier ahead of the flush that is likely to come: what is sent, written and synced there meanwhile it need not wait for.
+static void foresee_flush(struct updates *u, uint64_t seq)
+{
+    if (rhythm_write(&u->rhythm, seq))
+        wait_for_peer(u, answers_flush_seq(&u->answers, seq));
+}
+
 static void write_done(struct block_request *request, int status)
 {
     struct update *update = request->owner;
@@ -412,6 +419,7 @@ static void write_done(struct block_request *request, int status)
     } else {
         uint64_t wanted = answers_write_seq(&u->answers, seq);
         wait_for_peer(u, wanted);
+        foresee_flush(u, seq);
         answer(u, update, wanted, 0);
     }
 }
@@ -426,6 +434,7 @@ static void flush_arrives(struct updates *u, struct update *update)
         return;
     }
     uint64_t seq = answers_flush_seq(&u->answers, unsafe_numbered(u->unsafe));
+    rhythm_flush(&u->rhythm, unsafe_numbered(u->unsafe));
     wait_for_peer(u, seq);
     answers_add(&u->answers, &update->waits, seq, 0, false);
     u->at_store++;

@@ -4,6 +4,7 @@
 #ifndef QUEUES_UPDATES_PRIVATE_H
 #define QUEUES_UPDATES_PRIVATE_H
 
+#include "queues/rhythm.h"
 #include "queues/updates.h"
 
 // Operations behind those of the intercept.
@@ -50,6 +51,7 @@ struct updates {
     bool progress;       // something that was waiting may go on
     bool numbered_some;  // since the sender was woken last
     bool barrier_wanted; // likewise
+    struct rhythm rhythm; // of the clients' flushes
     uint64_t bound_span; // how many seqs the last bound left
     bool bound_asked;
 

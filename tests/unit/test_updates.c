@@ -18,6 +18,7 @@
 #include "common/base/checksum.h"
 #include "common/base/clock.h"
 #include "queues/batch.h"
+#include "queues/rhythm.h"
 #include "queues/updates.h"
 #include "tests/unit/fake_block.h"
 
@@ -354,6 +355,73 @@ static void test_fua(void **state)
     assert_int_equal(f->requests[1].answers, 0);
     finish(f, 0, 0, 0);
     assert_int_equal(f->requests[1].answers, 1);
+    destroy(f);
+}
+
+// One round of a client that flushes behind every so many writes. `durable`: the peer is so quick that all of it is durable
+// before the flush comes. Returns with how many of the writes a barrier went.
+static unsigned write_and_flush(struct fixture *f, unsigned writes, bool durable)
+{
+    struct request *write = &f->requests[0], *flush = &f->requests[1];
+    f->barriers = 0;
+    for (unsigned i = 0; i < writes; i++) {
+        submit_write(f, write, 0, 0, 512, 0);
+        updates_kick(f->updates);
+        finish(f, 0, 0, 0);
+        assert_int_equal(write->answers, 1);
+    }
+    unsigned barriers = f->barriers;
+    if (durable)
+        set_durable(f, unsafe_numbered(f->unsafe));
+    submit(f, flush, UPDATE_FLUSH, 0, 0, 0, 0);
+    updates_kick(f->updates);
+    assert_int_equal(f->barriers - barriers, !durable && f->mode != UPDATES_ASYNC);
+    assert_int_equal(flush->answers, 0); // whatever was foreseen: not before the local sync
+    finish(f, 0, 0, 0);
+    assert_int_equal(flush->answers, durable || f->mode == UPDATES_ASYNC);
+    set_durable(f, unsafe_numbered(f->unsafe));
+    assert_int_equal(flush->answers, 1);
+    return barriers;
+}
+
+// Where flushes come in a rhythm the barrier goes with the write that is the last one before the flush, and the flush is
+// answered as ever.
+static void test_flush_foreseen(void **state)
+{
+    for (unsigned writes = 1; writes <= 3; writes++) {
+        struct fixture *f = make(UPDATES_SYNC, 2 << 20);
+        for (unsigned i = 0; i < RHYTHM_TIMES + 1; i++)
+            assert_int_equal(write_and_flush(f, writes, false), 0);
+        assert_int_equal(write_and_flush(f, writes, false), 1);
+        assert_int_equal(write_and_flush(f, writes, true), 1);
+        assert_int_equal(write_and_flush(f, writes + 1, false), 1); // foreseen wrongly, once:
+        for (unsigned i = 0; i < RHYTHM_TIMES; i++)
+            assert_int_equal(write_and_flush(f, writes + 1, false), 0);
+        assert_int_equal(write_and_flush(f, writes + 1, false), 1);
+        destroy(f);
+    }
+}
+
+// One flush more that joins another, or has nothing new before it, is no change of the rhythm; and where no flush waits
+// for the peer, nothing is foreseen.
+static void test_flush_foreseen_by_mode(void **state)
+{
+    struct fixture *f = make(UPDATES_SYNC, 2 << 20);
+    for (unsigned i = 0; i < RHYTHM_TIMES + 1; i++) {
+        assert_int_equal(write_and_flush(f, 1, false), 0);
+        assert_int_equal(write_and_flush(f, 0, true), 0);
+    }
+    assert_int_equal(write_and_flush(f, 1, false), 1);
+    (void)updates_set_gate(f->updates, UPDATES_ALONE);
+    f->barriers = 0;
+    submit_write(f, &f->requests[0], 0, 0, 512, 0);
+    updates_kick(f->updates);
+    finish(f, 0, 0, 0);
+    assert_int_equal(f->barriers, 0);
+    destroy(f);
+    f = make(UPDATES_ASYNC, 2 << 20);
+    for (unsigned i = 0; i < 2 * RHYTHM_TIMES; i++)
+        assert_int_equal(write_and_flush(f, 1, false), 0);
     destroy(f);
 }
 
@@ -1154,6 +1222,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_flush_waits_at_the_end),
         cmocka_unit_test(test_no_mark_while_held),
         cmocka_unit_test(test_fua),
+        cmocka_unit_test(test_flush_foreseen),
+        cmocka_unit_test(test_flush_foreseen_by_mode),
         cmocka_unit_test(test_failed_write),
         cmocka_unit_test(test_failed_flush),
         cmocka_unit_test(test_failed_flush_waits_for_nobody),
