@@ -21,7 +21,7 @@ void act_drop(struct act *act)
     cleanup_close(&act->flag);
     act->flag = -1;
     act->number = 0;
-    act->error = 0;
+    act->error = act->off_error = 0;
 }
 
 void act_prepare(struct act *act, struct plan_slot *slot)
@@ -43,10 +43,10 @@ void act_prepare(struct act *act, struct plan_slot *slot)
         act->error = -errno;
 }
 
-int act_addresses_off(struct act *act, struct off_sockets *sockets)
+int act_addresses_off(struct act *act, struct off_sockets *sockets, size_t *ret_removed)
 {
     return off_all(sockets, act->body.interface, act->body.interface_index, act->messages,
-                   act->body.address_count);
+                   act->body.address_count, ret_removed);
 }
 
 int act_freeze(struct act *act)

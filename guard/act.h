@@ -12,6 +12,7 @@
 struct act {
     int64_t number; // of the plan that is prepared here; 0: none
     int error;      // of preparing: what could not be opened is not done either
+    int off_error;  // of taking the addresses off last
     struct plan_body body;
     struct off_message messages[GUARD_ADDRESSES_MAX];
     struct freezer freezer;
@@ -24,7 +25,7 @@ void act_init(struct act *act);
 void act_prepare(struct act *act, struct plan_slot *slot);
 void act_drop(struct act *act);
 
-int act_addresses_off(struct act *act, struct off_sockets *sockets);
+int act_addresses_off(struct act *act, struct off_sockets *sockets, size_t *ret_removed);
 int act_freeze(struct act *act);
 bool act_is_frozen(const struct act *act);
 int act_flag(struct act *act, const char *pair, const struct guard_report *report);

@@ -14,6 +14,9 @@
 // daemon that finds the flag set, and its pair's slot in GUARD_WATCHING, publishes its plan and
 // calls guard_step_down() before it thaws or destroys.
 //
+// A pair that is stepped down has no address: the guard takes off again what a request that waited in the kernel puts on
+// (stay.h). Put it on when the pair has been thawed, or destroyed and opened again, and that is no longer pending.
+//
 // While a pair is stepped down its prepared plan stays the one that was acted on; a plan published
 // meanwhile counts after the thaw. After guard_destroy(), close the pair and open it again.
 //

@@ -102,17 +102,21 @@ static int current_index(int query, const char *interface, int index)
 }
 
 int off_all(struct off_sockets *sockets, const char *interface, int index,
-            struct off_message *messages, size_t count)
+            struct off_message *messages, size_t count, size_t *ret_removed)
 {
     int first = 0;
+    size_t removed = 0;
     if (count > 0)
         index = current_index(sockets->query, interface, index);
     for (size_t i = 0; i < count; i++) {
         int r = 0;
-        for (int again = 0; r == 0 && again < SAME_ADDRESS_MAX; again++)
+        for (int again = 0; r == 0 && again < SAME_ADDRESS_MAX; again++) {
             r = off_one(sockets->netlink, &messages[i], index, ++sockets->number);
+            removed += r == 0;
+        }
         bool gone = r == 0 || r == -EADDRNOTAVAIL || r == -ENODEV;
         first = first < 0 || gone ? first : r;
     }
+    *ret_removed = removed;
     return first;
 }

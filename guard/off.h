@@ -27,8 +27,8 @@ void off_close(struct off_sockets *sockets);
 
 void off_prepare(const struct ip *ip, struct off_message *ret_message);
 // Removes each of them; the interface is looked up by its name, `index` is for when that fails.
-// Tries all, returns the first error; what is not there is none.
+// Tries all, returns the first error; what is not there is none. *ret_removed: how many were there.
 int off_all(struct off_sockets *sockets, const char *interface, int index,
-            struct off_message *messages, size_t count);
+            struct off_message *messages, size_t count, size_t *ret_removed);
 
 #endif

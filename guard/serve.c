@@ -27,6 +27,7 @@
 #include "guard/bye.h"
 #include "guard/pass.h"
 #include "guard/plan.h"
+#include "guard/stay.h"
 
 #define CONFIRM_NS     (30 * NS_PER_MS) // how long, at most, the act waits for groups to be frozen
 #define CONFIRM_STEP   NS_PER_MS
@@ -51,6 +52,7 @@ struct server {
     struct off_sockets off;
     struct bye_sockets bye;
     struct act acts[GUARD_PAIRS_MAX];
+    struct stay stay;
 };
 
 __attribute__((format(printf, 2, 3))) static void note(struct server *s, const char *format, ...)
@@ -143,8 +145,10 @@ static void step_down(struct server *s, struct due *due)
 {
     for (size_t i = 0; i < due->count; i++) {
         struct guard_report *r = &due->pairs[i].slot->report;
-        r->addresses_error = act_addresses_off(due->pairs[i].act, &s->off);
+        size_t removed;
+        r->addresses_error = act_addresses_off(due->pairs[i].act, &s->off, &removed);
         r->addresses_ns = clock_boot_ns();
+        stay_acted(&s->stay, (size_t)(due->pairs[i].act - s->acts), r->addresses_error);
     }
     for (size_t i = 0; i < due->count; i++)
         due->pairs[i].frozen_error = act_freeze(due->pairs[i].act);
@@ -305,6 +309,17 @@ static void daemon_ended(struct server *s)
 {
     unwatch(s, &s->connection);
     s->alone_since_ns = clock_boot_ns();
+    if (s->daemon_pidfd < 0) // whoever has closed everything that he had open has nothing in the kernel any more
+        stay_daemon_gone(&s->stay);
+}
+
+static void note_address(void *user, const struct plan_slot *slot, size_t removed, int error)
+{
+    struct server *s = user;
+    if (error < 0)
+        note(s, "pair %s: a public address cannot be taken off (%d): tried again and again\n", slot->name, error);
+    else
+        note(s, "pair %s: %zu of its public addresses had been put on, and are off\n", slot->name, removed);
 }
 
 static bool has_exited(int pidfd)
@@ -313,12 +328,20 @@ static bool has_exited(int pidfd)
     return pidfd >= 0 && poll(&p, 1, 0) > 0;
 }
 
+// Nothing is known of a process that had no descriptor but whether it holds the connection.
+static void keep_off(struct server *s)
+{
+    stay_look(&s->stay, s->connection >= 0 || s->daemon_pidfd >= 0, note_address, s);
+}
+
 // Its process has ended, whoever may still hold the connection: its last words are said.
 static void daemon_died(struct server *s)
 {
     if (!has_exited(s->daemon_pidfd))
         return;
     unwatch(s, &s->daemon_pidfd);
+    stay_daemon_gone(&s->stay);
+    keep_off(s); // before it is said that this end is gone
     for (size_t i = 0; i < GUARD_PAIRS_MAX; i++)
         if (bye_say(&s->bye, &s->plan->slots[i]))
             note(s, "pair %s: said goodbye for a daemon that has ended\n", s->plan->slots[i].name);
@@ -368,6 +391,10 @@ static void greet(struct server *s, int fd)
     }
     s->connection = fd;
     s->had_daemon = true;
+    if (s->daemon_pidfd >= 0)
+        stay_daemon_gone(&s->stay);
+    keep_off(s);
+    stay_daemon_came(&s->stay);
     unwatch(s, &s->daemon_pidfd);
     s->daemon_pidfd = pidfd_of(fd);
     if (s->daemon_pidfd >= 0)
@@ -494,6 +521,14 @@ static bool nothing_left(const struct server *s)
     return s->had_daemon || clock_boot_ns() - s->alone_since_ns > FIRST_DAEMON_S * NS_PER_S;
 }
 
+static int timeout_of(const struct server *s)
+{
+    int64_t ns = s->stay.next_ns - clock_boot_ns();
+    if (s->stay.next_ns != INT64_MAX)
+        return (int)(MAX(ns, 0) / NS_PER_MS) + 1;
+    return s->had_daemon ? -1 : 1000;
+}
+
 static void handle(struct server *s, int fd)
 {
     uint64_t fired;
@@ -520,8 +555,9 @@ void server_run(struct server *server)
             prepare(server, i);
             carry_out(server, i);
         }
+        keep_off(server);
         arm(server);
-        int timeout_ms = server->had_daemon ? -1 : 1000;
+        int timeout_ms = timeout_of(server);
         int n = epoll_wait(server->epoll, events, ARRAY_LEN(events), timeout_ms);
         for (int i = 0; i < n; i++)
             handle(server, events[i].data.fd);
@@ -581,6 +617,7 @@ int server_make(const char *dir, const char *name, int note_fd, struct server **
     for (size_t i = 0; i < GUARD_PAIRS_MAX; i++)
         act_init(&s->acts[i]);
     int r = make_plan(s, err);
+    s->stay = (struct stay){.plan = s->plan, .acts = s->acts, .off = &s->off, .next_ns = INT64_MAX};
     if (r == 0)
         r = make_sockets(s, dir, name, err);
     if (r < 0) {

@@ -194,6 +194,7 @@ static void attach_guard(struct endpoint *ep)
         (void)guard_share_inquiry(ep->daemon_guard, ep->inquiry_fd, NULL);
         guard_pair_inquiry(ep->guard, &ep->inquiry);
     }
+    guard_pair_role(ep->guard, (enum inquiry_role)ep->inquiry.role);
     ep->plan_stale = true;
     endpoint_plan(ep);
     endpoint_goodbye(ep);
@@ -209,6 +210,7 @@ static bool still_destroying(struct endpoint *ep)
     guard_pair_close(ep->guard);
     (void)guard_flag_clear(ep->flag_path, NULL);
     attach_guard(ep);
+    endpoint_switch_on(ep);
     return false;
 }
 
@@ -228,6 +230,7 @@ void endpoint_guard(struct endpoint *ep, struct guard *guard)
         ep->daemon_guard = guard;
         ep->destroying = false; // what it had frozen is dead, or killed with the applications
         attach_guard(ep);
+        endpoint_switch_on(ep);
         if (ep->guard && ep->thawing)
             guard_step_down(ep->guard); // what the former one froze
     }

@@ -84,10 +84,15 @@ static void act_address(struct endpoint *ep, bool on)
         ep->switch_ticket = 0; // what was asked for before counts no more
 }
 
+// The guard has the plan first: it takes off what a daemon that is killed has left in the kernel. Of a pair that is stepped
+// down it takes the address off again and again, until it has given the slot back.
 void endpoint_switch_on(struct endpoint *ep)
 {
-    if (ep->switch_on)
-        ep->switch_ticket = switchboard_switch(ep->switchboard, true); // -> endpoint_switched()
+    if (!ep->switch_on || ep->destroying)
+        return;
+    if (ep->plan_stale)
+        endpoint_plan(ep);
+    ep->switch_ticket = switchboard_switch(ep->switchboard, true); // -> endpoint_switched()
     ep->switch_on = false;
 }
 
@@ -254,7 +259,7 @@ static void act_thaw(struct endpoint *ep, int64_t deadline_ns)
 
 static void act_destroy(struct endpoint *ep)
 {
-    if (ep->guard && guard_pair_state(ep->guard) == GUARD_STEPPED_DOWN) {
+    if (ep->guard && guard_acted(ep->guard)) { // also while it is still at it
         guard_destroy(ep->guard);
         ep->destroying = true; // -> endpoint_guard(), which clears the flag
     } else {

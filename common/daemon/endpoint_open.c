@@ -217,6 +217,8 @@ static void open_inquiry(struct endpoint *ep)
     inquiry_id(ep->inquiry.key, ep->pair->pair, ep->inquiry.id);
     ep->inquiry.identity = ep->config.side == PAIR_PRIMARY ? INQUIRY_PRIMARY : INQUIRY_SECONDARY;
     ep->inquiry.role = INQUIRY_PASSIVE;
+    if (ep->guard) // what stands there is of a former run
+        guard_pair_role(ep->guard, INQUIRY_PASSIVE);
     if (!ep->has_management)
         return;
     uint16_t port = (uint16_t)ep->pair->channel.management_port;

@@ -27,6 +27,7 @@
 #include "guard/guard.h"
 #include "guard/pass.h"
 #include "guard/plan.h"
+#include "tests/unit/netlock.h"
 #include "tests/unit/netns.h"
 
 #define PATIENCE_NS (120 * NS_PER_S) // the last guard against hanging; everything comes much sooner
@@ -95,6 +96,7 @@ static struct {
     size_t child_count;
     struct group groups[GROUPS];
     size_t group_count;
+    struct netlock *lock;
 } made;
 
 static pid_t make_child(void)
@@ -327,6 +329,7 @@ static int be_daemon(const struct scene *s, int64_t after_ns, int ready)
         fprintf(stderr, "daemon: %s\n", err.text);
         return 1;
     }
+    guard_pair_role(pair, INQUIRY_ACTIVE);
     if (guard_set_deadline(pair, clock_boot_ns() + after_ns) < 0 || write(ready, "", 1) != 1)
         return 1;
     while (!guard_acted(pair))
@@ -1139,6 +1142,155 @@ static void address_that_stays_is_no_stepping_down(void **state)
     g = end(g, pair);
 }
 
+// --- Requests that wait in the kernel ---
+
+// A daemon that puts an address on when it is told so, and nothing more.
+struct latecomer {
+    pid_t pid, guard;
+    int go[2];
+};
+
+static int be_latecomer(const struct scene *s, enum inquiry_role role, bool steps_down, int ready, int go)
+{
+    struct guard *g = NULL;
+    struct guard_pair *pair = NULL;
+    char byte;
+    if (guard_start(GUARD_BINARY, dir, "testd", &g, NULL, &err) < 0 || guard_pair_open(g, "shop", &pair, &err) < 0 ||
+        guard_pair_plan(pair, &s->plan, &err) < 0)
+        return 1;
+    guard_pair_role(pair, role);
+    pid_t pid = guard_pid(g);
+    if (write(ready, &pid, sizeof(pid)) != sizeof(pid) || read(go, &byte, 1) != 1)
+        return 1;
+    if (steps_down && guard_set_deadline(pair, clock_boot_ns()) < 0)
+        return 1;
+    if (read(go, &byte, 1) != 1 || address_add("a", &s->plan.addresses[0], &err) < 0)
+        return 1;
+    for (;;)
+        pause();
+}
+
+static struct latecomer make_latecomer(const struct scene *s, enum inquiry_role role, bool steps_down)
+{
+    struct latecomer l;
+    int ready[2];
+    assert_int_equal(pipe2(ready, O_CLOEXEC), 0);
+    assert_int_equal(pipe2(l.go, O_CLOEXEC), 0);
+    l.pid = make_child();
+    if (l.pid == 0)
+        _exit(be_latecomer(s, role, steps_down, ready[1], l.go[0]));
+    (void)close(ready[1]);
+    assert_int_equal(read(ready[0], &l.guard, sizeof(l.guard)), sizeof(l.guard));
+    (void)close(ready[0]);
+    return l;
+}
+
+static void tell(const struct latecomer *l)
+{
+    assert_int_equal(write(l->go[1], "", 1), 1);
+}
+
+// Ends (SIGKILL) or stops it while its request waits for the kernel's lock, behind the guard's own removal if the pair
+// steps down. Returns when the kernel has carried both out. False: the lock cannot be held here.
+static bool is_cut_off_in_the_kernel(struct latecomer *l, bool steps_down, int signal)
+{
+    int status = 0;
+    made.lock = netlock_hold();
+    if (!made.lock)
+        return false;
+    tell(l);
+    if (steps_down)
+        AWAIT(state_of(l->guard) == 'D');
+    tell(l);
+    AWAIT(state_of(l->pid) == 'D');
+    assert_int_equal(kill(l->pid, signal), 0);
+    made.lock = netlock_release(made.lock);
+    assert_int_equal(waitpid(l->pid, &status, WUNTRACED), l->pid);
+    assert_true(signal == SIGKILL ? WIFSIGNALED(status) : WIFSTOPPED(status));
+    (void)close(l->go[0]);
+    (void)close(l->go[1]);
+    return true;
+}
+
+static void is_off_in_the_end(enum inquiry_role role, bool steps_down, int signal)
+{
+    struct scene s;
+    set_scene(&s, "shop");
+    assert_int_equal(address_remove("a", &s.plan.addresses[0], &err), 0);
+    struct latecomer l = make_latecomer(&s, role, steps_down);
+    if (!is_cut_off_in_the_kernel(&l, steps_down, signal)) {
+        skip();
+        return;
+    }
+    AWAIT(!is_on("192.0.2.10"));
+    end_child(l.pid);
+    struct guard *g = start(true); // it has taken in the end of the former daemon by now
+    assert_false(is_on("192.0.2.10"));
+    g = end(g, open_pair(g, "shop"));
+}
+
+// The kernel grants a request of a dead process, too, and behind the guard's removal as well as before it.
+static void address_that_a_dead_daemon_puts_on_is_off(void **state)
+{
+    is_off_in_the_end(INQUIRY_ACTIVE, true, SIGKILL);
+}
+
+static void address_that_a_stopped_daemon_puts_on_is_off(void **state)
+{
+    is_off_in_the_end(INQUIRY_ACTIVE, true, SIGSTOP);
+}
+
+// Its wish to take the address off again has died with it.
+static void address_that_a_dead_passive_daemon_puts_on_is_off(void **state)
+{
+    is_off_in_the_end(INQUIRY_PASSIVE, false, SIGKILL);
+}
+
+// Within its deadline it is to go on where it was.
+static void address_of_a_dead_active_daemon_stays(void **state)
+{
+    struct scene s;
+    set_scene(&s, "shop");
+    assert_int_equal(address_remove("a", &s.plan.addresses[0], &err), 0);
+    struct latecomer l = make_latecomer(&s, INQUIRY_ACTIVE, false);
+    if (!is_cut_off_in_the_kernel(&l, false, SIGKILL)) {
+        skip();
+        return;
+    }
+    end_child(l.pid);
+    struct guard *g = start(true);
+    assert_true(is_on("192.0.2.10"));
+    assert_true(is_on("2001:db8::10"));
+    g = end(g, open_pair(g, "shop"));
+}
+
+// What is on by right is left alone: after a thaw, and once the slot has been given back.
+static void no_look_behind_a_thaw(void **state)
+{
+    struct scene s;
+    set_scene(&s, "shop");
+    struct guard *g = start(false);
+    struct guard_pair *pair = watch_scene(g, &s);
+    guard_step_down(pair);
+    await_done(g, pair);
+    assert_int_equal(address_add("a", &s.plan.addresses[0], &err), 0);
+    AWAIT(!is_on("192.0.2.10")); // it is looked at again and again
+    guard_thaw(pair, clock_boot_ns() + FAR_NS);
+    await_done(g, pair);
+    assert_int_equal(guard_pair_state(pair), GUARD_WATCHING);
+    assert_int_equal(address_add("a", &s.plan.addresses[0], &err), 0);
+    usleep(300000); // some looks
+    assert_true(is_on("192.0.2.10"));
+    guard_step_down(pair);
+    await_done(g, pair);
+    guard_destroy(pair);
+    await_done(g, pair);
+    assert_int_equal(address_add("a", &s.plan.addresses[0], &err), 0);
+    usleep(300000);
+    assert_true(is_on("192.0.2.10"));
+    g = end(g, pair);
+}
+
 // --- The goodbye ---
 
 static const uint8_t bye_key[MAC_KEY_SIZE] = {7, 7, 7};
@@ -1525,6 +1677,7 @@ static int set_up(void **state)
 
 static int tear_down(void **state)
 {
+    made.lock = netlock_release(made.lock);
     for (size_t i = 0; i < made.group_count; i++)
         thaw_made_group(&made.groups[i]); // what is frozen, of version one, cannot be killed
     while (made.child_count > 0)
@@ -1561,6 +1714,11 @@ int main(void)
         TEST(bad_plans_are_refused),
         TEST(guard_answers_for_a_dead_daemon),
         TEST(address_that_stays_is_no_stepping_down),
+        TEST(address_that_a_dead_daemon_puts_on_is_off),
+        TEST(address_that_a_stopped_daemon_puts_on_is_off),
+        TEST(address_that_a_dead_passive_daemon_puts_on_is_off),
+        TEST(address_of_a_dead_active_daemon_stays),
+        TEST(no_look_behind_a_thaw),
         TEST(goodbye_is_said_for_a_daemon_that_was_killed),
         TEST(goodbye_that_was_taken_back_is_not_said),
         TEST(goodbye_is_not_said_for_another_daemon),
