@@ -96,13 +96,11 @@ void endpoint_switch_on(struct endpoint *ep)
     ep->switch_on = false;
 }
 
-// The guard has taken it off. A switch-on that was under way meanwhile may have put it on again since.
+// The guard takes it off; the end asks for it beside.
 void endpoint_address_lost(struct endpoint *ep)
 {
     announce_no_more(ep);
     ep->switch_on = ep->address_on = false;
-    if (ep->switchboard)
-        ep->switch_ticket = switchboard_switch(ep->switchboard, false);
 }
 
 static void frozen_unguarded(struct endpoint *ep)

@@ -268,7 +268,7 @@ static void step_down(struct end *e, const char *why)
     end_act(e, ACT_FREEZE);
     if (e->exports == EXPORTS_OPEN && e->gate != GATE_CLOSED && e->gate != GATE_HELD)
         end_gate(e, GATE_HELD);
-    e->address = ADDRESS_OFF;
+    end_address(e, false); // the guard does it; whether it is done is asked beside it
     e->again_by_take = e->state != END_ACTIVE;
     if (e->state == END_HANDING_OVER)
         hand_keep_queue(e);

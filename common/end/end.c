@@ -326,8 +326,9 @@ void end_deadline(struct end *e)
     } else if (e->state == END_SUSPENDED) {
         deadline = MIN(e->deadline_ns, e->now); // the front thread may not have heard of it yet
         lease = MIN(e->lease_ns, e->now);
-    } else if (e->exports == EXPORTS_CLOSING || e->address == ADDRESS_TURNING_OFF) {
-        deadline = e->deadline_ns; // likewise; and switching off may wait for the kernel, as a handover waits for that
+    } else if (e->exports == EXPORTS_CLOSING || e->address == ADDRESS_TURNING_OFF || e->address_stays) {
+        // Likewise; and switching off may wait for the kernel, or fail, as a handover waits for that.
+        deadline = e->deadline_ns;
         lease = e->lease_ns;
     }
     if (e->frozen) // nothing is answered before it is thawed

@@ -266,6 +266,7 @@ struct end {
     uint64_t exports_numbered;
     enum fact_address address;
     int64_t address_retry_ns;
+    bool address_stays; // it could not be taken off when that was tried last
     enum fact_apps apps;
     int apps_status;
     enum fact_replica replica;

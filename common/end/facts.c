@@ -41,8 +41,13 @@ static void take_address(struct end *e, const struct end_event *ev)
     if (ev->address.status < 0) {
         e->address = ADDRESS_FAILED;
         e->address_retry_ns = e->now + NS_PER_S;
+        if (!ev->address.on && !e->address_stays)
+            end_note(e, "the public address cannot be taken off (error %d): tried again each second, and by the guard "
+                        "when its deadline passes", -ev->address.status);
+        e->address_stays = !ev->address.on;
         return;
     }
+    e->address_stays = false;
     e->address = ev->address.on ? ADDRESS_ON : ADDRESS_OFF;
 }
 
@@ -138,7 +143,7 @@ static void take_guard(struct end *e, const struct end_event *ev)
     e->frozen = ev->guard.frozen;
     if (!ev->guard.frozen)
         return;
-    e->address = ADDRESS_OFF;
+    end_address(e, false); // what was under way may put it on again, and the guard may have failed
     if (e->state == END_ACTIVE) {
         end_go(e, END_SUSPENDED, "the guard stepped this end down");
     } else if (e->state == END_HANDING_OVER && e->hand.stage != HAND_SAVE) {

@@ -129,6 +129,9 @@ static const char *take_why(const struct end *e, char *buffer, size_t size)
 
 const char *why_text(const struct end *e, char *buffer, size_t size)
 {
+    if (e->address_stays)
+        return "the public address cannot be taken off this machine (the log says why): tried again each second; nobody else "
+               "is to have it before";
     switch (e->state) {
     case END_WAITING:
         return waiting_why(e, buffer, size);
@@ -146,7 +149,8 @@ const char *why_text(const struct end *e, char *buffer, size_t size)
     case END_HANDING_OVER:
         return e->hand.stop ? "stopping" : "switching over to the peer";
     case END_HANDED_OVER:
-        return "handed over: waits until the peer serves";
+        return e->address == ADDRESS_OFF ? "handed over: waits until the peer serves"
+                                         : "handed over: waits until the public address is off this machine";
     case END_SPLIT:
         return meet_row_text(MEET_SPLIT);
     case END_STOPPED:

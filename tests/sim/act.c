@@ -90,10 +90,20 @@ static int64_t switch_delay(const struct host *h)
     return drawn % 8 ? 0 : (int64_t)(drawn / 8 % SWITCH_NS_MAX);
 }
 
-// What is planned: a wish's ticket, and two bits.
+#define OFF_FAILS_NS (4 * NS_PER_S)
+
+// For how long the kernel takes no address off for this daemon: longer than a deadline, now and then. Its guard asks again
+// and again itself.
+static bool off_fails(const struct host *h)
+{
+    const struct sim *s = h->sim;
+    const uint64_t key[] = {s->seed, (uint64_t)(h - s->host), (uint64_t)(s->now / OFF_FAILS_NS), 1};
+    return s->phase == PHASE_FAULTS && checksum64(key, sizeof(key)) % 8 == 0;
+}
+
+// What is planned: a wish's ticket, and a bit.
 #define WISH_ON   1u
-#define WISH_TOLD 2u // the end hears of it
-#define WISH_BITS 2
+#define WISH_BITS 1
 
 static void switch_now(struct host *h, uint64_t wish, bool late)
 {
@@ -103,11 +113,15 @@ static void switch_now(struct host *h, uint64_t wish, bool late)
         ev.address.status = -EIO;
     else if (ev.address.on && late)
         ev.address.status = -ETIME;
+    else if (!ev.address.on && off_fails(h))
+        ev.address.status = -EIO;
     else
         h->address = ev.address.on;
     if (ev.address.status == -ETIME)
         cover_count("public address: not on behind the deadline");
-    if (wish >> WISH_BITS == h->switch_ticket && wish & WISH_TOLD)
+    if (ev.address.status == -EIO && !ev.address.on && h->address)
+        cover_count("public address: stays on");
+    if (wish >> WISH_BITS == h->switch_ticket)
         report_event(h, &ev);
 }
 
@@ -121,24 +135,14 @@ static void switched(struct host *h, void *arg, uint64_t wish)
         switch_now(h, wish, local_now(h) >= h->switch_limit_ns);
 }
 
-static void switch_address(struct host *h, unsigned what)
+static void act_address(struct host *h, bool on)
 {
-    uint64_t wish = ++h->switch_ticket << WISH_BITS | what;
+    uint64_t wish = ++h->switch_ticket << WISH_BITS | (on ? WISH_ON : 0);
     h->switch_at = MAX(h->switch_at, h->sim->now + switch_delay(h));
     if (h->switch_at <= h->sim->now)
         switch_now(h, wish, false);
     else
         plan_daemon(h, h->switch_at, switched, NULL, wish);
-}
-
-static void act_address(struct host *h, bool on)
-{
-    switch_address(h, WISH_TOLD | (on ? WISH_ON : 0));
-}
-
-void act_address_lost(struct host *h)
-{
-    switch_address(h, 0);
 }
 
 struct probe {
@@ -268,7 +272,6 @@ static void act_freeze(struct host *h)
         guard_look(h);
     else
         guard_act(h);
-    act_address_lost(h);
 }
 
 // ---- the end of a run ----

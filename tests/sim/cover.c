@@ -89,6 +89,8 @@ static const char *const rungs[] = {
     "guard: a goodbye is heard too late",
     "public address: had to wait",
     "public address: another wish came meanwhile",
+    "public address: stays on",
+    "public address: the guard takes off what stayed on",
 };
 
 // What only a state that was put back by hand, from a backup, could bring about: whoever becomes active opens an epoch of

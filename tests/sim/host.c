@@ -374,6 +374,8 @@ void plan_tick(struct host *h)
 
 void guard_act(struct host *h)
 {
+    if (h->address && h->running && (h->view.state == END_HANDED_OVER || h->view.state == END_STOPPED))
+        cover_count("public address: the guard takes off what stayed on");
     h->address = false;
     h->frozen = h->flag = true;
     h->said_active = false;
@@ -386,8 +388,6 @@ static void tell_guard(struct host *h, void *arg, uint64_t frozen)
 {
     (void)arg;
     h->frozen_known = frozen;
-    if (frozen)
-        act_address_lost(h);
     feed(h, &(struct end_event){.type = EV_GUARD, .guard.frozen = frozen});
 }
 

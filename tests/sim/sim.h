@@ -401,7 +401,6 @@ void waypoint_advance(struct host *h);
 // act.c
 void act(struct host *h, const struct end_action *a);
 void act_closed(struct host *h, bool ok);
-void act_address_lost(struct host *h); // to the guard: what is under way must not put it on again
 
 // save.c: an end's state on its disk
 void state_save(struct host *h, const struct end_action *a);

@@ -37,7 +37,7 @@ struct host {
     bool exited;
     bool goodbye; // what its guard would say
     bool hold_saves;
-    bool hold_opens, fail_opens, hold_handover, hold_address;
+    bool hold_opens, fail_opens, hold_handover, hold_address, fail_off;
     unsigned ticks, beats, asking; // heartbeats sent, and those that want an echo
     int64_t yes_ns;                // when it has sent the last yes
     unsigned opens, follow_asked, resyncs;
@@ -363,9 +363,11 @@ static void act(struct host *h, const struct end_action *a)
     case ACT_ADDRESS:
         if (h->hold_address)
             return;
-        h->address = a->on;
         ev.type = EV_ADDRESS;
         ev.address.on = a->on;
+        ev.address.status = h->fail_off && !a->on ? -EIO : 0;
+        if (ev.address.status == 0)
+            h->address = a->on;
         assert_false(h->world->host[0].address && h->world->host[1].address && !h->world->two_serve);
         break;
     case ACT_PROBE:
@@ -867,6 +869,54 @@ static void switch_keeps_the_deadline_until_the_address_is_off(void **state)
     assert_int_equal(w->host[0].deadline, INT64_MAX);
     assert_int_equal(view(w, 1).state, END_ACTIVE);
     assert_int_equal(view(w, 0).state, END_PASSIVE);
+}
+
+// Nor is an address off that could not be taken off, however often that is tried.
+static void address_that_stays_keeps_the_deadline(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    w->host[0].fail_off = true;
+    command(w, 0, COMMAND_SWITCH, 0);
+    run(w, 5 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_HANDED_OVER);
+    assert_true(w->host[0].address);
+    assert_true(w->host[0].deadline < w->now); // by which the guard has acted
+    assert_non_null(strstr(view(w, 0).why, "cannot be taken off"));
+    assert_int_equal(view(w, 1).state, END_PASSIVE);
+    push(&w->host[0], &(struct end_event){.type = EV_GUARD, .guard.frozen = true});
+    run(w, 2 * NS_PER_S);
+    assert_true(w->host[0].deadline != INT64_MAX);
+    assert_int_equal(view(w, 1).state, END_PASSIVE);
+    w->host[0].fail_off = false;
+    run(w, 5 * NS_PER_S);
+    assert_int_equal(w->host[0].deadline, INT64_MAX);
+    assert_false(w->host[0].address);
+    assert_int_equal(view(w, 1).state, END_ACTIVE);
+    assert_int_equal(view(w, 0).state, END_PASSIVE);
+}
+
+// The guard may have failed to take it off: this end tries, too, and says so.
+static void stepped_down_end_takes_its_address_off_itself(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    w->host[0].fail_off = w->host[0].hold_guard = true;
+    push(&w->host[0], &(struct end_event){.type = EV_GUARD, .guard.frozen = true});
+    run(w, 10 * NS_PER_MS);
+    assert_int_equal(view(w, 0).state, END_SUSPENDED);
+    assert_true(w->host[0].address);
+    assert_non_null(strstr(view(w, 0).why, "cannot be taken off"));
+    w->host[0].fail_off = false;
+    run(w, 1100 * NS_PER_MS);
+    assert_int_equal(view(w, 0).state, END_SUSPENDED);
+    assert_false(w->host[0].address);
+    assert_null(strstr(view(w, 0).why, "cannot be taken off"));
+    w->host[0].hold_guard = false;
+    push(&w->host[0], &(struct end_event){.type = EV_GUARD}); // thawed
+    run(w, 5 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+    assert_true(w->host[0].address);
 }
 
 // Behind `handed over` the outcome may take until the other end is back: no operator waits for that.
@@ -4112,6 +4162,8 @@ int main(void)
         T(blink_of_everything_suspends_and_goes_on),
         T(switch_goes_there_and_back),
         T(switch_keeps_the_deadline_until_the_address_is_off),
+        T(address_that_stays_keeps_the_deadline),
+        T(stepped_down_end_takes_its_address_off_itself),
         T(takeover_with_the_active_connected_is_refused),
         T(restart_of_the_active_daemon_goes_on),
         T(a_failed_flush_is_not_forgotten_by_a_restart),
