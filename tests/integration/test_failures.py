@@ -119,6 +119,87 @@ def test_async_answers_while_the_grant_of_a_dead_passive_host_runs_out(make_lab,
     assert (ledger.failed, ledger.reconnects) == (0, 0)
 
 
+def kill_with_its_guard(lab, hold):
+    """The primary's daemon and its guard, at once. `hold`: its supervisor does not start it again."""
+    if hold:
+        with open(os.path.join(lab.base, "primary", "hold"), "w"):
+            pass
+    lab.exec("primary", "sh", "-c", "kill -KILL $(pidof primaryd) $(pidof understudy-guard)")
+
+
+def guard_of(lab):
+    return lab.exec("primary", "pidof", "understudy-guard", check=False).stdout.split()
+
+
+def address_is_on(lab, host):
+    return "192.0.2.10" in lab.exec(host, "ip", "address", "show", "public").stdout
+
+
+@pytest.mark.row("the active's daemon is killed, its host lives")
+def test_daemon_and_guard_killed_together_and_started_in_time(make_lab, tmp_path):
+    """It goes on, with a guard of its own, in the same epoch. But not where the flag says that it has stepped down: the dead
+    guard may have done that as it was asked to, long before its deadline."""
+    timing = {"heartbeat_ms": 250, "timeout_ms": 60000, "decision_ms": 60000, "margin_ms": 1000}
+    lab = make_lab(config=write_pair(tmp_path / "lab.json", timing=timing))
+    lab.wait_promotable("primary")
+    story, before, guard = lab.story(), lab.status("primary"), guard_of(lab)
+    assert len(guard) == 1
+    kill_with_its_guard(lab, hold=False)
+    lab.wait_for("primary", "another run, active", role="active", run=lambda run: run != before["run"])
+    lab.wait_promotable("primary")
+    lab.wait_answered("primary")
+    assert len(guard_of(lab)) == 1 and guard_of(lab) != guard
+    assert lab.status("primary")["epoch_id"] == before["epoch_id"]
+    assert not story.tells("started passive")
+    before = lab.status("primary")
+    kill_with_its_guard(lab, hold=True)
+    lab.exec("primary", "sh", "-c", "echo 'stepped down: by a test' > /run/understudy/lab/primary/stepped-down")
+    lab.start("primary")
+    lab.wait_for("primary", "another run, active by agreement", role="active", run=lambda run: run != before["run"])
+    lab.wait_promotable("primary")
+    lab.wait_answered("primary")
+    assert story.tells("started passive", hosts=["primary"])
+    assert not story.takeovers()
+    lab.same_content()
+
+
+@pytest.mark.row("the active's daemon is killed, its host lives")
+def test_daemon_and_guard_killed_together_and_started_late(lab):
+    """Nobody takes the address off then, which is why nobody else takes over. The next run begins passive, without it, and
+    serves again when its peer has agreed."""
+    story = lab.story()
+    kill_with_its_guard(lab, hold=True)
+    lab.wait_for("secondary", "stale", stale_ms=lambda ms: ms is not None and ms > 0)
+    assert not guard_of(lab)
+    assert address_is_on(lab, "primary")
+    lab.start("primary")
+    lab.wait_promotable("primary")
+    lab.wait_answered("primary")
+    assert story.tells("started passive", hosts=["primary"])
+    assert not story.takeovers()
+    assert not address_is_on(lab, "secondary")
+    lab.same_content()
+
+
+@pytest.mark.row("the active's daemon is killed, its host lives")
+def test_a_guard_that_dies_after_it_has_acted(lab):
+    """Its flag is what is left of it: the next run is passive, and destroys what is frozen, though its own guard knows
+    nothing of that."""
+    lab("kill", "primary", "--hold")
+    lab.wait_active("secondary")
+    application = lab.exec("primary", "cat", "/run/http-application/pid").stdout.strip()
+    assert lab.exec("primary", "kill", "-0", application, check=False).returncode == 0
+    lab.exec("primary", "sh", "-c", "kill -KILL $(pidof understudy-guard)")
+    lab.wait_until(lambda: not guard_of(lab), "the guard to be gone")
+    lab.start("primary")
+    lab.wait_promotable("secondary")
+    lab.wait_until(lambda: lab.exec("primary", "kill", "-0", application, check=False).returncode != 0,
+                   "what was frozen to be gone")
+    assert not address_is_on(lab, "primary")
+    lab.wait_answered("secondary")
+    lab.same_content()
+
+
 # ---- damage ----
 
 @pytest.mark.row("a record is damaged on the wire or in a queue")
