@@ -52,9 +52,11 @@ static int add_all(const struct switchboard_config *c, struct error *err)
     return r;
 }
 
+// What is not there has no address.
 static int remove_all(const struct switchboard_config *c, struct error *err)
 {
-    return address_remove_all(c->interface, c->addresses, c->count, NULL, err);
+    int r = address_remove_all(c->interface, c->addresses, c->count, NULL, err);
+    return r == -ENODEV ? 0 : r;
 }
 
 static bool is_late(struct switchboard *b)

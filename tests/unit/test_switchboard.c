@@ -140,6 +140,7 @@ static void what_cannot_be_switched_says_why(void **state)
     (void)state;
     struct fixture f = fixture_on("nosuch");
     assert_int_equal(outcome(&f, switchboard_switch(f.board, true), true), -ENODEV);
+    assert_int_equal(outcome(&f, switchboard_switch(f.board, false), false), 0); // no interface, no address
     fixture_end(&f);
 }
 
