@@ -21,6 +21,7 @@ SECONDARYD = os.path.abspath("../../secondaryd/secondaryd")
 PAIRCTL = os.path.abspath("../../pairctl/pairctl")
 POWERFS = os.path.abspath("../powerfs/powerfs")
 LIMIT_S = 60
+NAMESPACE = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
 
 
 def pair(directory):
@@ -45,14 +46,15 @@ def wait_for(what, condition):
 
 
 class Daemon:
-    def __init__(self, place, runtime="run", program=PRIMARYD, host="alpha", config="pair.json", **environment):
+    def __init__(self, place, runtime="run", program=PRIMARYD, host="alpha", config="pair.json", inside=NAMESPACE,
+                 **environment):
         self.log = os.path.join(place, f"log.{len(os.listdir(place))}")
         arguments = [program, "--config", os.path.join(place, config), "--state-dir", place + "/lib", "--runtime-dir",
                      os.path.join(place, runtime), "--host", host]
         with open(self.log, "w") as log:
             self.process = subprocess.Popen(
-                ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh", *arguments],
-                env=dict(os.environ, **environment), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                [*inside, *arguments], env=dict(os.environ, **environment), stdin=subprocess.DEVNULL, stdout=log,
+                stderr=log)
 
     def said(self, pattern):
         with open(self.log, errors="replace") as log:
@@ -346,6 +348,111 @@ class Running(unittest.TestCase):
         wait_for("the others", lambda: len(daemon.said("runs its primary end")) == 28)
         self.assertEqual(len(daemon.said("does not run")), 1)
         self.assertEqual(daemon.end(), 0)
+
+    def machine(self):
+        """Namespaces for daemons that come and go, with an interface for a public address: what enters them."""
+        one = pair(self.place)
+        one["public_address"] = {"addresses": ["192.0.2.10/24"]}
+        for end in ("primary", "secondary"):
+            one["ends"][end]["public_interface"] = "pub"
+        with open(self.place + "/pair.json", "w") as file:
+            json.dump(one, file)
+        holder = subprocess.Popen(["unshare", "--net", "--mount", "sh", "-c",
+                                   "ip link set lo up && ip link add pub type veth && ip link set pub up && echo && "
+                                   "exec sleep 86400"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        self.addCleanup(holder.wait)
+        self.addCleanup(holder.kill)
+        self.addCleanup(holder.stdout.close)
+        if not holder.stdout.readline():
+            self.skipTest("no interfaces of the kind veth here")
+        return ["nsenter", "--target", str(holder.pid), "--net", "--mount"]
+
+    def status(self):
+        done = self.ask("status", "--json")
+        return json.loads(done.stdout) if done.returncode == 0 else {}
+
+    def serve(self, daemon):
+        """Makes the end active, by an operator's word; there is no peer."""
+        daemon.says("runs its primary end")
+        self.assertEqual(self.ask("takeover", "--force").returncode, 0)
+        wait_for("an active end", lambda: self.status().get("state") == "active")
+
+    def crash(self, daemon):
+        """Daemon and guard at once."""
+        for pid in [daemon.process.pid, *self.guards()]:
+            os.kill(pid, signal.SIGKILL)
+        daemon.process.wait(LIMIT_S)
+        wait_for("no guard", lambda: not self.guards())
+
+    def test_an_address_that_cannot_be_put_on_is_waited_for(self):
+        inside = self.machine()
+        subprocess.run([*inside, "ip", "link", "delete", "pub"], check=True)
+        daemon = self.start(inside=inside)
+        daemon.says("runs its primary end")
+        operator = subprocess.Popen([PAIRCTL, "--runtime-dir", self.place + "/run", "takeover", "--force"],
+                                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        self.addCleanup(operator.wait)
+        self.addCleanup(operator.kill)
+        daemon.says('this machine has no network interface "pub"')
+        wait_for("the step that waits", lambda: "waits until the public address is on" in self.status()["why"])
+        self.assertFalse(self.status()["public_address"]["enabled"])
+        subprocess.run([*inside, "ip", "link", "add", "pub", "type", "veth"], check=True)
+        wait_for("an active end", lambda: self.status().get("state") == "active")
+        self.assertTrue(self.status()["public_address"]["enabled"])
+        shown = subprocess.run([*inside, "ip", "address", "show", "pub"], stdout=subprocess.PIPE, text=True, check=True)
+        self.assertIn("192.0.2.10/24", shown.stdout)
+        self.assertEqual(operator.wait(LIMIT_S), 0)
+        self.assertEqual(daemon.end(), 0)
+
+    def test_an_active_end_goes_on_in_its_boot_only(self):
+        """A runtime directory that outlived the boot is of the former one."""
+        inside = self.machine()
+        first = self.start(inside=inside)
+        self.serve(first)
+        self.crash(first)
+        second = self.start(inside=inside)
+        second.says("goes on with the queue of the former run")
+        wait_for("an active end", lambda: self.status().get("state") == "active")
+        self.crash(second)
+        with open(self.place + "/boot_id", "w") as file:
+            file.write("00000000-0000-4000-8000-000000000000\n")
+        subprocess.run([*inside, "mount", "--bind", self.place + "/boot_id", "/proc/sys/kernel/random/boot_id"], check=True)
+        third = self.start(inside=inside)
+        third.says("started passive: was active")
+        self.assertEqual(third.end(), 0)
+
+    def test_an_active_end_that_has_stepped_down_does_not_go_on(self):
+        """The flag says it, where the guard that had done it is dead."""
+        inside = self.machine()
+        first = self.start(inside=inside)
+        self.serve(first)
+        self.crash(first)
+        flag = self.place + "/run/alone/primary/stepped-down"
+        self.assertTrue(os.path.exists(flag))
+        with open(flag, "w") as file:
+            file.write("stepped down: by a test\n")
+        second = self.start(inside=inside)
+        second.says("started passive: was active")
+        self.assertEqual(second.said("goes on with the queue"), [])
+        self.assertEqual(second.end(), 0)
+
+    def test_a_damaged_state_waits_for_the_operator(self):
+        inside = self.machine()
+        first = self.start(inside=inside)
+        self.serve(first)
+        self.crash(first)
+        copies = [f"{self.place}/lib/alone/primary/state.{number}" for number in range(2)]
+        for path in copies:
+            with open(path, "r+b") as file:
+                size = os.fstat(file.fileno()).st_size
+                file.write(b"\x5a" * size)
+        second = self.start(inside=inside)
+        wait_for("damage to be said", lambda: "is damaged" in self.status().get("why", ""))
+        self.assertEqual(self.status()["role"], "passive")
+        self.assertEqual(second.end(), 0)
+        for path in copies:  # nothing is overwritten
+            with open(path, "rb") as file:
+                self.assertEqual(set(file.read()), {0x5a})
 
 
 if __name__ == "__main__":
