@@ -31,6 +31,7 @@ struct lane {
     uint64_t sent;    // likewise: messages
     // 1: the stream thread comes by itself, and sees whatever was numbered before somebody read this.
     _Atomic unsigned paced;
+    _Atomic bool running; // written under the lock, behind whatever may begin or end a stream
 };
 
 struct lane *lane_new(struct channel *channel, struct figures *figures, struct mailbox *wake)
@@ -56,11 +57,18 @@ struct lane *lane_free(struct lane *lane)
     return NULL;
 }
 
+static void note_running(struct lane *lane)
+{
+    atomic_store(&lane->running, outlet_running(lane->outlet));
+}
+
 int lane_set_queue(struct lane *lane, struct unsafe *queue)
 {
     HOLD_LOCK(&lane->lock);
     lane->queue = queue;
-    return outlet_set_queue(lane->outlet, queue);
+    int r = outlet_set_queue(lane->outlet, queue);
+    note_running(lane);
+    return r;
 }
 
 void lane_set_front(struct lane *lane, struct mailbox *front)
@@ -96,6 +104,7 @@ void lane_start(struct lane *lane, uint64_t session, uint64_t from)
         HOLD_LOCK(&lane->lock);
         if (!outlet_start(lane->outlet, session, from, clock_boot_ns()))
             return;
+        note_running(lane);
         publish(lane);
     }
     mailbox_ring(lane->wake);
@@ -105,6 +114,7 @@ void lane_stop(struct lane *lane)
 {
     HOLD_LOCK(&lane->lock);
     outlet_stop(lane->outlet);
+    note_running(lane);
 }
 
 void lane_withhold(struct lane *lane, uint64_t seq)
@@ -229,6 +239,7 @@ int lane_ack(struct lane *lane, const void *message, size_t size, struct error *
 {
     HOLD_LOCK(&lane->lock);
     int r = outlet_ack(lane->outlet, message, size, clock_boot_ns(), err);
+    note_running(lane);
     if (r != -ESTALE)
         publish(lane);
     return r;
@@ -236,8 +247,7 @@ int lane_ack(struct lane *lane, const void *message, size_t size, struct error *
 
 bool lane_running(struct lane *lane)
 {
-    HOLD_LOCK(&lane->lock);
-    return outlet_running(lane->outlet);
+    return atomic_load(&lane->running);
 }
 
 bool lane_settled(struct lane *lane, uint64_t *ret_session, uint64_t *ret_seq)

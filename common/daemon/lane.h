@@ -56,6 +56,6 @@ void lane_rewind(struct lane *lane); // the data path changed
 int lane_ack(struct lane *lane, const void *message, size_t size, struct error *err);
 // What the peer has settled in the stream that is under way; false: none is.
 bool lane_settled(struct lane *lane, uint64_t *ret_session, uint64_t *ret_seq);
-bool lane_running(struct lane *lane);
+bool lane_running(struct lane *lane); // the front thread asks in every turn: without the lock
 
 #endif
