@@ -94,6 +94,8 @@ struct updates *updates_free(struct updates *u)
     return NULL;
 }
 
+static void flushes_end(struct updates *u, struct update_list *list, int status);
+
 static void forget_own_sync(struct updates *u, uint16_t object)
 {
     struct volume *volume = &u->volumes[object];
@@ -111,6 +113,10 @@ void updates_set_volume(struct updates *u, uint16_t object, struct block *block,
     ENSURE(!volume->flushing || block == volume->block);
     volume->block = block;
     volume->failed = false;
+    if (!block) {
+        flushes_end(u, &volume->flush_next, -ESHUTDOWN); // no sync comes for them any more
+        u->kick_mask &= ~(UINT64_C(1) << object);
+    }
     forget_own_sync(u, object);
     if (block)
         volume->order_size = MAX(block->block_size, peer_block_size);

@@ -103,7 +103,7 @@ struct updates *updates_free(struct updates *updates); // nothing may be under w
 
 // Gives an object its store; also after a failed flush, reopened. `peer_block_size`: of the peer's
 // store (a power of two up to 65536), 1 while it is not known. block NULL takes the store away:
-// nothing of the object may be under way.
+// nothing of the object may be under way there. Flushes that wait for a sync end with -ESHUTDOWN.
 void updates_set_volume(struct updates *updates, uint16_t object, struct block *block,
                         uint32_t peer_block_size);
 bool updates_volume_failed(const struct updates *updates, uint16_t object);

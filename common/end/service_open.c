@@ -244,8 +244,10 @@ void service_abandon(struct service *s, bool report)
     if (s->updates)
         (void)updates_set_gate(s->updates, UPDATES_CLOSED);
     close_stores(s);
-    // What the stores completed just now is answered (refused), too: then the exports let go of the
-    // queue.
+    // What the stores completed just now is answered (refused), too, and so is what waited for them: then the exports let
+    // go of the queue. Nothing gets to a store that is closed meanwhile.
+    for (uint16_t i = 0; s->updates && i < s->config.volumes; i++)
+        updates_set_volume(s->updates, i, NULL, 1);
     if (s->updates)
         (void)updates_set_gate(s->updates, UPDATES_CLOSED);
     s->ops.forget_queue(s->user);

@@ -34,6 +34,8 @@ struct world {
     struct update updates[REQUESTS];
     unsigned answers;
     bool hold_store, hold_map;
+    bool closed, busy; // the store; a client has not let go of the queue
+    unsigned ended;
     // Of a predecessor's queue.
     int left;
     unsigned openings; // of `left`
@@ -51,7 +53,22 @@ static int open_stores(void *user, struct block *ret_blocks[RECORD_OBJECTS_MAX],
     struct world *w = user;
     (void)err;
     ret_blocks[0] = fake_volume_of(w->volume);
+    w->closed = false;
     return 0;
+}
+
+// As closing a store does: what is under way there ends first.
+static void close_stores(void *user)
+{
+    struct world *w = user;
+    while (fake_volume_complete(w->volume))
+        ;
+    w->closed = true;
+}
+
+static bool quiet(void *user)
+{
+    return !((struct world *)user)->busy;
 }
 
 static void nothing(void *user)
@@ -81,12 +98,6 @@ static void cannot_open(void *user, const char *what)
 {
     (void)user;
     fail_msg("%s", what);
-}
-
-static bool yes(void *user)
-{
-    (void)user;
-    return true;
 }
 
 static int lane_queue(void *user, struct unsafe *queue)
@@ -145,12 +156,12 @@ static void own_map(void *user, uint64_t ticket, uint16_t object, uint32_t regio
 
 static const struct service_ops ops = {
     .open_stores = open_stores,
-    .close_stores = nothing,
+    .close_stores = close_stores,
     .open_queue = open_queue,
     .forget_queue = nothing,
     .serve = serve,
     .refuse = text,
-    .quiet = yes,
+    .quiet = quiet,
     .room = nothing,
     .lane_queue = lane_queue,
     .lane_stop = nothing,
@@ -176,6 +187,8 @@ static void turn(struct world *w)
     while (!w->hold_map && fake_disk_complete(w->disk))
         ;
     service_turn(w->service, &t);
+    if (w->closed) // its memory is gone
+        assert_int_equal(fake_volume_active(w->volume), 0);
 }
 
 // So long that a generation would begin, and end if it could.
@@ -491,6 +504,38 @@ static void a_set_wall_clock_makes_no_queue_older_or_younger(void **state)
     }
 }
 
+static void ended(struct update *update, int status)
+{
+    struct world *w = update->owner;
+    (void)status;
+    w->ended++;
+}
+
+static void flush(struct world *w, unsigned i)
+{
+    w->updates[i] = (struct update){.op = UPDATE_FLUSH, .answer = ended, .owner = w};
+    updates_submit(service_updates(w->service), &w->updates[i]);
+    turn(w);
+}
+
+// One flush is at the store, and another one waits for it to come back, when the end yields: the store is closed, and its
+// memory gone, while the client still has hold of the queue.
+static void a_flush_that_waits_ends_with_its_store(void **state)
+{
+    struct world *w = *state;
+    w->hold_store = w->busy = true;
+    flush(w, 0);
+    flush(w, 1);
+    assert_int_equal(fake_volume_active(w->volume), 1);
+    service_abandon(w->service, false);
+    assert_int_equal(w->ended, 2);
+    few(w);
+    assert_non_null(service_updates(w->service));
+    w->busy = false;
+    turn(w);
+    assert_null(service_updates(w->service));
+}
+
 // An idle pair with nothing set costs nothing: no flush, no page.
 static void an_idle_pair_costs_nothing(void **state)
 {
@@ -732,6 +777,7 @@ int main(void)
         T(nothing_leaves_behind_a_failed_flush),
         T(a_resync_that_gets_nowhere_is_seen),
         T(a_set_wall_clock_makes_no_queue_older_or_younger),
+        T(a_flush_that_waits_ends_with_its_store),
         T(an_idle_pair_costs_nothing),
         T(map_made_anew_is_given_to_who_salvages),
         T(map_that_cannot_be_written_is_said_to_who_salvages),
