@@ -61,8 +61,9 @@ static bool queue_fits(const struct fsck *f)
     const struct epoch *at = history_current(&f->state.history);
     if (!at || f->queue.epoch == at->id || f->queue.epoch == 0)
         return at != NULL;
-    // The run ended between the opening of its epoch and the record of it.
-    return at->parents > 0 && at->parent[0].id == f->queue.epoch;
+    // The run ended between the opening of its epoch and the record of it; or that epoch was still being saved.
+    return (at->parents > 0 && at->parent[0].id == f->queue.epoch) ||
+           (f->state.alone && f->queue.opening.id == f->queue.epoch && epoch_goes_on(&f->queue.opening, at));
 }
 
 static void start_with_queue(struct fsck *f)

@@ -113,6 +113,12 @@ const char *epoch_opener_name(enum epoch_opener opener)
     return opener == EPOCH_BY_SECONDARY ? "secondary" : "unknown";
 }
 
+bool epoch_goes_on(const struct epoch *epoch, const struct epoch *before)
+{
+    return epoch->reason == EPOCH_ALONE && epoch->parents == 1 && epoch->parent[0].id == before->id &&
+           epoch->parent[0].seq + 1 == epoch->first_seq;
+}
+
 size_t history_encode(const struct epoch_history *history, uint8_t *out)
 {
     struct byte_writer w = byte_writer(out, HISTORY_HEADER);

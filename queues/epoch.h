@@ -77,6 +77,10 @@ const char *epoch_invalid(const struct epoch *epoch);
 const char *epoch_reason_name(enum epoch_reason reason); // "takeover"
 const char *epoch_opener_name(enum epoch_opener opener); // "primary"
 
+// Whether the end that served in `before` has opened `epoch` in its place, by going alone: right behind the last seq that it
+// had given, in the same queue.
+bool epoch_goes_on(const struct epoch *epoch, const struct epoch *before);
+
 // `out` has room for HISTORY_ENCODED_MAX bytes. Returns the size.
 size_t history_encode(const struct epoch_history *history, uint8_t *out);
 // NULL and *ret_history set, or the text of the first rule that the bytes break (of

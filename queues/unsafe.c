@@ -235,6 +235,20 @@ uint64_t unsafe_epoch(const struct unsafe *u)
     return u->file.state->epoch;
 }
 
+void unsafe_keep_opening(struct unsafe *u, const void *encoded, uint32_t size)
+{
+    struct unsafe_state *state = u->file.state;
+    if (size != sizeof(state->opening))
+        return;
+    memcpy(state->opening, encoded, size);
+    state->opening_sum = checksum64(encoded, size);
+}
+
+bool unsafe_opening(const struct unsafe *u, struct epoch *ret_opening)
+{
+    return unsafe_file_opening(&u->file, ret_opening);
+}
+
 void unsafe_set_bound(struct unsafe *u, uint64_t bound)
 {
     if (bound <= u->file.state->bound)

@@ -24,6 +24,7 @@
 #include <stdint.h>
 
 #include "common/base/error.h"
+#include "queues/epoch.h"
 #include "queues/record.h"
 
 #define UNSAFE_READERS_MAX 4
@@ -135,6 +136,11 @@ uint64_t unsafe_append_reserved(struct unsafe *unsafe, const struct unsafe_updat
 // Records numbered from now on belong to this epoch.
 void unsafe_set_epoch(struct unsafe *unsafe, uint64_t epoch);
 uint64_t unsafe_epoch(const struct unsafe *unsafe);
+// The encoded opening of the epoch that is set next (of EPOCH_ENCODED_SIZE; another size is not kept): for a successor
+// whose state does not have that epoch yet.
+void unsafe_keep_opening(struct unsafe *unsafe, const void *encoded, uint32_t size);
+// That of unsafe_epoch(). False: it was not kept.
+bool unsafe_opening(const struct unsafe *unsafe, struct epoch *ret_opening);
 // Raises the bound (a lower one is ignored).
 void unsafe_set_bound(struct unsafe *unsafe, uint64_t bound);
 uint64_t unsafe_bound(const struct unsafe *unsafe);

@@ -60,6 +60,17 @@ static bool find_epoch(const struct unsafe_file *file, uint64_t numbered, uint64
     return last == epoch || last == other;
 }
 
+bool unsafe_file_opening(const struct unsafe_file *file, struct epoch *ret_opening)
+{
+    const struct unsafe_state *state = file->state;
+    struct epoch opening;
+    if (!checksum_same(state->opening_sum, checksum64(state->opening, sizeof(state->opening))) ||
+        epoch_decode(state->opening, sizeof(state->opening), &opening) || opening.id != state->epoch)
+        return false;
+    *ret_opening = opening;
+    return true;
+}
+
 static uint64_t floor_of(const struct unsafe_file *file, uint64_t numbered)
 {
     uint64_t floor = numbered;
@@ -331,6 +342,7 @@ static void summarize(struct unsafe_file *file, struct unsafe_summary *summary)
     summary->spilled = atomic_load(&file->state->spilled);
     summary->bound = file->state->bound;
     summary->epoch = file->state->epoch;
+    (void)unsafe_file_opening(file, &summary->opening);
     for (unsigned i = 0; i < UNSAFE_SLOTS; i++)
         summary->pending += atomic_load(&file->slot[i].state) != SLOT_EMPTY;
     for (uint64_t seq = unsafe_file_base(file) + 1; seq <= summary->numbered; seq++)

@@ -22,6 +22,7 @@
 //            then state = EMPTY. What the complement says counts: it is numbered or, with the record in place, one more.
 //            A committed slot's seq is that of the last record, and then it is numbered, or the next one, or 0
 //   bound    bound, then its complement: the lower one counts. epoch likewise: that of the last record counts
+//   opening  its bytes and their checksum, then epoch: before that it is that of another epoch, and counts for nothing
 //   attach   end and released, then attached
 //   spill    the records on disk, then spilled: before that what is on disk does not count
 #ifndef QUEUES_UNSAFE_FILE_H
@@ -32,10 +33,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "queues/epoch.h"
 #include "queues/unsafe.h"
 
 #define UNSAFE_MAGIC   UINT64_C(0x3151534641534e55) // "UNSAFSQ1"
-#define UNSAFE_VERSION 3
+#define UNSAFE_VERSION 4
 #define UNSAFE_LINE    64
 
 struct unsafe_super {
@@ -73,6 +75,9 @@ struct unsafe_state {
     // What is held up to it lies on disk (spill.h), which knows what it has.
     _Alignas(UNSAFE_LINE) _Atomic uint64_t spilled;
     struct unsafe_reader readers[UNSAFE_READERS_MAX];
+    // The opening of the epoch that it numbers in, encoded. Its record may be gone while the end's state does not have it yet.
+    _Alignas(UNSAFE_LINE) uint8_t opening[EPOCH_ENCODED_SIZE];
+    uint64_t opening_sum;
 };
 
 // Neither is zero: slots that were wiped are noticed.
@@ -135,6 +140,9 @@ uint64_t unsafe_slot_sum(const struct unsafe_slot *slot);
 // payloads, and slots can be believed. Slots that turn out to be numbered are emptied; `seq` of the
 // others is 0.
 int unsafe_file_check(struct unsafe_file *file, struct error *err);
+
+// The opening of the epoch that a checked file goes on in. False: it is not known, or damaged.
+bool unsafe_file_opening(const struct unsafe_file *file, struct epoch *ret_opening);
 
 // The seq up to which nobody needs records any more.
 uint64_t unsafe_file_floor(const struct unsafe_file *file);

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "common/base/error.h"
+#include "queues/epoch.h"
 #include "queues/inspect.h"
 
 struct unsafe_summary {
@@ -18,6 +19,7 @@ struct unsafe_summary {
     uint64_t bytes;   // of the payloads in memory
     uint64_t bound;
     uint64_t epoch;
+    struct epoch opening; // of that one; id 0: not known
     unsigned pending; // updates that were in flight
     uint64_t salt;    // of its spilled segments
 };

@@ -662,6 +662,7 @@ int updates_open_epoch(struct updates *u, uint64_t epoch, const void *encoded, u
     ENSURE(size > 0 && size <= RECORD_EPOCH_MAX);
     struct unsafe_update record = {.type = RECORD_EPOCH};
     uint64_t before = unsafe_epoch(u->unsafe);
+    unsafe_keep_opening(u->unsafe, encoded, size);
     unsafe_set_epoch(u->unsafe, epoch); // its opening is the first record of it
     int r = append(u, &record, encoded, size, ret_seq);
     if (r < 0)

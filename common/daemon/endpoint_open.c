@@ -411,6 +411,7 @@ static void find_queue(struct endpoint *ep)
     s->queue_found = front_find_queue(ep->front, &queue, ep->queue_why, sizeof(ep->queue_why));
     s->queue_numbered = queue.numbered;
     s->queue_epoch = queue.epoch;
+    s->queue_opening = queue.opening;
     s->queue_pending = queue.pending;
     s->queue_confirmed = queue.confirmed;
     atomic_store(&ep->figures.numbered, s->queue_numbered);

@@ -87,6 +87,14 @@ static void open_alone_epoch(struct end *e)
     e->join_ticket = end_save(e);
 }
 
+// In `async` `alone` is durable, and the epoch follows: until then nobody is told of it. A crash before that leaves it in the
+// queue alone, and the next run makes it durable (take_opening() in start.c). Where a split is resolved the queue could not
+// tell all of it, the other line, and answers are held in every mode.
+static bool answers_wait(const struct end *e)
+{
+    return e->config.mode != END_ASYNC || e->resolve.opening;
+}
+
 static bool going_alone_rules(struct end *e)
 {
     switch (e->alone_stage) {
@@ -122,9 +130,7 @@ static bool going_alone_rules(struct end *e)
         return true;
     case ALONE_SAVE:
         // E3, E6: the epoch is durable before the first acknowledgement alone.
-        // (In `async` `alone` is durable, and the epoch follows: until then nobody is told of it. A crash before that
-        // leaves a queue of an epoch that is in no history; it is not gone on with.)
-        if (e->gate_pending || (e->config.mode != END_ASYNC && !end_saved(e, e->join_ticket)))
+        if (e->gate_pending || (answers_wait(e) && !end_saved(e, e->join_ticket)))
             return false;
         if (!end_saved(e, e->join_ticket)) {
             e->opening_ticket = e->join_ticket;

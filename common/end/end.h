@@ -133,6 +133,7 @@ struct end_start {
     bool queue_found;        // the unsafe queue of the former run is whole
     uint64_t queue_numbered; // the last seq that it gave
     uint64_t queue_epoch;    // id of the epoch in which it numbers; 0 unknown
+    struct epoch queue_opening; // of that one; id 0: not known
     bool queue_pending;      // it holds updates that were not numbered
     uint64_t queue_confirmed; // what it has been let forget, since the peer had confirmed it; 0 unknown
     uint64_t replica_durable; // the safe queue's valid prefix ends here; 0: it is empty. The position

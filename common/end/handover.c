@@ -178,8 +178,9 @@ bool handed_rules(struct end *e)
 void hand_keep_queue(struct end *e)
 {
     e->start.queue_found = e->start.same_boot = true;
-    e->start.queue_epoch = history_current(&e->st.history)->id;
-    e->start.queue_numbered = e->data.numbered;
+    const struct epoch *at = history_current(&e->st.history);
+    e->start.queue_epoch = at->id;
+    e->start.queue_numbered = MAX(e->data.numbered, at->first_seq); // its opening has been ordered, or will be
 }
 
 void hand_take_back(struct end *e, const char *why)

@@ -137,6 +137,7 @@ struct service_found {
         epoch;    // the last seq that it gave, and the id of the epoch in which it goes on
     bool pending; // it holds updates that were not numbered
     uint64_t confirmed; // what the peer had let it forget; 0: it had no place in it
+    struct epoch opening; // of `epoch`; id 0: not known
 };
 int service_find(struct service *service, struct service_found *ret_found, struct error *err);
 

@@ -40,6 +40,7 @@ int service_find(struct service *s, struct service_found *ret_found, struct erro
         .pending = unsafe_pending(queue, &cursor, &pending),
         .confirmed = unsafe_attached(queue, SERVICE_READER) ? unsafe_released(queue, SERVICE_READER) : 0,
     };
+    (void)unsafe_opening(queue, &ret_found->opening);
     unsafe_free(s->found);
     s->found = queue;
     return 0;

@@ -2,6 +2,25 @@
 // The start rule (DESIGN §6 "Start"): whether an end goes on as what it was, or is passive and waits for its peer.
 #include "common/end/end_private.h"
 
+// In `async` answers go on while the epoch of going alone is being saved. Killed before that was durable, the end finds its
+// epoch in the queue alone. Nobody else has heard of it: it is made durable before anything else, and the queue goes on.
+static void take_opening(struct end *e)
+{
+    const struct end_start *s = &e->start;
+    const struct epoch *at = history_current(&e->st.history), *opening = &s->queue_opening;
+    bool was_alone = e->st.role == ROLE_ACTIVE && e->st.intent == INTENT_NONE && e->st.alone;
+    if (!was_alone || !at || !s->same_boot || !s->queue_found || opening->id != s->queue_epoch ||
+        !epoch_goes_on(opening, at) || s->queue_numbered + 1 < opening->first_seq)
+        return;
+    const char *broken = history_append(&e->st.history, opening);
+    if (broken) {
+        end_note(e, "the epoch of the unsafe queue does not fit: %s", broken);
+        return;
+    }
+    e->opening_ticket = end_save(e);
+    end_note(e, "the unsafe queue has the epoch that was being opened: it is gone on with");
+}
+
 void start_take(struct end *e, const struct end_event *ev)
 {
     const struct end_start *s = &ev->start;
@@ -22,6 +41,7 @@ void start_take(struct end *e, const struct end_event *ev)
     }
     if (e->st.intent == INTENT_TAKEOVER)
         e->st.intent = INTENT_NONE; // its epoch was not opened: void
+    take_opening(e);
     // What the operator has stopped stays so until he resumes it, even in the same boot.
     bool stopped = e->st.stopped;
     e->state_since_ns = e->now;

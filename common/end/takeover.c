@@ -30,20 +30,19 @@ static void take_stage(struct end *e, enum take_stage stage)
 }
 
 // Whether the unsafe queue that was found is of the current epoch. One of a former reign has been left behind by a
-// crash before it was given up: to go on with it would write old updates again. *ret_open: the current epoch, opened by
-// going alone, is durable, and the crash came before its record was numbered.
+// crash before it was given up: to go on with it would write old updates again. *ret_open: the current epoch is durable, and
+// the crash came before its record was numbered: behind the fork where it was opened by going alone, or in a fresh queue.
 static bool queue_fits(const struct end *e, bool *ret_open)
 {
     const struct epoch *at = history_current(&e->st.history);
     *ret_open = false;
     if (!e->start.same_boot || !e->start.queue_found || !at)
         return false;
-    if (e->start.queue_epoch == at->id || e->start.queue_epoch == 0)
-        return true;
+    bool at_fork = at->first_seq == e->start.queue_numbered + 1 && !e->start.queue_pending;
     bool in_place = at->reason == EPOCH_ALONE || at->reason == EPOCH_RESOLVE;
-    *ret_open = in_place && at->parents >= 1 && at->parent[0].id == e->start.queue_epoch &&
-                at->first_seq == e->start.queue_numbered + 1 && !e->start.queue_pending;
-    return *ret_open;
+    bool before = at->parents >= 1 && at->parent[0].id == e->start.queue_epoch;
+    *ret_open = at_fork && (e->start.queue_epoch == at->id || (in_place && before));
+    return *ret_open || e->start.queue_epoch == at->id || e->start.queue_epoch == 0;
 }
 
 bool take_may_recover(const struct end *e)
@@ -71,6 +70,7 @@ void take_begin(struct end *e, enum epoch_reason reason, bool replay)
                            : epoch_reason_name(reason));
     if (e->take.recover) {
         e->take.stage = TAKE_ADDRESS;
+        e->take.ticket = e->opening_ticket; // 0, unless the queue knew of an epoch that the state did not have
         if (e->relation == REL_PAIRED && e->st.alone)
             e->relation = REL_ALONE; // a later start than the one that goes on at once
         // Seqs are given again: no position is exact, and nothing is handed over, any more.
@@ -332,6 +332,7 @@ static bool take_open(struct end *e)
         if (e->take.open_epoch) {
             end_act(e, ACT_EPOCH)->epoch = *history_current(&e->st.history);
             e->start.queue_epoch = history_current(&e->st.history)->id;
+            e->start.queue_numbered = history_current(&e->st.history)->first_seq;
             e->take.open_epoch = false;
         }
         e->bound_given = e->bound_asked = e->st.bound;

@@ -47,6 +47,11 @@ static void make_image(void)
     struct unsafe *u = NULL;
     struct stat st;
     ENSURE(unsafe_create(NULL, &config, &u, NULL) == 0);
+    const struct epoch opening = {.number = 1, .id = 3, .first_seq = 101, .opened_by = EPOCH_BY_PRIMARY,
+                                  .reason = EPOCH_FIRST_START};
+    uint8_t encoded[EPOCH_ENCODED_SIZE];
+    epoch_encode(&opening, encoded);
+    unsafe_keep_opening(u, encoded, sizeof(encoded));
     unsafe_attach(u, 0, 100);
     unsafe_attach(u, 2, 100);
     for (unsigned i = 0; i < 6; i++)
@@ -70,6 +75,9 @@ static void use(struct unsafe *u)
     struct unsafe_stat stat;
     unsigned cursor = 0;
     unsigned sum = 0;
+    struct epoch opening;
+    if (unsafe_opening(u, &opening))
+        ENSURE(opening.id == unsafe_epoch(u) && !epoch_invalid(&opening));
     while (unsafe_pending(u, &cursor, &pending)) {
         for (uint32_t i = 0; pending.data && i < pending.update.length; i += 64)
             sum += ((const uint8_t *)pending.data)[i]; // reads all of it

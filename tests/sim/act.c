@@ -313,6 +313,7 @@ void act(struct host *h, const struct end_action *a)
         state_save(h, a);
         break;
     case ACT_OPEN:
+        judge_opens(h, a);
         act_open(h, a);
         break;
     case ACT_GATE:

@@ -69,6 +69,7 @@ static const char *const rungs[] = {
     "unsafe queue: three quarters full",
     "unsafe queue: full, the peer's place is given up",
     "unsafe queue: full, what it holds is streamed",
+    "unsafe queue: of an epoch that was being saved",
     "spill: records to disk",
     "spill: blocks read back",
     "spill: half full",

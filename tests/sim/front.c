@@ -463,6 +463,7 @@ bool front_find_queue(struct host *h, struct end_start *start)
         return false;
     start->queue_numbered = found.numbered;
     start->queue_epoch = found.epoch;
+    start->queue_opening = found.opening;
     start->queue_pending = found.pending;
     start->queue_confirmed = found.confirmed;
     return true;

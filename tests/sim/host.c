@@ -166,6 +166,8 @@ static void prepare_start(struct host *h, bool readable)
     h->frozen_told = h->frozen_known = st->guard_acted;
     if (h->state.role == ROLE_ACTIVE) {
         st->queue_found = front_find_queue(h, st);
+        if (st->queue_found && !history_contains(&h->state.history, st->queue_epoch) && st->queue_opening.id)
+            cover_count("unsafe queue: of an epoch that was being saved");
         h->figures.numbered = st->queue_numbered;
         h->serving = true;
     } else if (h->state.role == ROLE_PASSIVE) {

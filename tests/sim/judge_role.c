@@ -32,6 +32,22 @@ static void judge_synchronized(struct sim *s, const struct host *active, const s
         fail(s, "%c is inconsistent, and promotable", passive->letter);
 }
 
+// The queue that a killed daemon has left whole is gone on with, even where the epoch of going alone, in which it numbers, was
+// still being saved: there is nothing to resync.
+void judge_opens(struct host *h, const struct end_action *a)
+{
+    const struct end_start *start = &h->start;
+    bool anew = !a->recover && a->epoch.reason == EPOCH_LOST_QUEUE && start->same_boot && start->queue_found;
+    int at = anew && !h->sim->forced ? ledger_find(h->sim, start->queue_epoch) : -1;
+    if (at < 0)
+        return;
+    const struct epoch *left = &h->sim->ledger.epochs[at].epoch;
+    bool unsaved = left->reason == EPOCH_ALONE && left->opened_by == a->epoch.opened_by && left->id != a->epoch.parent[0].id &&
+                   left->parent[0].id == a->epoch.parent[0].id;
+    if (unsaved)
+        fail(h->sim, "%c gives up the queue of epoch %u, which was being saved", h->letter, left->number);
+}
+
 void judge_roles(struct sim *s)
 {
     struct host *p = &s->host[0], *q = &s->host[1];

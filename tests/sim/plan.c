@@ -3,6 +3,8 @@
 // waits for one thing that is done in several steps, which is brought about, and comes in the middle of it.
 #include "tests/sim/sim.h"
 
+#include "common/base/checksum.h"
+
 static int64_t some_ms(struct sim *s, unsigned from, unsigned to)
 {
     return (int64_t)(from + rnd(s, to - from)) * NS_PER_MS + (int64_t)rnd(s, 1000) * NS_PER_US;
@@ -36,9 +38,23 @@ static void strike(struct host *h, void *arg, uint64_t kind)
         fault_commit(h, (enum fault_kind)kind);
 }
 
+// In `async` an end goes on in an epoch that is being saved: killed meanwhile, it has it in its queue alone. Drawn beside the
+// run's other numbers.
+static void fault_on_epoch(struct host *h)
+{
+    struct sim *s = h->sim;
+    const uint64_t key[] = {s->seed, (uint64_t)h->index, h->life, (uint64_t)s->now};
+    uint64_t drawn = checksum64(key, sizeof(key));
+    if (s->phase != PHASE_FAULTS || !h->saving || !(s->kinds >> FAULT_KILL & 1) || drawn % 4 != 0)
+        return;
+    plan_world(s, s->now + (int64_t)(drawn >> 8) % (3 * NS_PER_MS), h, strike, FAULT_KILL);
+}
+
 void fault_on_action(struct host *h, const struct end_action *a)
 {
     struct sim *s = h->sim;
+    if (a->type == ACT_EPOCH)
+        fault_on_epoch(h);
     bool often = a->type == ACT_SEND || a->type == ACT_DEADLINE || a->type == ACT_LEASE || a->type == ACT_HISTORY;
     if (s->phase != PHASE_FAULTS || often || !s->fault_rate)
         return;

@@ -499,6 +499,7 @@ void judge_discard(struct host *h); // about to forget what lies behind its pref
 void judge_own_store(struct host *h); // is about to serve from its own store
 void judge_opened(struct host *h, const struct epoch *epoch);
 void judge_roles(struct sim *s); // between any two moments
+void judge_opens(struct host *h, const struct end_action *a); // exports
 void judge_store(struct host *h, int at, uint64_t seq, const char *when);
 void judge_replica(struct host *h);
 void judge_map(struct host *h); // of the active end

@@ -2899,6 +2899,100 @@ static void epoch_of_going_alone_gets_its_record_after_a_crash(void **state)
     assert_int_equal(view(w, 0).epoch.id, at->id);
 }
 
+// Killed while its epoch was being opened in the queue, in front of the record: the queue says the epoch, and the fork.
+static void epoch_without_its_record_gets_it_after_a_crash(void **state)
+{
+    struct world *w = *state;
+    struct end_start start;
+    alone_start(w, &start);
+    const struct epoch *at = history_current(&w->host[0].disk.history);
+    start.queue_numbered = w->host[0].data.numbered = at->first_seq - 1;
+    memset(&w->host[0].epoch, 0, sizeof(w->host[0].epoch));
+    boot(w, 0, start);
+    run(w, NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+    assert_int_equal(w->host[0].epoch.id, at->id);
+    assert_int_equal(w->host[0].data.numbered, at->first_seq);
+}
+
+// In `async` answers go on while the epoch is being saved: killed in that time, with what the queue says of it.
+static void unsaved_start(struct world *w, struct end_start *ret_start)
+{
+    struct host *h = &w->host[0];
+    w->config.mode = END_ASYNC;
+    start_pair(w);
+    h->hold_saves = true;
+    crash(w, 1);
+    run(w, 6 * NS_PER_S);
+    assert_true(h->disk.alone);
+    step(h, &(struct end_event){.type = EV_SAVED, .saved.ticket = h->ticket}); // `alone`
+    struct end_state durable = h->disk;
+    run(w, NS_PER_S);
+    assert_int_equal(h->gate, GATE_ALONE);
+    assert_int_equal(h->epoch.reason, EPOCH_ALONE);
+    h->data.numbered += 5;
+    *ret_start = (struct end_start){
+        .same_boot = true,
+        .queue_found = true,
+        .queue_numbered = h->data.numbered,
+        .queue_epoch = h->epoch.id,
+        .queue_opening = h->epoch,
+    };
+    crash(w, 0);
+    h->disk = durable;
+    assert_false(history_contains(&durable.history, h->epoch.id));
+}
+
+static void epoch_that_was_being_saved_is_gone_on_with(void **state)
+{
+    struct world *w = *state;
+    struct host *h = &w->host[0];
+    struct end_start start;
+    unsaved_start(w, &start);
+    unsigned resyncs = h->resyncs;
+    boot(w, 0, start);
+    boot(w, 1, (struct end_start){.replica_durable = w->host[1].data.replica_durable});
+    run(w, NS_PER_S);
+    // Neither does it serve, nor does anybody hear of the epoch, before that is durable.
+    assert_int_equal(view(w, 0).state, END_TAKING_OVER);
+    assert_false(h->exports || h->address);
+    assert_int_equal(view(w, 1).epoch.number, 1);
+    h->hold_saves = false;
+    step(h, &(struct end_event){.type = EV_SAVED, .saved.ticket = h->ticket});
+    run(w, 5 * NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_ACTIVE);
+    assert_true(history_contains(&h->disk.history, start.queue_epoch));
+    assert_true(view(w, 1).promotable);
+    assert_int_equal(h->resyncs, resyncs);
+    assert_int_equal(view(w, 1).epoch.id, start.queue_epoch);
+}
+
+static void epoch_of_a_queue_that_is_not_the_next_one_is_not_believed(void **state)
+{
+    struct world *w = *state;
+    struct end_start start, wrong;
+    unsaved_start(w, &start);
+    w->host[0].hold_saves = false;
+    for (unsigned how = 0; how < 4; how++) {
+        wrong = start;
+        bool alone = w->host[0].disk.alone;
+        if (how == 0)
+            wrong.queue_opening.id = 0; // not known
+        if (how == 1)
+            wrong.queue_opening.parent[0].id = 4711;
+        if (how == 2)
+            wrong.queue_opening.reason = EPOCH_TAKEOVER;
+        if (how == 3)
+            w->host[0].disk.alone = false; // nothing was answered in it
+        struct end_state disk = w->host[0].disk;
+        boot(w, 0, wrong);
+        assert_int_equal(view(w, 0).state, END_WAITING);
+        crash(w, 0);
+        w->host[0].disk = disk;
+        w->host[0].disk.alone = alone;
+    }
+}
+
 static void takeover_of_a_suspended_end_waits_for_the_grant_and_opens_anew(void **state)
 {
     struct world *w = *state;
@@ -4246,6 +4340,9 @@ int main(void)
         T(queue_of_a_former_reign_is_not_gone_on_with),
         T(queue_of_this_reign_is_gone_on_with),
         T(epoch_of_going_alone_gets_its_record_after_a_crash),
+        T(epoch_without_its_record_gets_it_after_a_crash),
+        T(epoch_that_was_being_saved_is_gone_on_with),
+        T(epoch_of_a_queue_that_is_not_the_next_one_is_not_believed),
         T(takeover_of_a_suspended_end_waits_for_the_grant_and_opens_anew),
         T(late_word_of_closed_exports_opens_nothing_twice),
         T(overflow_in_the_middle_of_a_switchover_gives_it_up),

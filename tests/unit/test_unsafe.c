@@ -558,10 +558,30 @@ struct damaged {
 
 #define RING_USED 4096
 
+static const struct epoch opening = {
+    .number = 2,
+    .id = 3, // config.epoch
+    .parents = 1,
+    .parent = {{.id = 2, .seq = 100}},
+    .first_seq = 101,
+    .opened_by = EPOCH_BY_PRIMARY,
+    .reason = EPOCH_ALONE,
+};
+
+static bool is_opening(const struct epoch *found)
+{
+    return found->number == opening.number && found->id == opening.id && found->parents == 1 &&
+           found->parent[0].id == 2 && found->parent[0].seq == 100 && found->first_seq == 101 &&
+           found->opened_by == opening.opened_by && found->reason == opening.reason;
+}
+
 static struct damaged damage_begin(void)
 {
     struct unsafe *u = make();
     struct error err;
+    uint8_t encoded[EPOCH_ENCODED_SIZE];
+    epoch_encode(&opening, encoded);
+    unsafe_keep_opening(u, encoded, sizeof(encoded));
     unsafe_attach(u, 0, 100);
     for (unsigned i = 0; i < 5; i++)
         unsafe_number(u, commit(u, i * 4096, 300, (int)i + 1), i == 3 ? -EIO : 0, 1);
@@ -592,6 +612,9 @@ static void assert_same_content(struct unsafe *u, size_t at)
     unsigned cursor = 0, pending = 0;
     if (unsafe_numbered(u) != 105 || unsafe_epoch(u) != 3 || unsafe_bound(u) > config.bound)
         fail_msg("byte %zu: it goes on at another position", at);
+    struct epoch found_opening;
+    if (unsafe_opening(u, &found_opening) && !is_opening(&found_opening))
+        fail_msg("byte %zu: its epoch was opened otherwise", at);
     for (uint64_t seq = MAX(unsafe_released(u, 0), 102) + 1; seq <= 105; seq++) {
         if (seq == 104)
             assert_int_equal(unsafe_record(u, seq)->mark, MARK_UNDEFINED);
@@ -665,6 +688,30 @@ static void every_damaged_byte_is_harmless_or_refused(void **state)
     }
     assert_true(d.refused > 1500);
     damage_end(&d);
+}
+
+// What the next run may have of an epoch that no state knows: its opening, if it is that of the epoch in which it numbers.
+static void the_opening_of_an_epoch_is_kept(void **state)
+{
+    struct unsafe *u = make();
+    struct epoch found = {0};
+    uint8_t encoded[EPOCH_ENCODED_SIZE];
+    struct error err;
+    assert_false(unsafe_opening(u, &found));
+    epoch_encode(&opening, encoded);
+    unsafe_keep_opening(u, encoded, sizeof(encoded));
+    int fd = copy_of(unsafe_fd(u));
+    unsafe_free(u);
+    assert_int_equal(unsafe_open_fd(fd, &config, &u, &err), 0);
+    assert_true(unsafe_opening(u, &found) && is_opening(&found));
+    unsafe_set_epoch(u, 4);
+    assert_false(unsafe_opening(u, &found));
+    unsafe_set_epoch(u, 3);
+    encoded[8] ^= 1;
+    unsafe_keep_opening(u, encoded, sizeof(encoded) - 1); // nothing that could be one
+    assert_true(unsafe_opening(u, &found) && is_opening(&found));
+    unsafe_free(u);
+    close(fd);
 }
 
 // A changed seq can name any record: each is tried, not only what one bit makes of it.
@@ -957,6 +1004,7 @@ int main(void)
         cmocka_unit_test(test_open_outcomes),
         cmocka_unit_test(test_path),
         cmocka_unit_test(every_damaged_byte_is_harmless_or_refused),
+        cmocka_unit_test(the_opening_of_an_epoch_is_kept),
         cmocka_unit_test(positions_cannot_be_moved),
         cmocka_unit_test(every_lost_sector_is_harmless_or_refused),
         cmocka_unit_test(a_file_of_another_length_is_refused),
