@@ -306,6 +306,11 @@ int64_t sender_deadline(const struct sender *s)
     return s->deadline;
 }
 
+int64_t sender_awaits_ns(const struct sender *s)
+{
+    return outstanding(s) ? s->progress_at : INT64_MAX;
+}
+
 uint64_t sender_pending(const struct sender *s)
 {
     return s->counted_bytes;

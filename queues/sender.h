@@ -81,6 +81,8 @@ void sender_blocked(struct sender *sender);
 // When sender_next() wants to be asked again, as of its last answer (INT64_MAX: only when something
 // happens).
 int64_t sender_deadline(const struct sender *sender);
+// Since when what was sent has been without any acknowledgement that moved something; INT64_MAX: nothing is outstanding.
+int64_t sender_awaits_ns(const struct sender *sender);
 // Bytes of payload that wait for company, as of the same answer.
 uint64_t sender_pending(const struct sender *sender);
 

@@ -359,6 +359,19 @@ int channel_data_send(struct channel *ch, const struct iovec *iov, int n)
     return data_send_locked(ch, iov, n, size);
 }
 
+void channel_data_look(struct channel *ch)
+{
+    HOLD_LOCK(&ch->data.lock);
+    struct side *side = &ch->data;
+    struct link *l = side->send_path == CHANNEL_NO_PATH ? NULL : &side->links[side->send_path];
+    if (!l || !l->up || l->push < 0)
+        return;
+    if (nano_connections(l->push) == 0)
+        (void)data_blocked(ch, clock_boot_ns());
+    else if (link_can_send(l))
+        side->blocked_ns = 0;
+}
+
 uint64_t channel_data_generation(struct channel *ch, int *ret_path, uint64_t *ret_peer_run)
 {
     HOLD_LOCK(&ch->data.lock);

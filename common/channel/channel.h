@@ -141,6 +141,9 @@ int channel_send_control(struct channel *ch, int path, const void *data, size_t 
 // free on return. Returns 0; -EAGAIN when the link is busy (poll channel_data_send_fd()); -ENOTCONN
 // while no data link is up (wait for CHANNEL_DATA_PATH); -EMSGSIZE. 0 is no promise of delivery.
 int channel_data_send(struct channel *ch, const struct iovec *iov, int n);
+// Somebody has waited for an answer to what was sent: if the current data path has no connection any more, and gets none, it
+// is left for another one, as if more were being sent in vain. To be called again and again (every 100 ms or so) meanwhile.
+void channel_data_look(struct channel *ch);
 // Readable while the current data path can take a message. Constant for the life of the channel.
 // Poll it only after -EAGAIN.
 int channel_data_send_fd(const struct channel *ch);

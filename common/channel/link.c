@@ -381,6 +381,9 @@ static void peer_is_new(struct link *l, struct session *session, uint64_t run, u
                         int64_t now)
 {
     link_set_down(l, "the peer was restarted", now);
+    // What its former run's end has done to the connection says nothing against the path.
+    l->ups = 0;
+    l->avoid_until_ns = 0;
     l->peer_run = run;
     l->number_received = number;
     if (session == l->current)

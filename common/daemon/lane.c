@@ -16,6 +16,9 @@ _Static_assert(BATCH_MESSAGE_MAX <= CHANNEL_DATA_MAX, "a batch is sent as one me
 #define LANE_BULK    (32u * 1024) // lingering bytes that are worth waking the stream thread
 #define LANE_PACE_NS INT64_C(800000) // between two rounds of the stream thread
 #define LANE_BLOCKED_NS (250 * NS_PER_MS) // while a path takes nothing another one may be better
+// What was sent and has no answer for so long may have been sent into a connection that was just breaking: a path without one
+// is left long before the sender repeats itself.
+#define LANE_LOOK_NS (125 * NS_PER_MS)
 
 struct lane {
     pthread_mutex_t lock;
@@ -27,6 +30,7 @@ struct lane {
     struct mailbox *front; // likewise
     uint64_t seen;    // likewise: numbered, when the stream thread came last
     int64_t round_ns; // likewise: when it comes again
+    int64_t looked_ns; // at the path, while an answer is waited for
     int64_t alone_ns; // likewise: when the front thread sent last what had lingered
     uint64_t sent;    // likewise: messages
     // 1: the stream thread comes by itself, and sees whatever was numbered before somebody read this.
@@ -150,6 +154,20 @@ static void send_by_front(struct lane *lane, bool barrier, int64_t now)
         lane->alone_ns = now;
 }
 
+// Returns when to look next.
+static int64_t look(struct lane *lane, int64_t now)
+{
+    int64_t since = outlet_awaits_ns(lane->outlet);
+    if (since == INT64_MAX)
+        return INT64_MAX;
+    int64_t at = MAX(since, lane->looked_ns) + LANE_LOOK_NS;
+    if (now < at)
+        return at;
+    lane->looked_ns = now;
+    channel_data_look(lane->channel);
+    return now + LANE_LOOK_NS;
+}
+
 int64_t lane_push(struct lane *lane, bool barrier)
 {
     if (!barrier && comes_by_itself(lane))
@@ -165,7 +183,7 @@ int64_t lane_push(struct lane *lane, bool barrier)
         if (atomic_load(&lane->paced))
             return INT64_MAX;
         if (here && !outlet_blocked(lane->outlet) && outlet_pending(lane->outlet) < LANE_BULK)
-            return outlet_deadline(lane->outlet);
+            return MIN(outlet_deadline(lane->outlet), look(lane, now));
         atomic_store(&lane->paced, 1);
     }
     mailbox_ring(lane->wake);
@@ -207,7 +225,7 @@ int64_t lane_work(struct lane *lane, int64_t now)
         outlet_send(lane->outlet, now, send_message, lane);
     if (lane->front && unsafe_missing(lane->queue))
         mailbox_ring(lane->front);
-    int64_t at = outlet_deadline(lane->outlet);
+    int64_t at = MIN(outlet_deadline(lane->outlet), look(lane, now));
     if (outlet_blocked(lane->outlet)) {
         atomic_store(&lane->paced, 1); // it comes when the channel takes something again
         at = MIN(at, now + LANE_BLOCKED_NS);

@@ -20,6 +20,8 @@
 #include "common/end/follower.h"
 #include "common/store/segments.h"
 
+#define ACK_AGAIN_NS (50 * NS_PER_MS)
+
 enum stream_letter_kind {
     LETTER_OPEN,
     LETTER_CLOSE,
@@ -55,6 +57,8 @@ struct stream {
     struct salvage_place salvage;
     struct stores stores;
     struct follower *follower;
+    struct batch_ack unsent; // that the channel did not take,
+    int64_t unsent_ns;       // when; 0: there is none
     bool open_wanted;
     int64_t open_retry_ns;
     struct log_site log;
@@ -149,11 +153,25 @@ static uint64_t random_number(void *user)
     return random_id();
 }
 
+// An acknowledgement says all that there is to say, once: one that finds its path full, or without a connection, is said
+// again, so that the path is left in time where it stays so. While no link is up the active end asks for it later.
+static int64_t repeat_ack(struct stream *s, int64_t now)
+{
+    struct iovec iov = {.iov_base = &s->unsent, .iov_len = sizeof(s->unsent)};
+    if (s->unsent_ns && now >= s->unsent_ns + ACK_AGAIN_NS)
+        s->unsent_ns = channel_data_send(s->config.channel, &iov, 1) == -EAGAIN ? now : 0;
+    return s->unsent_ns ? s->unsent_ns + ACK_AGAIN_NS : INT64_MAX;
+}
+
 static void send_message(void *user, const void *message, size_t size)
 {
     struct stream *s = user;
     struct iovec iov = {.iov_base = (void *)(uintptr_t)message, .iov_len = size};
-    (void)channel_data_send(s->config.channel, &iov, 1); // losing it does no harm
+    int r = channel_data_send(s->config.channel, &iov, 1); // losing it does no harm
+    if (size != sizeof(s->unsent) || ((const struct batch_ack *)message)->kind != BATCH_ACK)
+        return;
+    s->unsent_ns = r == -EAGAIN ? clock_boot_ns() : 0;
+    memcpy(&s->unsent, message, sizeof(s->unsent));
 }
 
 static void release_message(void *user, void *message)
@@ -436,6 +454,7 @@ static int64_t turn(struct stream *s)
     if (s->segments)
         segments_kick(s->segments, messages < MESSAGES_A_TURN && bytes < BYTES_A_TURN);
     at = MIN(at, MIN(follower_deadline(s->follower), stores_deadline_ns(&s->stores)));
+    at = MIN(at, repeat_ack(s, now));
     if (s->send_polled)
         lane_unblock(s->config.lane);
     at = MIN(at, lane_work(s->config.lane, now));

@@ -122,6 +122,11 @@ int64_t outlet_deadline(const struct outlet *o)
     return outlet_running(o) ? sender_deadline(o->sender) : INT64_MAX;
 }
 
+int64_t outlet_awaits_ns(const struct outlet *o)
+{
+    return outlet_running(o) ? sender_awaits_ns(o->sender) : INT64_MAX;
+}
+
 uint64_t outlet_pending(const struct outlet *o)
 {
     return outlet_running(o) ? sender_pending(o->sender) : 0;

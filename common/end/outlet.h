@@ -38,6 +38,7 @@ void outlet_send(struct outlet *outlet, int64_t now_ns, outlet_send_fn *send, vo
 // When to call outlet_send() again; INT64_MAX: when something is numbered, acknowledged or
 // unblocked.
 int64_t outlet_deadline(const struct outlet *outlet);
+int64_t outlet_awaits_ns(const struct outlet *outlet); // sender_awaits_ns()
 uint64_t outlet_pending(const struct outlet *outlet); // bytes that linger
 bool outlet_blocked(const struct outlet *outlet);
 void outlet_unblock(struct outlet *outlet);

@@ -935,6 +935,30 @@ static void data_leaves_a_path_without_a_connection(void **state)
     net_close(&net);
 }
 
+static bool a_sends_over_1_when_it_looks(struct ends *e)
+{
+    channel_data_look(e->a.ch);
+    return a_sends_over_1(e);
+}
+
+// Likewise without more to send: who waits for an answer has it looked at.
+static void data_leaves_a_path_without_a_connection_when_it_is_looked_at(void **state)
+{
+    struct net net;
+    net_open(&net, 2, key, 60 * NS_PER_S);
+    struct ends *e = &net.e;
+    exchange(e);
+    channel_data_look(e->a.ch);
+    assert_false(a_sends_over_1(e));
+    net.to_b[0][1] = proxy_stop(net.to_b[0][1]);
+    ends_wait(e, a_sends_over_1_when_it_looks, "data over path 1");
+    e->b.n_data = 0;
+    assert_int_equal(end_send(&e->a, 9, 100), 0);
+    ends_wait(e, b_has_data, "data over path 1 at b");
+    net.to_b[0][1] = proxy_start("127.0.0.3", "127.0.0.2", (uint16_t)(e->port + 1));
+    net_close(&net);
+}
+
 static void data_fails_over_when_told_so(void **state)
 {
     struct ends e;
@@ -1014,6 +1038,44 @@ static void a_restarted_peer_is_soon_back(void **state)
         assert_true(info.control.peer_run == end->config.run);
         assert_true(info.data.peer_run == end->config.run);
     }
+    net_close(&net);
+}
+
+static bool a_reaches_the_new_run(struct ends *e, int path)
+{
+    struct channel_path_info info;
+    channel_path_info(e->a.ch, path, &info);
+    return info.data.up && info.data.peer_run == e->b.config.run;
+}
+
+static bool a_reaches_it_over_0(struct ends *e)
+{
+    return a_reaches_the_new_run(e, 0);
+}
+
+static bool a_reaches_it_over_1(struct ends *e)
+{
+    return a_reaches_the_new_run(e, 1) && a_sends_over_1(e);
+}
+
+// The better path is not held against a peer that was restarted: it is taken as soon as it is up.
+static void data_returns_to_the_better_path_of_a_restarted_peer_at_once(void **state)
+{
+    struct net net;
+    net_open(&net, 2, key, ENDS_SILENCE_NS);
+    struct ends *e = &net.e;
+    exchange(e);
+    net_set_dead(&net, 0, true);
+    net_set_dead(&net, 1, true);
+    end_close(&e->b);
+    e->b.config.run = random_id();
+    net_set_dead(&net, 1, false);
+    end_open(&e->b);
+    ends_wait(e, a_reaches_it_over_1, "the new run over path 1");
+    net_set_dead(&net, 0, false);
+    ends_wait(e, a_reaches_it_over_0, "the new run over path 0");
+    assert_false(a_sends_over_1(e));
+    exchange(e);
     net_close(&net);
 }
 
@@ -1288,9 +1350,11 @@ int main(void)
         cmocka_unit_test(data_fails_over_to_the_other_path),
         cmocka_unit_test(data_leaves_a_path_that_falls_silent_before_it_is_down),
         cmocka_unit_test(data_leaves_a_path_without_a_connection),
+        cmocka_unit_test(data_leaves_a_path_without_a_connection_when_it_is_looked_at),
         cmocka_unit_test(data_fails_over_when_told_so),
         cmocka_unit_test(lost_messages_are_told),
         cmocka_unit_test(a_restarted_peer_is_soon_back),
+        cmocka_unit_test(data_returns_to_the_better_path_of_a_restarted_peer_at_once),
         cmocka_unit_test(nothing_is_sent_to_a_former_run),
         cmocka_unit_test(a_killed_peer_is_found_and_replaced),
         cmocka_unit_test(a_silent_control_link_wakes_the_data_side),
