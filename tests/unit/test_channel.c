@@ -623,6 +623,11 @@ static bool both_in_trouble(struct ends *e)
     return e->a.troubles > 0 && e->b.troubles > 0;
 }
 
+static bool b_has_the_last_of_64(struct ends *e)
+{
+    return e->b.n_data > 0 && e->b.numbers[(e->b.n_data - 1) % ENDS_INBOX] == 63;
+}
+
 static void garbage_on_every_port_changes_nothing(void **state)
 {
     struct ends e;
@@ -638,6 +643,7 @@ static void garbage_on_every_port_changes_nothing(void **state)
         ends_pump(&e, 5);
     }
     ends_wait(&e, both_in_trouble, "both say that they dropped something");
+    ends_wait(&e, b_has_the_last_of_64, "what was sent between the garbage");
     exchange(&e);
     assert_int_equal(downs(&e.a) + downs(&e.b), 0);
     assert_int_equal(channel_data_generation(e.a.ch, NULL, NULL), generation);
