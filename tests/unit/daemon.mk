@@ -23,3 +23,7 @@ test_switchboard_LDADD = $(DAEMON_LIBS) $(CMOCKA_LIBS)
 check_PROGRAMS += test_vetoes
 test_vetoes_SOURCES = test_vetoes.c netns.c netns.h
 test_vetoes_LDADD = $(DAEMON_LIBS) $(CMOCKA_LIBS)
+
+check_PROGRAMS += test_saver
+test_saver_SOURCES = test_saver.c
+test_saver_LDADD = $(DAEMON_LIBS) $(CMOCKA_LIBS)
