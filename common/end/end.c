@@ -327,8 +327,9 @@ void end_deadline(struct end *e)
         deadline = MIN(e->deadline_ns, e->now); // the front thread may not have heard of it yet
         lease = MIN(e->lease_ns, e->now);
     } else if (e->exports == EXPORTS_CLOSING || e->address == ADDRESS_TURNING_OFF || e->address_stays) {
-        // Likewise; and switching off may wait for the kernel, or fail, as a handover waits for that.
-        deadline = e->deadline_ns;
+        // Likewise; and switching off may wait for the kernel, or fail, as a handover waits for that. An end that takes over
+        // is to have the address: by a deadline of its former reign its guard would act again and again.
+        deadline = e->state == END_TAKING_OVER ? INT64_MAX : e->deadline_ns;
         lease = e->lease_ns;
     }
     if (e->frozen) // nothing is answered before it is thawed

@@ -3014,6 +3014,26 @@ static void takeover_of_a_suspended_end_waits_for_the_grant_and_opens_anew(void 
     assert_int_equal(w->host[0].epoch.id, view(w, 0).epoch.id);
 }
 
+// The deadline by which a suspended end had to stop is of its former reign: while it takes over, with exports that are still
+// being closed, its guard has none to act by.
+static void takeover_of_a_suspended_end_has_no_deadline(void **state)
+{
+    struct world *w = *state;
+    start_pair(w);
+    w->cut[0] = w->cut[1] = true;
+    w->waypoint[0] = false;
+    w->probe = END_VETO_ADDRESS;
+    run(w, 7500 * NS_PER_MS);
+    assert_int_equal(view(w, 0).state, END_SUSPENDED);
+    assert_true(w->host[0].deadline <= w->now);
+    w->host[0].hold_close = true;
+    command(w, 0, COMMAND_TAKEOVER, COMMAND_FORCE);
+    assert_int_equal(w->host[0].reply_status, 0);
+    run(w, NS_PER_S);
+    assert_int_equal(view(w, 0).state, END_TAKING_OVER);
+    assert_int_equal(w->host[0].deadline, INT64_MAX);
+}
+
 // The exports had been told to close, and what they say of that is still on its way when the operator decides: it is no
 // answer to what is asked of them then, and a fresh queue is made once.
 static void late_word_of_closed_exports_opens_nothing_twice(void **state)
@@ -4344,6 +4364,7 @@ int main(void)
         T(epoch_that_was_being_saved_is_gone_on_with),
         T(epoch_of_a_queue_that_is_not_the_next_one_is_not_believed),
         T(takeover_of_a_suspended_end_waits_for_the_grant_and_opens_anew),
+        T(takeover_of_a_suspended_end_has_no_deadline),
         T(late_word_of_closed_exports_opens_nothing_twice),
         T(overflow_in_the_middle_of_a_switchover_gives_it_up),
         T(exports_that_do_not_come_back_are_tried_at_leisure),
