@@ -8,7 +8,7 @@
 // present state are looked at until none applies (level-triggered, so that the order in which
 // reports arrive does not matter).
 //
-// Invariants (checked by check_invariants() of end.c after every step; attacked by tests/unit/test_end.c and
+// Invariants (checked by check_invariants() of end.c after every step; attacked by tests/unit/test_end_*.c and
 // tests/sim):
 //  E1  The public address is asked on only in the states TAKING_OVER (after its epoch is durable) and ACTIVE.
 //  E2  An answer "yes" goes out only while serving, paired, every volume synchronized, nothing acknowledged alone.
