@@ -270,7 +270,7 @@ static bool resynced_rules(struct end *e)
 
 static void step_down(struct end *e, const char *why)
 {
-    e->freezing = true;
+    e->freezing = !e->frozen || e->thawing; // a guard that has acted already says no more
     end_act(e, ACT_FREEZE);
     if (e->exports == EXPORTS_OPEN && e->gate != GATE_CLOSED && e->gate != GATE_HELD)
         end_gate(e, GATE_HELD);

@@ -312,6 +312,9 @@ static void act(struct host *h, const struct end_action *a)
         h->apps = false;
         return;
     case ACT_FREEZE:
+        if (h->frozen)
+            return; // its guard has acted, and has said so
+        // fall through
     case ACT_THAW:
         h->frozen = a->type == ACT_FREEZE;
         if (h->frozen)

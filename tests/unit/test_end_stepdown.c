@@ -180,6 +180,35 @@ static void guard_in_the_middle_of_a_switchover_leads_back(void **state)
     assert_true(world_view(w, 1).promotable);
 }
 
+// The guard has acted, and said so, while the end was handing over: an end that takes its role back, and steps down before
+// that is thawed, waits for no other word of it.
+static void who_steps_down_frozen_waits_for_no_guard(void **state)
+{
+    struct world *w = *state;
+    world_start_pair(w);
+    struct host *h = &w->host[0];
+    h->hold_handover = true;
+    world_command(w, 0, COMMAND_SWITCH, 0);
+    world_run(w, NS_PER_S);
+    assert_int_equal(world_view(w, 0).state, END_HANDED_OVER);
+    guard_event(h);
+    h->hold_saves = true;
+    world_crash(w, 1);
+    world_boot(w, 1, (struct end_start){0});
+    world_run(w, NS_PER_S);
+    assert_int_equal(world_view(w, 0).state, END_TAKING_OVER);
+    h->up = false; // it is not scheduled
+    world_run(w, 10 * NS_PER_S);
+    h->up = true;
+    host_step(h, &(struct end_event){.type = EV_TICK});
+    assert_int_equal(world_view(w, 0).state, END_SUSPENDED);
+    h->hold_saves = false;
+    host_push(h, &(struct end_event){.type = EV_SAVED, .saved.ticket = h->ticket});
+    world_run(w, 10 * NS_PER_S);
+    assert_int_equal(world_view(w, 0).state, END_ACTIVE);
+    assert_true(h->address && !h->frozen && world_view(w, 1).promotable);
+}
+
 // A restart that goes on with its queue and is overtaken by the guard needs the same proof as any other end that has
 // been stepped down.
 static void guard_in_the_middle_of_a_restart_is_no_thaw(void **state)
@@ -379,6 +408,7 @@ int main(void)
         T(active_that_hears_of_a_takeover_steps_down),
         T(guard_that_acts_by_itself_holds_the_answers),
         T(guard_in_the_middle_of_a_switchover_leads_back),
+        T(who_steps_down_frozen_waits_for_no_guard),
         T(guard_in_the_middle_of_a_restart_is_no_thaw),
         T(guard_of_a_former_run_does_not_stop_a_takeover),
         T(takeover_of_a_suspended_end_waits_for_the_grant_and_opens_anew),
