@@ -348,7 +348,7 @@ void endpoint_act(struct endpoint *ep, const struct end_action *a)
         lane_withhold(ep->lane, a->seq);
         break;
     case ACT_ATTACH:
-        front_attach(ep->front);
+        front_attach(ep->front, a->session);
         break;
     case ACT_DETACH:
         front_detach(ep->front);

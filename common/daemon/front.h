@@ -47,7 +47,7 @@ void front_gate(struct front *front, enum end_gate gate, uint64_t ticket);
 void front_close(struct front *front);
 void front_abandon(struct front *front, bool report);
 void front_epoch(struct front *front, const struct epoch *epoch);
-void front_attach(struct front *front);
+void front_attach(struct front *front, uint64_t session);
 void front_detach(struct front *front);
 void front_resync(struct front *front, uint64_t objects, uint64_t ticket);
 void front_verify(struct front *front, uint64_t objects);

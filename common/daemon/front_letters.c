@@ -36,7 +36,7 @@ struct front_letter {
     struct letter letter;
     bool flag; // OPEN: recover. ABANDON: report. MAP_VOID: recorded. MAP_READ, MAP_ADD: aside
     enum end_gate gate;
-    uint64_t number; // OPEN, BOUND: seq. RESYNC, VERIFY, DIFFERS, MAP_FILL, MAP_ARM, MAP_CLEAR: mask. MAP_READ: region
+    uint64_t number; // OPEN, BOUND: seq. ATTACH: session. RESYNC, VERIFY, DIFFERS, MAP_FILL, MAP_ARM, MAP_CLEAR: mask. MAP_READ: region
     uint64_t ticket; // MAP_..., RESYNC
     uint64_t record; // MAP_VOID, MAP_FILL. MAP_READ, MAP_ARM: session
     uint16_t object;
@@ -119,7 +119,7 @@ static void take_letter(struct front *f, const struct front_letter *l)
         service_epoch(s, &l->epoch);
         break;
     case FRONT_ATTACH:
-        service_attach(s);
+        service_attach(s, l->number);
         break;
     case FRONT_DETACH:
         service_detach(s);
@@ -207,9 +207,11 @@ void front_epoch(struct front *f, const struct epoch *epoch)
     mailbox_post(f->box, l);
 }
 
-void front_attach(struct front *f)
+void front_attach(struct front *f, uint64_t session)
 {
-    mailbox_post(f->box, letter(FRONT_ATTACH));
+    struct front_letter *l = letter(FRONT_ATTACH);
+    l->number = session;
+    mailbox_post(f->box, l);
 }
 
 void front_detach(struct front *f)

@@ -232,7 +232,8 @@ struct end_event {
                                // flight any more
         } gate;
         struct {
-            uint64_t seq; // the first record that it gets
+            uint64_t seq;     // the first record that it gets
+            uint64_t session; // of the ACT_ATTACH that it answers
         } attached;
         struct {
             bool open;
@@ -321,7 +322,7 @@ enum end_action_type {
     ACT_BOUND,   // seqs up to `seq` may be given
     ACT_STREAM,  // stream to the peer in `session` from `seq` on; seq 0: stop
     ACT_WITHHOLD, // what is numbered from `seq` on is not streamed yet; UINT64_MAX: it is
-    ACT_ATTACH,  // hold every record that is numbered from now on for the peer -> EV_ATTACHED
+    ACT_ATTACH,  // in `session`: hold every record that is numbered from now on for the peer -> EV_ATTACHED
     ACT_DETACH,  // the peer's position in the unsafe queue is given up
     ACT_FOLLOW,  // replica: accept frames of `session`; with `restart` drop the queue after
                 // replaying it and expect `seq` next -> EV_REPLICA READY; session 0: accept nothing

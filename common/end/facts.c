@@ -256,7 +256,8 @@ void facts_take(struct end *e, const struct end_event *ev)
         }
         break;
     case EV_ATTACHED:
-        e->attached = ev->attached.seq;
+        if (ev->attached.session == e->session.number) // not that of a session before, where it is another place by now
+            e->attached = ev->attached.seq;
         break;
     case EV_EXPORTS:
         take_exports(e, ev);

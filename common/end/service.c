@@ -219,7 +219,7 @@ void service_lost(struct service *s, const char *why)
     s->ops.report(s->user, &ev);
 }
 
-void service_attach(struct service *s)
+void service_attach(struct service *s, uint64_t session)
 {
     if (!s->queue)
         return;
@@ -232,6 +232,7 @@ void service_attach(struct service *s)
     service_disarm(s, UINT64_MAX);
     struct end_event ev = {.type = EV_ATTACHED};
     ev.attached.seq = at + 1;
+    ev.attached.session = session;
     s->ops.report(s->user, &ev);
 }
 

@@ -153,7 +153,7 @@ void service_close(struct service *service);                    // -> EV_EXPORTS
 // EV_EXPORTS
 void service_abandon(struct service *service, bool report);
 void service_epoch(struct service *service, const struct epoch *epoch);
-void service_attach(struct service *service); // -> EV_ATTACHED
+void service_attach(struct service *service, uint64_t session); // -> EV_ATTACHED, which names that session
 void service_detach(struct service *service);
 // Replaces one that runs. -> EV_RESYNCED each, with this ticket
 void service_resync(struct service *service, uint64_t objects, uint64_t ticket, int64_t now_ns);

@@ -527,7 +527,7 @@ static bool leader_rules(struct end *e)
             return true;
         }
         end_act(e, ACT_DETACH);
-        end_act(e, ACT_ATTACH);
+        end_act(e, ACT_ATTACH)->session = s->number;
         e->attached = 0;
         e->draining = false;
         s->stage = SESSION_ATTACHING;

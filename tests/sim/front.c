@@ -505,7 +505,7 @@ void front_letter(struct host *h, const struct end_action *a)
         service_bound(s, a->seq);
         break;
     case ACT_ATTACH:
-        service_attach(s);
+        service_attach(s, a->session);
         break;
     case ACT_DETACH:
         service_detach(s);

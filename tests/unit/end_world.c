@@ -130,6 +130,7 @@ static void act(struct host *h, const struct end_action *a)
         return;
     case ACT_STREAM:
         h->streams = a->session;
+        h->stream_from = a->seq;
         return;
     case ACT_WITHHOLD:
         h->withheld = a->seq != UINT64_MAX ? a->seq : 0;
@@ -141,6 +142,12 @@ static void act(struct host *h, const struct end_action *a)
         h->data.held_from = h->data.numbered + 1;
         ev.type = EV_ATTACHED;
         ev.attached.seq = h->data.numbered + 1;
+        ev.attached.session = a->session;
+        h->place = ev.attached.seq;
+        if (h->late_attach) { // the place of a session before is told behind this order
+            h->late_attach = false;
+            host_push(h, &(struct end_event){.type = EV_ATTACHED, .attached = {.seq = ev.attached.seq - 1, .session = a->session - 1}});
+        }
         break;
     case ACT_SALVAGE:
         h->salvaged = a->objects;

@@ -44,10 +44,12 @@ struct host {
     unsigned opens, follow_asked, resyncs;
     bool fail_follows, hold_follows, resync_silent, hold_apps, short_finish, hold_probes, hold_gates, hold_guard, hold_close;
     bool lose_noes;         // heartbeats that say no are lost
+    bool late_attach;       // it hears of a former session's place in the queue behind its order of another one
     bool full_at_attach;    // the queue gets full before it hears that the peer is given another place
     bool number_when_met;   // it answers a write just behind its proposal
     bool overflow_when_met; // the peer's queue lets go of this end just before it hears this one's agreement
     uint64_t streams, follows; // session
+    uint64_t stream_from, place; // the last one: in the stream, and in the unsafe queue
     uint64_t withheld;         // what is not streamed yet begins here; 0: nothing
     uint64_t ticket;           // of the newest save
     unsigned consents;

@@ -588,6 +588,20 @@ static void overflow_while_a_meeting_is_proposed_voids_the_proposal(void **state
     assert_true(world_view(w, 1).promotable);
 }
 
+// Two meetings behind each other order a place in the queue each, and something is numbered between the two: the first one is
+// not there any more, and the stream begins at the second.
+static void place_of_a_former_session_is_not_streamed_from(void **state)
+{
+    struct world *w = *state;
+    world_boot(w, 0, (struct end_start){0});
+    world_boot(w, 1, (struct end_start){0});
+    w->host[0].late_attach = true;
+    world_run(w, 5 * NS_PER_S);
+    assert_false(w->host[0].late_attach);
+    assert_int_equal(w->host[0].stream_from, w->host[0].place);
+    assert_true(world_view(w, 1).promotable);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -613,6 +627,7 @@ int main(void)
         T(verify_is_given_up_with_its_session),
         T(place_that_was_given_up_is_not_drained),
         T(overflow_while_a_meeting_is_proposed_voids_the_proposal),
+        T(place_of_a_former_session_is_not_streamed_from),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
