@@ -181,7 +181,7 @@ static uint64_t copy_number(struct updates *u, struct update *copy, bool zeros)
         unsafe_shrink(u->unsafe, chunk, copy->length);
     }
     updates_numbered(u);
-    return unsafe_append_reserved(u->unsafe, &record, chunk, u->ops.real_ns(u->user));
+    return unsafe_append_reserved(u->unsafe, &record, chunk, u->ops.stamp_ns(u->user));
 }
 
 static void copy_read(struct block_request *request, int status)

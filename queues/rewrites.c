@@ -17,7 +17,7 @@ void rewrites_init(struct updates *u)
 
 static void rewrite_end(struct updates *u, struct update *update, int status)
 {
-    uint64_t seq = unsafe_number(u->unsafe, update->slot, status, u->ops.real_ns(u->user));
+    uint64_t seq = unsafe_number(u->unsafe, update->slot, status, u->ops.stamp_ns(u->user));
     updates_numbered(u);
     u->rewrites_busy--;
     update_push(&u->rewrites_free, update);

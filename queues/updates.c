@@ -413,7 +413,7 @@ static void write_done(struct block_request *request, int status)
     struct updates *u = update->updates;
     updates_from_store(u);
     ENSURE(writes(update));
-    uint64_t seq = unsafe_number(u->unsafe, update->slot, status, u->ops.real_ns(u->user));
+    uint64_t seq = unsafe_number(u->unsafe, update->slot, status, u->ops.stamp_ns(u->user));
     updates_numbered(u);
     updates_leave_turn(u, update);
     updates_leave_order(u, update);
@@ -650,7 +650,7 @@ void updates_set_bound(struct updates *u, uint64_t bound)
 static int append(struct updates *u, const struct unsafe_update *record, const void *payload,
                   uint32_t size, uint64_t *ret_seq)
 {
-    int r = unsafe_append(u->unsafe, record, payload, size, u->ops.real_ns(u->user), ret_seq);
+    int r = unsafe_append(u->unsafe, record, payload, size, u->ops.stamp_ns(u->user), ret_seq);
     if (r == 0)
         updates_numbered(u);
     return r;

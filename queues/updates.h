@@ -83,7 +83,7 @@ struct updates_event {
 };
 
 struct updates_ops {
-    int64_t (*real_ns)(void *user); // near CLOCK_REALTIME: what records are stamped with
+    int64_t (*stamp_ns)(void *user); // near CLOCK_REALTIME: what records are stamped with
     // Something was numbered since the last call. barrier: an answer waits for durable to reach
     // what is numbered now, or will presently (rhythm.h): send it all with a barrier. Otherwise a hint, once a kick; whoever
     // lingers anyway may ignore it.

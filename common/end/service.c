@@ -107,7 +107,7 @@ static void updates_event(void *user, const struct updates_event *ev)
 
 static const struct updates_ops updates_ops = {
     .before_write = service_before_write,
-    .real_ns = stamp_ns,
+    .stamp_ns = stamp_ns,
     .wake_sender = wake_sender,
     .event = updates_event,
 };

@@ -65,7 +65,7 @@ static void remove_socket(void)
 static void open_server(void)
 {
     static const struct updates_ops updates_ops = {
-        .real_ns = real_ns, .wake_sender = wake_sender, .event = event};
+        .stamp_ns = real_ns, .wake_sender = wake_sender, .event = event};
     static const struct nbd_ops ops = {
         .extent = extent, .zero_is_fast = zero_is_fast, .note = note};
     static char path[PATH_SIZE];

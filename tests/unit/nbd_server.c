@@ -252,7 +252,7 @@ static bool commands(struct server *s)
 static void open_queue(struct server *s, uint64_t ring, bool peer)
 {
     static const struct updates_ops ops = {
-        .real_ns = real_ns, .wake_sender = wake_sender, .event = event};
+        .stamp_ns = real_ns, .wake_sender = wake_sender, .event = event};
     struct unsafe_config config = {
         .pair = 1,
         .boot = 2,

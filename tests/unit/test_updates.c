@@ -73,7 +73,7 @@ static uint64_t rnd(struct fixture *f, uint64_t below)
 
 // ---- What the daemon does ----
 
-static int64_t ops_real_ns(void *user)
+static int64_t ops_stamp_ns(void *user)
 {
     return 1000;
 }
@@ -102,7 +102,7 @@ static int ops_before_write(void *user, uint16_t object, uint64_t offset, uint32
 }
 
 static const struct updates_ops ops = {
-    .real_ns = ops_real_ns,
+    .stamp_ns = ops_stamp_ns,
     .wake_sender = ops_wake,
     .event = ops_event,
     .before_write = ops_before_write,
