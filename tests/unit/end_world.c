@@ -444,13 +444,20 @@ void world_boot(struct world *w, int i, struct end_start start)
     host_step(h, &(struct end_event){.type = EV_START, .start = start});
 }
 
-void world_crash(struct world *w, int i)
+void world_end_daemon(struct world *w, int i)
 {
     struct host *h = &w->host[i];
     h->end = end_free(h->end);
-    h->up = h->address = h->apps = h->exports = h->frozen = false;
+    h->up = false;
     h->head = h->tail;
     h->streams = h->follows = 0;
+}
+
+void world_crash(struct world *w, int i)
+{
+    struct host *h = &w->host[i];
+    world_end_daemon(w, i);
+    h->address = h->apps = h->exports = h->frozen = false;
 }
 
 struct end_view world_view(struct world *w, int i)

@@ -93,7 +93,9 @@ int world_teardown(void **state);
 void world_start_pair(struct world *w);
 // Its daemon starts, with the state that is on its disk; the rest of `start` is the caller's.
 void world_boot(struct world *w, int i, struct end_start start);
-// Its daemon is gone, and what it had in memory and on the network.
+// Its daemon ends, and its machine lives on.
+void world_end_daemon(struct world *w, int i);
+// Its machine is gone: its daemon, and what it had in memory and on the network.
 void world_crash(struct world *w, int i);
 // Time passes, in steps of 10 ms; frames and replies arrive at once.
 void world_run(struct world *w, int64_t ns);

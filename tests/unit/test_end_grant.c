@@ -97,8 +97,7 @@ static void goodbye_of_a_run_that_never_echoed_counts_for_nothing(void **state)
                               .queue_found = true,
                               .queue_numbered = h->data.numbered,
                               .queue_epoch = h->epoch.id};
-    h->end = end_free(h->end);
-    h->up = false;
+    world_end_daemon(w, 0);
     w->cut[0] = w->cut[1] = true;
     world_boot(w, 0, start);
     struct frame old = {.type = FRAME_BEAT, .run = 0x777, .beat = {.number = 1, .sent_ns = w->now - NS_PER_MS}};
@@ -300,9 +299,7 @@ static void confirmation_of_a_former_session_counts_for_nothing(void **state)
     host_push(h, &(struct end_event){.type = EV_TERMINATE});
     world_run(w, NS_PER_S);
     assert_true(h->exited);
-    h->end = end_free(h->end);
-    h->up = false;
-    h->head = h->tail;
+    world_end_daemon(w, 0);
     h->lose_noes = true;
     world_boot(w, 0,
          (struct end_start){.same_boot = true,

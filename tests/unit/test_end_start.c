@@ -27,9 +27,7 @@ static void restart_of_the_active_daemon_goes_on(void **state)
     uint64_t numbered = w->host[0].data.numbered;
     uint32_t epoch = world_view(w, 0).epoch.number;
     struct host *h = &w->host[0];
-    h->end = end_free(h->end);
-    h->up = false;
-    h->head = h->tail;
+    world_end_daemon(w, 0);
     world_run(w, 300 * NS_PER_MS);
     world_boot(w, 0,
          (struct end_start){.same_boot = true,
@@ -61,9 +59,7 @@ static void a_failed_flush_is_not_forgotten_by_a_restart(void **state)
     assert_int_equal(h->disk.map_void, 2);
     int64_t echo = w->now;
     unsigned resyncs = h->resyncs;
-    h->end = end_free(h->end);
-    h->up = false;
-    h->head = h->tail;
+    world_end_daemon(w, 0);
     h->hold_good = h->resync_silent = true;
     world_run(w, 300 * NS_PER_MS);
     world_boot(w, 0, (struct end_start){.same_boot = true, .echo_sent_ns = echo, .queue_found = true,
@@ -274,9 +270,7 @@ static void restart_without_a_waypoint_keeps_the_lease(void **state)
     world_start_pair(w);
     struct host *h = &w->host[0];
     int64_t echo = w->now;
-    h->end = end_free(h->end);
-    h->up = false;
-    h->head = h->tail;
+    world_end_daemon(w, 0);
     w->waypoint[0] = false;
     world_run(w, 300 * NS_PER_MS);
     world_boot(w, 0, (struct end_start){.same_boot = true, .echo_sent_ns = echo, .queue_found = true,
@@ -296,9 +290,8 @@ static void echo_heard_while_waiting_is_not_kept(void **state)
                              .echo_sent_ns = world_view(w, 0).echo_sent_ns,
                              .queue_found = true,
                              .queue_numbered = h->data.numbered};
-    h->end = end_free(h->end);
-    h->up = h->address = false;
-    h->head = h->tail;
+    world_end_daemon(w, 0);
+    h->address = false;
     w->host[1].hold_saves = true;
     world_run(w, 10 * NS_PER_S);
     assert_int_equal(world_view(w, 1).state, END_TAKING_OVER); // and in no state to meet anybody
@@ -308,24 +301,13 @@ static void echo_heard_while_waiting_is_not_kept(void **state)
     assert_int_equal(world_view(w, 0).state, END_WAITING);
     // Killed again, before they have met; the daemon keeps the newest echo that it was told of.
     late.echo_sent_ns = MAX(late.echo_sent_ns, world_view(w, 0).echo_sent_ns);
-    h->end = end_free(h->end);
-    h->up = false;
+    world_end_daemon(w, 0);
     world_boot(w, 0, late);
     assert_int_equal(world_view(w, 0).state, END_WAITING);
     assert_false(h->address);
 }
 
 // After `stop` the peer may have been told to take over: the stopped end asks it, also in the same boot.
-// The daemon of host i ends, and its machine lives on.
-static void end_daemon(struct world *w, int i)
-{
-    struct host *h = &w->host[i];
-    h->end = end_free(h->end);
-    h->up = false;
-    h->head = h->tail;
-    h->streams = h->follows = 0;
-}
-
 static void stopped_end_stays_stopped_until_it_is_resumed(void **state)
 {
     struct world *w = *state;
@@ -333,7 +315,7 @@ static void stopped_end_stays_stopped_until_it_is_resumed(void **state)
     world_command(w, 0, COMMAND_STOP, 0);
     world_run(w, 3 * NS_PER_S);
     for (int i = 0; i < 2; i++)
-        end_daemon(w, i);
+        world_end_daemon(w, i);
     world_boot(w, 0, (struct end_start){.same_boot = true, .queue_found = true,
                                   .queue_numbered = w->host[0].data.numbered});
     world_boot(w, 1, (struct end_start){.same_boot = true});
@@ -387,7 +369,7 @@ static void stopped_end_does_not_go_on_by_itself(void **state)
     world_command(w, 0, COMMAND_STOP, 0);
     world_run(w, 3 * NS_PER_S);
     struct host *h = &w->host[0];
-    end_daemon(w, 0);
+    world_end_daemon(w, 0);
     world_run(w, 3 * NS_PER_S);
     world_command(w, 1, COMMAND_TAKEOVER, COMMAND_FORCE);
     world_run(w, 2 * NS_PER_S);
@@ -454,9 +436,7 @@ static void shutdown_beside_a_grant_is_no_proof_that_none_is_out(void **state)
     world_command(w, 0, COMMAND_SHUTDOWN, 0);
     world_run(w, 200 * NS_PER_MS);
     assert_int_equal(world_view(w, 0).state, END_STOPPED);
-    h->end = end_free(h->end);
-    h->up = false;
-    h->head = h->tail;
+    world_end_daemon(w, 0);
     world_boot(w, 0,
          (struct end_start){.same_boot = true,
                             .echo_sent_ns = echo,
@@ -593,7 +573,7 @@ static void epoch_of_going_alone_gets_its_record_after_a_crash(void **state)
     start.queue_pending = true;
     world_boot(w, 0, start);
     assert_int_equal(world_view(w, 0).state, END_WAITING);
-    w->host[0].end = end_free(w->host[0].end);
+    world_end_daemon(w, 0);
     start.queue_pending = false;
     world_boot(w, 0, start);
     world_run(w, NS_PER_S);
@@ -753,9 +733,7 @@ static void slow_restart_without_a_grant_goes_on(void **state)
     world_run(w, NS_PER_S);
     assert_true(h->exited);
     assert_int_equal(h->deadline, INT64_MAX);
-    h->end = end_free(h->end);
-    h->up = false;
-    h->head = h->tail;
+    world_end_daemon(w, 0);
     world_run(w, 20 * NS_PER_S);
     assert_int_equal(world_view(w, 1).state, END_PASSIVE);
     world_boot(w, 0,

@@ -218,9 +218,7 @@ static void guard_in_the_middle_of_a_restart_is_no_thaw(void **state)
     int64_t echo = w->now;
     struct host *h = &w->host[0];
     uint64_t numbered = h->data.numbered;
-    h->end = end_free(h->end);
-    h->up = false;
-    h->head = h->tail;
+    world_end_daemon(w, 0);
     w->cut[0] = w->cut[1] = true;
     w->probe = END_VETO_ADDRESS;
     h->hold_opens = true;

@@ -399,9 +399,7 @@ static void follower_that_went_back_is_seen_behind_a_restart(void **state)
         int64_t echo = world_view(w, 0).echo_sent_ns;
         world_crash(w, 1);
         w->host[1].data.replica_durable = held - lost;
-        h->end = end_free(h->end);
-        h->up = false;
-        h->head = h->tail;
+        world_end_daemon(w, 0);
         h->data.durable = 0;
         h->data.held_from = numbered + 1;
         world_boot(w, 0, (struct end_start){.same_boot = true, .echo_sent_ns = echo, .queue_found = true,
