@@ -12,10 +12,20 @@ test_safe_LDADD = $(QUEUES_LIBS)
 check_PROGRAMS += test_salvage
 test_salvage_SOURCES = test_salvage.c fake_disk.c fake_disk.h
 test_salvage_LDADD = $(QUEUES_LIBS)
-check_PROGRAMS += test_replica
-test_replica_SOURCES = test_replica.c fake_volume.c fake_volume.h fake_disk.c fake_disk.h \
+REPLICA_WORLD = replica_world.c replica_world.h fake_volume.c fake_volume.h fake_disk.c fake_disk.h \
 	passive_help.c passive_help.h
-test_replica_LDADD = $(QUEUES_LIBS)
+check_PROGRAMS += test_replica_receive
+test_replica_receive_SOURCES = test_replica_receive.c $(REPLICA_WORLD)
+test_replica_receive_LDADD = $(QUEUES_LIBS)
+check_PROGRAMS += test_replica_apply
+test_replica_apply_SOURCES = test_replica_apply.c $(REPLICA_WORLD)
+test_replica_apply_LDADD = $(QUEUES_LIBS)
+check_PROGRAMS += test_replica_finish
+test_replica_finish_SOURCES = test_replica_finish.c $(REPLICA_WORLD)
+test_replica_finish_LDADD = $(QUEUES_LIBS)
+check_PROGRAMS += test_replica_salvage
+test_replica_salvage_SOURCES = test_replica_salvage.c $(REPLICA_WORLD)
+test_replica_salvage_LDADD = $(QUEUES_LIBS)
 
 # Both.
 check_PROGRAMS += test_vitals
