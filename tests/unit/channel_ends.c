@@ -18,8 +18,7 @@
 #include "common/base/clock.h"
 #include "common/base/random.h"
 
-#define PATIENCE_NS   (120 * NS_PER_S) // the last guard against hanging
-#define NO_SILENCE_NS (10 * NS_PER_S)  // longer than a busy machine keeps a process from its work
+#define NO_SILENCE_NS (10 * NS_PER_S) // longer than a busy machine keeps a process from its work
 
 static void on_control(void *context, int path, uint64_t run, const void *data, size_t size)
 {
@@ -137,6 +136,13 @@ void ends_close(struct ends *e)
     end_close(&e->b);
 }
 
+void ends_start(struct ends *e, int n, const struct channel_key *key)
+{
+    ends_configure(e, n, key, false);
+    ends_open(e);
+    ends_wait(e, ends_all_up, "all links up");
+}
+
 static void take_data(struct end *end, const struct channel_message *m)
 {
     uint64_t number = 0;
@@ -190,7 +196,7 @@ static void step(struct ends *e, int64_t until)
 
 void ends_wait(struct ends *e, bool (*condition)(struct ends *), const char *what)
 {
-    int64_t until = clock_boot_ns() + PATIENCE_NS;
+    int64_t until = clock_boot_ns() + ENDS_PATIENCE_NS;
     while (!condition(e)) {
         if (clock_boot_ns() > until)
             fail_msg("waited in vain for: %s", what);
@@ -228,6 +234,35 @@ bool ends_all_up(struct ends *e)
     return all_up(&e->a) && all_up(&e->b);
 }
 
+bool ends_b_has_control(struct ends *e)
+{
+    return e->b.n_control > 0;
+}
+
+bool ends_b_has_data(struct ends *e)
+{
+    return e->b.n_data > 0;
+}
+
+static bool a_has_control(struct ends *e)
+{
+    return e->a.n_control > 0;
+}
+
+static bool a_has_data(struct ends *e)
+{
+    return e->a.n_data > 0;
+}
+
+int end_downs(const struct end *end)
+{
+    int n = 0;
+    for (int side = 0; side < 2; side++)
+        for (int i = 0; i < CHANNEL_PATHS_MAX; i++)
+            n += end->counts[side][i][CHANNEL_DOWN];
+    return n;
+}
+
 int end_send(struct end *end, uint64_t number, size_t size)
 {
     CLEANUP_FREE uint8_t *bytes = malloc(size);
@@ -238,4 +273,37 @@ int end_send(struct end *end, uint64_t number, size_t size)
     size_t half = size / 2;
     const struct iovec iov[] = {{bytes, half}, {bytes, 0}, {bytes + half, size - half}};
     return channel_data_send(end->ch, iov, 3);
+}
+
+void ends_exchange(struct ends *e)
+{
+    ends_wait(e, ends_all_up, "all links up");
+    e->a.n_control = e->b.n_control = e->a.n_data = e->b.n_data = 0;
+    assert_true(channel_send_control(e->a.ch, 0, "to b", 4) == 1);
+    ends_wait(e, ends_b_has_control, "a control message at b");
+    assert_string_equal(e->b.control, "to b");
+    assert_true(e->b.control_run == e->a.config.run);
+    assert_true(channel_send_control(e->b.ch, CHANNEL_ALL_PATHS, "to a", 4) == e->b.config.n_paths);
+    ends_wait(e, a_has_control, "a control message at a");
+    assert_string_equal(e->a.control, "to a");
+    assert_int_equal(end_send(&e->a, 1, 100000), 0);
+    ends_wait(e, ends_b_has_data, "data at b");
+    assert_int_equal(e->b.last_size, 100000);
+    assert_int_equal(end_send(&e->b, 2, 8), 0);
+    ends_wait(e, a_has_data, "data at a");
+    assert_int_equal(e->a.numbers[0], 2);
+    assert_false(e->a.damaged || e->b.damaged);
+}
+
+void ends_exchange_in_the_end(struct ends *e)
+{
+    int64_t until = clock_boot_ns() + ENDS_PATIENCE_NS;
+    e->a.n_data = e->b.n_data = 0;
+    for (uint64_t i = 0; e->a.n_data == 0 || e->b.n_data == 0; i++) {
+        assert_true(clock_boot_ns() < until);
+        (void)end_send(&e->a, i, 5000);
+        (void)end_send(&e->b, i, 5000);
+        ends_pump(e, 20);
+    }
+    assert_false(e->a.damaged || e->b.damaged);
 }

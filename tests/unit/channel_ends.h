@@ -9,8 +9,9 @@
 
 #include "common/channel/channel.h"
 
-#define ENDS_INBOX      4096
-#define ENDS_SILENCE_NS (1200 * NS_PER_MS) // where the test is about silence; otherwise ten seconds
+#define ENDS_INBOX       4096
+#define ENDS_SILENCE_NS  (1200 * NS_PER_MS) // where the test is about silence; otherwise ten seconds
+#define ENDS_PATIENCE_NS (120 * NS_PER_S)   // the last guard against hanging
 
 struct end {
     struct channel *ch;
@@ -48,14 +49,23 @@ void end_open(struct end *end);
 void end_close(struct end *end);
 void ends_open(struct ends *e);
 void ends_close(struct ends *e);
+// Both are configured with n paths and no proxies, are opened, and have all their links up.
+void ends_start(struct ends *e, int n, const struct channel_key *key);
 
-// Pumps both ends until condition() holds; fails the test after half a minute.
+// Pumps both ends until condition() holds; fails the test after ENDS_PATIENCE_NS.
 void ends_wait(struct ends *e, bool (*condition)(struct ends *), const char *what);
 void ends_pump(struct ends *e, int ms); // for so long
 bool ends_all_up(struct ends *e);
+bool ends_b_has_control(struct ends *e);
+bool ends_b_has_data(struct ends *e);
 bool end_up(struct end *end, enum channel_side side, int path);
+int end_downs(const struct end *end); // how often any link of it has gone down
 
 // Sends the data message `number` of `size` bytes (at least 8). The result of channel_data_send().
 int end_send(struct end *end, uint64_t number, size_t size);
+// Both say something over control and data, and each gets all of it.
+void ends_exchange(struct ends *e);
+// For links on which something may still be lost: both send until something gets through.
+void ends_exchange_in_the_end(struct ends *e);
 
 #endif

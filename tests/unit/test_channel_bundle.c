@@ -15,8 +15,7 @@
 #include "tests/unit/channel_ends.h"
 #include "tests/unit/channel_proxy.h"
 
-#define PAIRS       2
-#define PATIENCE_NS (120 * NS_PER_S) // the last guard against hanging
+#define PAIRS 2
 
 struct town {
     struct channel_bundler *a, *b;
@@ -71,7 +70,7 @@ static void pump(struct town *t, int ms)
 
 static void wait_for(struct town *t, bool (*condition)(struct town *), const char *what)
 {
-    int64_t until = clock_boot_ns() + PATIENCE_NS;
+    int64_t until = clock_boot_ns() + ENDS_PATIENCE_NS;
     while (!condition(t)) {
         if (clock_boot_ns() > until)
             fail_msg("waited in vain for: %s", what);
@@ -176,7 +175,7 @@ static void much_goes_in_several(void **state)
             assert_int_equal(channel_send_control(t.pairs[i].a.ch, 0, text, sizeof(text)), 1);
     }
     channel_bundler_send(t.a);
-    int64_t until = clock_boot_ns() + PATIENCE_NS;
+    int64_t until = clock_boot_ns() + ENDS_PATIENCE_NS;
     while (t.pairs[0].b.n_control + t.pairs[1].b.n_control < 2 * MANY) {
         assert_true(clock_boot_ns() < until);
         pump(&t, 1);
@@ -195,7 +194,7 @@ static void what_waits_goes_first(void **state)
     say(&t.pairs[0].a, "small");
     memcpy(large, "large", 5);
     assert_int_equal(channel_send_control(t.pairs[0].a.ch, 0, large, CHANNEL_CONTROL_MAX), 1);
-    int64_t until = clock_boot_ns() + PATIENCE_NS;
+    int64_t until = clock_boot_ns() + ENDS_PATIENCE_NS;
     while (t.pairs[0].b.n_control < 2) {
         assert_true(clock_boot_ns() < until);
         pump(&t, 1);
@@ -228,7 +227,7 @@ static void peer_without_a_bundler_is_sent_each_alone(void **state)
     assert_string_equal(t.pairs[0].b.control, "alone");
     forget(&t);
     say(&t.pairs[0].b, "alone, too");
-    int64_t until = clock_boot_ns() + PATIENCE_NS;
+    int64_t until = clock_boot_ns() + ENDS_PATIENCE_NS;
     while (t.pairs[0].a.n_control < 1) {
         assert_true(clock_boot_ns() < until);
         pump(&t, 1);
@@ -253,7 +252,7 @@ static void another_process_takes_the_place(void **state)
     }
     wait_for(&t, all_up, "all links up again");
     forget(&t);
-    int64_t until = clock_boot_ns() + PATIENCE_NS;
+    int64_t until = clock_boot_ns() + ENDS_PATIENCE_NS;
     while (t.pairs[0].b.n_control == 0 || t.pairs[1].b.n_control == 0) {
         assert_true(clock_boot_ns() < until);
         for (int i = 0; i < PAIRS; i++)
@@ -281,7 +280,7 @@ static void dead_connection_is_found_by_its_own_link(void **state)
         t.pairs[i].a.config.silence_ns = t.pairs[i].b.config.silence_ns = ENDS_SILENCE_NS;
     town_open(&t);
     proxy_set_dead(t.to_b[0], true);
-    int64_t until = clock_boot_ns() + PATIENCE_NS;
+    int64_t until = clock_boot_ns() + ENDS_PATIENCE_NS;
     while (downs(&t.pairs[0].a) == 0) {
         assert_true(clock_boot_ns() < until);
         for (int i = 0; i < PAIRS; i++) {
