@@ -33,9 +33,16 @@ test_vitals_SOURCES = test_vitals.c
 test_vitals_LDADD = $(QUEUES_LIBS)
 
 # The active half.
-check_PROGRAMS += test_updates
-test_updates_SOURCES = test_updates.c fake_block.h
-test_updates_LDADD = $(QUEUES_LIBS)
+UPDATES_FIXTURE = updates_fixture.c updates_fixture.h fake_block.h
+check_PROGRAMS += test_updates_answers
+test_updates_answers_SOURCES = test_updates_answers.c $(UPDATES_FIXTURE)
+test_updates_answers_LDADD = $(QUEUES_LIBS)
+check_PROGRAMS += test_updates_order
+test_updates_order_SOURCES = test_updates_order.c $(UPDATES_FIXTURE)
+test_updates_order_LDADD = $(QUEUES_LIBS)
+check_PROGRAMS += test_updates_random
+test_updates_random_SOURCES = test_updates_random.c $(UPDATES_FIXTURE)
+test_updates_random_LDADD = $(QUEUES_LIBS)
 check_PROGRAMS += test_unsafe
 test_unsafe_SOURCES = test_unsafe.c
 test_unsafe_LDADD = $(QUEUES_LIBS)
