@@ -3,8 +3,9 @@
 //
 // Threads: the caller's (the runner); this domain's worker, which alone makes calls and owns
 // `conn`, `watching` and what follows them in the struct; and libvirt's event loop, one for the
-// process, which runs callbacks. What they share is under `lock`. The struct lives until the last
-// of handle, worker and registered callbacks lets go, so that nobody ever waits for a hanging call.
+// process, which runs callbacks. What the runner asks and is told goes through `errands`; what the
+// callbacks tell the worker is under `lock`. The struct lives until the last of handle, worker and
+// registered callbacks lets go, so that nobody ever waits for a hanging call.
 #include "common/apps/virt.h"
 
 #include <errno.h>
@@ -14,14 +15,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 #include <libvirt/libvirt.h>
 #include <libvirt/virterror.h>
 
+#include "common/apps/errands.h"
 #include "common/base/cleanup.h"
-#include "common/base/clock.h"
 #include "common/base/thread.h"
 
 #define KEEPALIVE_S     3 // a libvirtd that does not answer is lost after
@@ -32,39 +31,26 @@
 #define VANISH_STEP_MS  50
 #define HOW_STEPS       20 // of VANISH_STEP_MS
 
-struct news {
-    struct virt_report report;
-    struct news *next;
-};
-
 struct virt {
     atomic_int references;
     char *uri, *xml_file, *seed, *identity_path;
     struct apps_volume *volumes;
     size_t volume_count;
     int64_t interval_ms;
-    int event_fd;
+    struct errands errands;
 
     pthread_mutex_t lock;
-    pthread_cond_t changed; // CLOCK_MONOTONIC
-    enum virt_request request;
-    unsigned serial; // of the latest request
-    bool quit;
-    bool look;     // an event came, or somebody asked
     bool hung_up;  // the connection is closed
-    bool creating; // inside virDomainCreateXML
     char how[128]; // the domain's end, as the last event told it
-    struct news *first, **last;
+    struct identity identity; // changed by the worker alone, which reads it without the lock
 
     virConnectPtr conn; // worker's
     int event_id;
     bool watching;
     bool told_lost;
-    bool told_bad;    // of its file, by a check
-    unsigned handled; // number of the request that is carried out, or was last
+    bool told_bad; // of its file, by a check
     int64_t retry_ms;
     int paused_reason; // told to people; -1: not paused
-    struct identity identity;
 };
 
 static void unref(void *opaque)
@@ -73,14 +59,11 @@ static void unref(void *opaque)
 
     if (atomic_fetch_sub(&v->references, 1) > 1)
         return;
-    for (struct news *n; (n = v->first); free(n))
-        v->first = n->next;
     for (size_t i = 0; i < v->volume_count; i++) {
         free((void *)(uintptr_t)v->volumes[i].name);
         free((void *)(uintptr_t)v->volumes[i].socket);
     }
-    (void)close(v->event_fd);
-    (void)pthread_cond_destroy(&v->changed);
+    errands_clear(&v->errands);
     (void)pthread_mutex_destroy(&v->lock);
     free(v->volumes);
     free(v->uri);
@@ -95,19 +78,13 @@ static void unref(void *opaque)
 static void __attribute__((format(printf, 3, 4)))
 report(struct virt *v, enum virt_news news, const char *format, ...)
 {
-    struct news *n = calloc(1, sizeof(*n));
+    char text[sizeof(((struct virt_report *)NULL)->text)];
     va_list args;
 
-    ENSURE(n);
-    n->report.news = news;
-    n->report.serial = v->handled;
     va_start(args, format);
-    vsnprintf(n->report.text, sizeof(n->report.text), format, args);
+    (void)vsnprintf(text, sizeof(text), format, args);
     va_end(args);
-    HOLD_LOCK(&v->lock);
-    *v->last = n;
-    v->last = &n->next;
-    (void)eventfd_write(v->event_fd, 1);
+    errands_report(&v->errands, news, text);
 }
 
 static const char *last_error(void)
@@ -156,18 +133,12 @@ static void start_event_loop(void)
                             : start_thread("libvirt events", run_events, NULL);
 }
 
-static void wake(struct virt *v)
-{
-    v->look = true;
-    (void)pthread_cond_signal(&v->changed);
-}
-
 static void on_close(virConnectPtr conn, int reason, void *opaque)
 {
     struct virt *v = opaque;
     HOLD_LOCK(&v->lock);
     v->hung_up = true;
-    wake(v);
+    errands_look(&v->errands);
 }
 
 static const char *end_text(int event, int detail)
@@ -203,7 +174,7 @@ static int on_lifecycle(virConnectPtr conn, virDomainPtr domain, int event, int 
         return 0;
     if (event == VIR_DOMAIN_EVENT_STOPPED || event == VIR_DOMAIN_EVENT_CRASHED)
         snprintf(v->how, sizeof(v->how), "%s", end_text(event, detail));
-    wake(v);
+    errands_look(&v->errands);
     return 0;
 }
 
@@ -257,23 +228,6 @@ static bool connect_once(struct virt *v)
     return true;
 }
 
-// Sleeps so long, or until there is a new request. False: there is one, or the end.
-static bool pause_ms(struct virt *v, int64_t ms)
-{
-    struct timespec until;
-    bool superseded;
-
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    int64_t ns = until.tv_nsec + ms * NS_PER_MS;
-    until.tv_sec += ns / NS_PER_S;
-    until.tv_nsec = ns % NS_PER_S;
-    HOLD_LOCK(&v->lock);
-    while (!(superseded = v->quit || v->request != VIRT_NONE))
-        if (pthread_cond_timedwait(&v->changed, &v->lock, &until) == ETIMEDOUT)
-            break;
-    return !superseded;
-}
-
 static int64_t next_retry(struct virt *v)
 {
     v->retry_ms = v->retry_ms ? MIN(v->retry_ms * 2, RETRY_MAX_MS) : RETRY_MIN_MS;
@@ -301,7 +255,7 @@ static bool connect_patiently(struct virt *v)
 {
     while (!connect_once(v)) {
         note_lost(v);
-        if (!pause_ms(v, next_retry(v)))
+        if (!errands_pause(&v->errands, next_retry(v)))
             return false;
     }
     note_found(v);
@@ -372,7 +326,7 @@ static bool find_foreign(struct virt *v, const struct identity *id, char *ret_te
     *ret_text = 0;
     if (!domain)
         domain = virDomainLookupByUUIDString(v->conn, id->uuid);
-    while (domain && is_vanishing(domain) && pause_ms(v, VANISH_STEP_MS)) {
+    while (domain && is_vanishing(domain) && errands_pause(&v->errands, VANISH_STEP_MS)) {
         (void)virDomainFree(domain);
         domain = virDomainLookupByUUIDString(v->conn, id->uuid);
     }
@@ -422,16 +376,8 @@ static bool knows_how(struct virt *v)
 // The event that tells how it ended may come a little after the end is seen.
 static void wait_for_how(struct virt *v)
 {
-    for (int i = 0; i < HOW_STEPS && !knows_how(v) && pause_ms(v, VANISH_STEP_MS); i++)
+    for (int i = 0; i < HOW_STEPS && !knows_how(v) && errands_pause(&v->errands, VANISH_STEP_MS); i++)
         continue;
-}
-
-// From here on it may come into being, unless something else is asked for by now.
-static bool begin_create(struct virt *v)
-{
-    HOLD_LOCK(&v->lock);
-    v->creating = !v->quit && v->request == VIRT_NONE;
-    return v->creating;
 }
 
 // A libvirt that does not know a disk's reconnect delay drops it without a word.
@@ -451,7 +397,7 @@ static void create(struct virt *v, const struct domain_xml *xml, const struct id
     struct error err = {0};
     virDomainPtr domain;
 
-    if (!begin_create(v))
+    if (!errands_commit(&v->errands)) // from here on it may come into being
         return;
     set_identity(v, id);
     if (identity_save(v->identity_path, id, &err) < 0) {
@@ -462,8 +408,7 @@ static void create(struct virt *v, const struct domain_xml *xml, const struct id
         (void)virDomainFree(domain);
         watch(v);
     }
-    HOLD_LOCK(&v->lock);
-    v->creating = false;
+    errands_uncommit(&v->errands);
 }
 
 static void do_start(struct virt *v)
@@ -509,7 +454,7 @@ static void do_adopt(struct virt *v)
             report(v, VIRT_ABSENT, "%s", "");
             return;
         }
-    } while (pause_ms(v, next_retry(v)));
+    } while (errands_pause(&v->errands, next_retry(v)));
 }
 
 static void do_shutdown(struct virt *v)
@@ -554,7 +499,7 @@ static void do_destroy(struct virt *v)
             (void)virDomainDestroy(domain); // the next look tells
             (void)virDomainFree(domain);
         }
-    } while (pause_ms(v, DESTROY_STEP_MS));
+    } while (errands_pause(&v->errands, DESTROY_STEP_MS));
 }
 
 static void do_check(struct virt *v)
@@ -643,37 +588,13 @@ static void carry_out(struct virt *v, enum virt_request request)
     }
 }
 
-// Waits for a request, an event, or until `ms` have passed (-1: for ever). False: the end.
-static bool next_task(struct virt *v, int64_t ms, enum virt_request *ret_request)
-{
-    struct timespec until;
-
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    int64_t ns = until.tv_nsec + MAX(ms, 0) * NS_PER_MS;
-    until.tv_sec += ns / NS_PER_S;
-    until.tv_nsec = ns % NS_PER_S;
-    HOLD_LOCK(&v->lock);
-    while (!v->quit && v->request == VIRT_NONE && !v->look) {
-        int r = ms < 0 ? pthread_cond_wait(&v->changed, &v->lock)
-                       : pthread_cond_timedwait(&v->changed, &v->lock, &until);
-        if (r == ETIMEDOUT)
-            break;
-    }
-    *ret_request = v->request;
-    v->request = VIRT_NONE;
-    v->look = false;
-    if (*ret_request != VIRT_NONE)
-        v->handled = v->serial;
-    return !v->quit;
-}
-
 static void *run_worker(void *opaque)
 {
     struct virt *v = opaque;
     enum virt_request request;
     int64_t ms = -1;
 
-    while (next_task(v, ms, &request)) {
+    while (errands_next(&v->errands, ms, &request)) {
         carry_out(v, request);
         if (v->watching)
             ms = request == VIRT_NONE ? look(v) : v->interval_ms;
@@ -714,20 +635,15 @@ static void copy_setup(struct virt *v, const struct virt_setup *setup)
 int virt_open(const struct virt_setup *setup, struct virt **ret_virt, struct error *err)
 {
     struct virt *v = calloc(1, sizeof(*v));
-    pthread_condattr_t attributes;
 
     ENSURE(v);
     atomic_init(&v->references, 2); // the handle and the worker
-    v->last = &v->first;
     v->event_id = -1;
     copy_setup(v, setup);
     ENSURE(pthread_mutex_init(&v->lock, NULL) == 0);
-    ENSURE(pthread_condattr_init(&attributes) == 0);
-    ENSURE(pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC) == 0);
-    ENSURE(pthread_cond_init(&v->changed, &attributes) == 0);
-    (void)pthread_condattr_destroy(&attributes);
-    v->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    int r = v->event_fd < 0 ? -errno : start_thread("libvirt", run_worker, v);
+    int r = errands_init(&v->errands);
+    if (r == 0)
+        r = start_thread("libvirt", run_worker, v);
     if (r < 0) {
         unref(v);
         unref(v);
@@ -740,10 +656,7 @@ int virt_open(const struct virt_setup *setup, struct virt **ret_virt, struct err
 struct virt *virt_close(struct virt *v)
 {
     if (v) {
-        pthread_mutex_lock(&v->lock);
-        v->quit = true;
-        (void)pthread_cond_signal(&v->changed);
-        pthread_mutex_unlock(&v->lock);
+        errands_quit(&v->errands);
         unref(v);
     }
     return NULL;
@@ -751,44 +664,25 @@ struct virt *virt_close(struct virt *v)
 
 unsigned virt_ask(struct virt *v, enum virt_request request)
 {
-    HOLD_LOCK(&v->lock);
-    v->request = request;
-    if (++v->serial == 0)
-        v->serial = 1;
-    (void)pthread_cond_signal(&v->changed);
-    return v->serial;
+    return errands_ask(&v->errands, request);
 }
 
 void virt_look(struct virt *v)
 {
-    HOLD_LOCK(&v->lock);
-    wake(v);
+    errands_look(&v->errands);
 }
 
 int virt_fd(const struct virt *v)
 {
-    return v->event_fd;
+    return v->errands.event_fd;
 }
 
 bool virt_take(struct virt *v, struct virt_report *ret_report)
 {
-    HOLD_LOCK(&v->lock);
-    struct news *n = v->first;
-    if (!n) {
-        eventfd_t count;
-        (void)eventfd_read(v->event_fd, &count);
-        return false;
-    }
-    *ret_report = n->report;
-    v->first = n->next;
-    if (!v->first)
-        v->last = &v->first;
-    free(n);
-    return true;
+    return errands_take(&v->errands, ret_report);
 }
 
 bool virt_creating(struct virt *v)
 {
-    HOLD_LOCK(&v->lock);
-    return v->creating;
+    return errands_committed(&v->errands);
 }

@@ -12,3 +12,7 @@ test_apps_xml_LDADD = $(APPS_LIBS)
 check_PROGRAMS += test_apps_domain
 test_apps_domain_SOURCES = test_apps_domain.c apps_watch.c apps_watch.h
 test_apps_domain_LDADD = $(APPS_LIBS)
+
+check_PROGRAMS += test_errands
+test_errands_SOURCES = test_errands.c
+test_errands_LDADD = $(APPS_LIBS)
