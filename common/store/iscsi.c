@@ -1,17 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Requests on an iSCSI LUN: cut into SCSI commands, sent through the session, judged, sent again.
-//
-// Commands whose session broke wait in `again` and are sent when the next one is up. Sending twice
-// is harmless (every command here is idempotent), and it cannot reorder what overlaps: overlapping
-// requests are never under way together, and the target has ended the old session's tasks before it
-// admits the same initiator and session id again.
+// A store on an iSCSI LUN: it is found and recognized, requests are cut into commands (iscsi_command.c), flushes share a sync.
 //
 // A new session counts only after the LUN has proven to be the one that was opened: same
 // identification, same block length, not smaller.
-//
-// Zeros: WRITE SAME with the UNMAP bit where unmapped blocks are known to read as zeros, because
-// then the target either deallocates or writes, and both leave zeros. UNMAP is a hint that may
-// leave old data; it is sent only behind zeros that have been written.
 #include <errno.h>
 #include <inttypes.h>
 #include <poll.h>
@@ -22,344 +13,14 @@
 
 #include "common/base/cleanup.h"
 #include "common/base/clock.h"
-#include "common/store/backend.h"
-#include "common/store/lun.h"
-#include "common/store/session.h"
+#include "common/store/iscsi_private.h"
 
-#define COMMANDS_MAX    60 // targets commonly allow 64 at least; the rest is for pings
-#define TRANSFER_MAX    (1u << 20)
-#define ZERO_MAX        (64u << 20) // bytes that one command zeroes, by one WRITE SAME or by many
-#define ZEROS_SIZE      TRANSFER_MAX
-#define EDGES           16 // blocks that are being read and merged at a time
-#define TRIES_MAX       20 // of one command that the target keeps sending back
 #define TURN_REQUESTS   256
-#define LATER_NS        (100 * NS_PER_MS)
 #define OPEN_TIMEOUT_MS 10000
-
-struct edge {
-    struct edge *next;
-    uint8_t *memory; // one block
-};
-
-struct command {
-    struct scsi_command scsi;      // first
-    struct command *next;          // of the free ones, or of those that wait to be sent
-    struct block_request *request; // NULL for the sync
-    uint64_t rest;                 // zeroing: blocks behind these that the command goes on with
-    struct edge *edge;             // a block that is read or written in part goes through here
-    uint32_t skip, part_length;    // where the part lies in it
-    uint8_t *part;                 // the caller's memory; NULL stands for zeros
-    bool merging;                  // the read before the write
-    unsigned tries;
-};
-
-struct command_list {
-    struct command *head, *tail;
-};
-
-struct lun {
-    struct store store; // first
-    char name[512];     // the address without secrets
-    uint64_t want_size;
-    bool allow_larger;
-    struct session *session;
-    bool known; // `facts` are those of the LUN that was opened
-    struct lun_facts facts;
-    bool same_works, same_unmap_works, unmap_works;
-    const char *trouble; // the last command's failure; NULL after a success
-    uint64_t writes_ended, writes_synced;
-    uint64_t sync_covers; // writes_ended when the sync was sent
-    bool turning, closing;
-    struct request_queue queued, flushes, syncing;
-    struct command_list again; // to be sent as soon as there is a session
-    struct command_list later; // to be sent at later_ns
-    int64_t later_ns;          // INT64_MAX: nothing to do then
-    void *zeros;               // ZEROS_SIZE bytes, never written
-    uint8_t *edge_memory;
-    struct edge *free_edges;
-    struct command *free_commands;
-    struct edge edges[EDGES];
-    struct command sync;
-    struct command commands[COMMANDS_MAX];
-    char state[512];
-};
 
 static struct lun *lun_of(struct store *store)
 {
     return (struct lun *)store;
-}
-
-static void command_push(struct command_list *list, struct command *command)
-{
-    command->next = NULL;
-    if (list->head)
-        list->tail->next = command;
-    else
-        list->head = command;
-    list->tail = command;
-}
-
-static struct command *command_pop(struct command_list *list)
-{
-    struct command *command = list->head;
-    if (command)
-        list->head = command->next;
-    return command;
-}
-
-// ---- sending
-
-// Now, or when the next session is up.
-static void send_command(struct lun *lun, struct command *command)
-{
-    if (!lun_session_is_up(lun->session) ||
-        lun_session_send(lun->session, &command->scsi, lun->facts.block_length) < 0) {
-        command_push(&lun->again, command);
-        return;
-    }
-    store_count(&lun->store, 1);
-}
-
-static void send_waiting(struct lun *lun, struct command_list *list)
-{
-    struct command_list waiting = *list;
-    *list = (struct command_list){0};
-    struct command *command;
-    while ((command = command_pop(&waiting)))
-        send_command(lun, command);
-}
-
-static enum scsi_kind zero_kind(const struct lun *lun, const struct block_request *request)
-{
-    bool hole = !(request->op == BLOCK_ZERO && (request->flags & BLOCK_NO_HOLE));
-    if (hole && lun->same_unmap_works)
-        return SCSI_WRITE_SAME_UNMAP;
-    return lun->same_works ? SCSI_WRITE_SAME : SCSI_WRITE;
-}
-
-static uint64_t lower(uint64_t limit, uint64_t stated)
-{
-    return stated > 0 ? MIN(limit, stated) : limit; // 0: the target states none
-}
-
-// Blocks that one command of this kind may cover; at least 1.
-static uint64_t blocks_max(const struct lun *lun, enum scsi_kind kind)
-{
-    const struct lun_facts *facts = &lun->facts;
-    uint64_t transfer = lower(TRANSFER_MAX / facts->block_length, facts->max_transfer);
-    switch (kind) {
-    case SCSI_READ:
-    case SCSI_WRITE:
-        return transfer;
-    case SCSI_WRITE_SAME_UNMAP:
-        return lower(ZERO_MAX / facts->block_length, facts->max_write_same);
-    default: // an UNMAP may follow
-        return lower(lower(transfer, facts->max_write_same), facts->max_unmap);
-    }
-}
-
-// Aims a zeroing command at the first of the blocks that are left to it.
-static void aim_zero(struct lun *lun, struct command *c, uint64_t lba, uint64_t left)
-{
-    c->scsi.kind = zero_kind(lun, c->request);
-    c->scsi.data = lun->zeros;
-    c->scsi.lba = lba;
-    c->scsi.blocks = (uint32_t)MIN(left, blocks_max(lun, c->scsi.kind));
-    c->rest = left - c->scsi.blocks;
-}
-
-// ---- the end of commands
-
-static struct command *take_command(struct lun *lun, struct block_request *request)
-{
-    struct command *command = lun->free_commands;
-    if (!command)
-        return NULL;
-    lun->free_commands = command->next;
-    *command = (struct command){.request = request};
-    request_progress(request)->parts++;
-    return command;
-}
-
-static void end_command(struct lun *lun, struct command *command, int status)
-{
-    struct block_request *request = command->request;
-    if (command->edge) {
-        command->edge->next = lun->free_edges;
-        lun->free_edges = command->edge;
-    }
-    command->next = lun->free_commands;
-    lun->free_commands = command;
-    if (request->op != BLOCK_READ && status == 0)
-        lun->writes_ended++;
-    if (request_part_ended(request, status))
-        request->done(request, request_progress(request)->status);
-}
-
-static void end_sync(struct lun *lun, int status)
-{
-    struct request_queue done = lun->syncing;
-    lun->syncing = (struct request_queue){0};
-    if (status == 0)
-        lun->writes_synced = lun->sync_covers;
-    else if (lun->store.failed_flush == 0 && !lun->closing)
-        lun->store.failed_flush = status;
-    if (lun->store.failed_flush < 0) {
-        // Those that wait for the next sync are lost as well: it would prove nothing.
-        status = lun->store.failed_flush;
-        struct block_request *waiting;
-        while ((waiting = request_pop(&lun->flushes)))
-            request_push(&done, waiting);
-    }
-    struct block_request *request;
-    while ((request = request_pop(&done)))
-        request->done(request, status);
-}
-
-static void end_any(struct lun *lun, struct command *command, int status)
-{
-    if (command == &lun->sync)
-        end_sync(lun, status);
-    else
-        end_command(lun, command, status);
-}
-
-static void fill_edge(struct command *command)
-{
-    if (command->part)
-        memcpy(command->edge->memory + command->skip, command->part, command->part_length);
-    else
-        memset(command->edge->memory + command->skip, 0, command->part_length);
-}
-
-static bool is_zeroing(const struct command *c)
-{
-    return !c->edge && (c->request->op == BLOCK_ZERO || c->request->op == BLOCK_DISCARD);
-}
-
-// A step of the command ended well: false when it was the last one.
-static bool next_step(struct lun *lun, struct command *c)
-{
-    bool unmap_now = is_zeroing(c) && c->request->op == BLOCK_DISCARD && lun->unmap_works &&
-                     (c->scsi.kind == SCSI_WRITE || c->scsi.kind == SCSI_WRITE_SAME);
-    c->tries = 0;
-    if (c->merging) {
-        c->merging = false;
-        fill_edge(c);
-        c->scsi.kind = SCSI_WRITE;
-    } else if (unmap_now) {
-        c->scsi.kind = SCSI_UNMAP;
-    } else if (c->rest > 0) {
-        aim_zero(lun, c, c->scsi.lba + c->scsi.blocks, c->rest);
-    } else {
-        if (c->edge && c->scsi.kind == SCSI_READ)
-            memcpy(c->part, c->edge->memory + c->skip, c->part_length);
-        return false;
-    }
-    send_command(lun, c);
-    return true;
-}
-
-static void ended_well(struct lun *lun, struct command *command)
-{
-    lun->trouble = NULL;
-    if (command == &lun->sync)
-        end_sync(lun, 0);
-    else if (!next_step(lun, command))
-        end_command(lun, command, 0);
-}
-
-// The target does not offer this kind of command after all.
-static void unsupported(struct lun *lun, struct command *c, int error)
-{
-    switch (c->scsi.kind) {
-    case SCSI_UNMAP:
-        lun->unmap_works = false;
-        ended_well(lun, c); // the zeros have been written
-        return;
-    case SCSI_SYNC:
-        // Without a cache there is nothing to synchronize.
-        end_sync(lun, lun->facts.volatile_cache ? error : 0);
-        return;
-    case SCSI_WRITE_SAME_UNMAP:
-        lun->same_unmap_works = lun->store.block.zero_is_fast = false;
-        break;
-    case SCSI_WRITE_SAME:
-        lun->same_works = false;
-        break;
-    default:
-        end_command(lun, c, error);
-        return;
-    }
-    aim_zero(lun, c, c->scsi.lba, c->scsi.blocks + c->rest);
-    send_command(lun, c);
-}
-
-// After power on, what was in a volatile cache is gone. We cannot get it back; the daemon must
-// know.
-static void target_was_reset(void *owner)
-{
-    struct lun *lun = owner;
-    if (!lun->known || !lun->facts.volatile_cache || lun->writes_ended == lun->writes_synced)
-        return;
-    lun->writes_synced = lun->writes_ended; // counted once
-    uint_fast64_t n = atomic_load_explicit(&lun->store.resets, memory_order_relaxed);
-    atomic_store_explicit(&lun->store.resets, n + 1, memory_order_relaxed);
-}
-
-static void command_failed(struct lun *lun, struct command *c, const struct scsi_result *result)
-{
-    int error;
-    bool reset;
-    enum lun_verdict verdict =
-        lun_judge(result->status, result->sense_key, result->asc_ascq, &error, &reset);
-    if (reset)
-        target_was_reset(lun);
-    if (verdict != LUN_UNSUPPORTED && verdict != LUN_AGAIN)
-        lun->trouble = lun_failure_text(result->status, result->sense_key, result->asc_ascq);
-    if (verdict == LUN_AGAIN && ++c->tries > TRIES_MAX)
-        verdict = LUN_FAIL;
-    switch (verdict) {
-    case LUN_AGAIN:
-        send_command(lun, c);
-        break;
-    case LUN_LATER:
-        command_push(&lun->later, c);
-        lun->later_ns = MIN(lun->later_ns, clock_boot_ns() + LATER_NS);
-        break;
-    case LUN_GONE:
-        lun_session_lose(lun->session, lun->trouble);
-        command_push(&lun->again, c);
-        break;
-    case LUN_UNSUPPORTED:
-        unsupported(lun, c, error);
-        break;
-    case LUN_FAIL:
-        end_any(lun, c, error);
-        break;
-    }
-}
-
-static void command_ended(void *owner, struct scsi_command *scsi, const struct scsi_result *result)
-{
-    struct lun *lun = owner;
-    struct command *command = (struct command *)scsi;
-    store_count(&lun->store, -1);
-    if (result->status != 0) {
-        command_failed(lun, command, result);
-    } else if (result->truncated && scsi->kind <= SCSI_WRITE) {
-        lun->trouble = "the target transferred less than it was asked to";
-        end_any(lun, command, -EIO);
-    } else {
-        ended_well(lun, command);
-    }
-}
-
-static void command_returned(void *owner, struct scsi_command *scsi)
-{
-    struct lun *lun = owner;
-    store_count(&lun->store, -1);
-    command_push(&lun->again, (struct command *)scsi);
 }
 
 // ---- a new session
@@ -446,15 +107,15 @@ static void lun_up(void *owner)
 {
     struct lun *lun = owner;
     lun->trouble = NULL;
-    send_waiting(lun, &lun->again);
+    lun_commands_send(lun, &lun->again);
 }
 
 static const struct session_events events = {
-    .ended = command_ended,
-    .returned = command_returned,
+    .ended = lun_command_ended,
+    .returned = lun_command_returned,
     .probed = lun_probed,
     .up = lun_up,
-    .reset = target_was_reset,
+    .reset = lun_was_reset,
 };
 
 // ---- requests into commands
@@ -462,7 +123,7 @@ static const struct session_events events = {
 // One block that is covered only in part.
 static bool issue_edge(struct lun *lun, struct block_request *request, uint64_t at, uint64_t left)
 {
-    struct command *c = lun->free_edges ? take_command(lun, request) : NULL;
+    struct command *c = lun->free_edges ? lun_command_take(lun, request) : NULL;
     if (!c)
         return false;
     struct request_progress *p = request_progress(request);
@@ -476,7 +137,7 @@ static bool issue_edge(struct lun *lun, struct block_request *request, uint64_t 
     c->part_length = (uint32_t)MIN(left, block - c->skip);
     c->part = transfer ? (uint8_t *)request->data + p->issued : NULL;
     p->issued += c->part_length;
-    send_command(lun, c);
+    lun_command_send(lun, c);
     return true;
 }
 
@@ -487,21 +148,21 @@ static bool issue_next(struct lun *lun, struct block_request *request)
     uint64_t at = request->offset + p->issued, left = request->length - p->issued;
     if (at % block != 0 || left < block)
         return issue_edge(lun, request, at, left);
-    struct command *c = take_command(lun, request);
+    struct command *c = lun_command_take(lun, request);
     if (!c)
         return false;
     uint64_t blocks = left / block;
     if (request->op == BLOCK_READ || request->op == BLOCK_WRITE) {
         enum scsi_kind kind = request->op == BLOCK_READ ? SCSI_READ : SCSI_WRITE;
-        blocks = MIN(blocks, blocks_max(lun, kind));
+        blocks = MIN(blocks, lun_blocks_max(lun, kind));
         c->scsi = (struct scsi_command){kind, at / block, (uint32_t)blocks,
                                         (uint8_t *)request->data + p->issued};
     } else {
         blocks = MIN(blocks, ZERO_MAX / block);
-        aim_zero(lun, c, at / block, blocks);
+        lun_command_aim_zero(lun, c, at / block, blocks);
     }
     p->issued += blocks * block;
-    send_command(lun, c);
+    lun_command_send(lun, c);
     return true;
 }
 
@@ -548,7 +209,7 @@ static void start_sync(struct lun *lun)
     lun->flushes = (struct request_queue){0};
     lun->sync_covers = lun->writes_ended;
     lun->sync = (struct command){.scsi = {.kind = SCSI_SYNC}};
-    send_command(lun, &lun->sync);
+    lun_command_send(lun, &lun->sync);
 }
 
 static void send_later(struct lun *lun)
@@ -556,7 +217,7 @@ static void send_later(struct lun *lun)
     if (clock_boot_ns() < lun->later_ns)
         return;
     lun->later_ns = INT64_MAX;
-    send_waiting(lun, &lun->later);
+    lun_commands_send(lun, &lun->later);
 }
 
 // Callbacks run in lun_session_work() and start_queued() only; whatever they submit is seen behind
@@ -636,21 +297,14 @@ static void lun_extent(struct store *store, uint64_t offset, uint64_t length, un
     *ret_length = length;
 }
 
-static void cancel_commands(struct lun *lun, struct command_list *list)
-{
-    struct command *command;
-    while ((command = command_pop(list)))
-        end_any(lun, command, -ECANCELED);
-}
-
 static void lun_free(struct store *store)
 {
     struct lun *lun = lun_of(store);
     ENSURE(!lun->turning);
     lun->closing = lun->turning = true;
     lun->session = lun_session_free(lun->session);
-    cancel_commands(lun, &lun->again);
-    cancel_commands(lun, &lun->later);
+    lun_commands_cancel(lun, &lun->again);
+    lun_commands_cancel(lun, &lun->later);
     request_cancel_all(&lun->queued);
     request_cancel_all(&lun->flushes);
     if (lun->zeros)

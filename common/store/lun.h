@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What is known about a SCSI LUN and what follows from its answers: decoding of the pages that are
 // asked at login, the meaning of a failed command, the pace of reconnecting. No library and no I/O;
-// iscsi.c talks to the target.
+// iscsi.c and session.c talk to the target.
 #ifndef STORE_LUN_H
 #define STORE_LUN_H
 
