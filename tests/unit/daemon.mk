@@ -27,3 +27,8 @@ test_vetoes_LDADD = $(DAEMON_LIBS) $(CMOCKA_LIBS)
 check_PROGRAMS += test_saver
 test_saver_SOURCES = test_saver.c
 test_saver_LDADD = $(DAEMON_LIBS) $(CMOCKA_LIBS)
+
+check_PROGRAMS += test_endpoint
+test_endpoint_SOURCES = test_endpoint.c netns.c netns.h
+test_endpoint_CPPFLAGS = $(AM_CPPFLAGS) -DGUARD_BINARY='"$(abs_top_builddir)/guard/understudy-guard"'
+test_endpoint_LDADD = $(DAEMON_LIBS) $(CMOCKA_LIBS)
