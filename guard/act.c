@@ -37,6 +37,8 @@ void act_prepare(struct act *act, struct plan_slot *slot)
     act->number = number;
     for (size_t i = 0; i < body.address_count; i++)
         off_prepare(&body.addresses[i], &act->messages[i]);
+    for (size_t i = 0; i < body.left_count; i++)
+        off_prepare(&body.left[i].ip, &act->left[i]);
     act->error = freezer_open(&act->freezer, &act->body);
     act->flag = open(act->body.flag, O_RDWR | O_CLOEXEC);
     if (act->flag < 0 && act->error == 0)
@@ -45,8 +47,15 @@ void act_prepare(struct act *act, struct plan_slot *slot)
 
 int act_addresses_off(struct act *act, struct off_sockets *sockets, size_t *ret_removed)
 {
-    return off_all(sockets, act->body.interface, act->body.interface_index, act->messages,
-                   act->body.address_count, ret_removed);
+    int first = off_all(sockets, act->body.interface, act->body.interface_index, act->messages,
+                        act->body.address_count, ret_removed);
+    for (size_t i = 0; i < act->body.left_count; i++) {
+        size_t removed = 0;
+        int r = off_all(sockets, act->body.left[i].interface, 0, &act->left[i], 1, &removed);
+        *ret_removed += removed;
+        first = first < 0 ? first : r;
+    }
+    return first;
 }
 
 int act_freeze(struct act *act)

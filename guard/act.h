@@ -15,6 +15,7 @@ struct act {
     int off_error;  // of taking the addresses off last
     struct plan_body body;
     struct off_message messages[GUARD_ADDRESSES_MAX];
+    struct off_message left[GUARD_LEFT_MAX];
     struct freezer freezer;
     int flag; // the flag file, open; -1
 };

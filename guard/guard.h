@@ -44,6 +44,7 @@
 #define GUARD_PAIRS_MAX     256
 #define GUARD_NAME_SIZE     64
 #define GUARD_ADDRESSES_MAX 16
+#define GUARD_LEFT_MAX      16
 #define GUARD_CGROUPS_MAX   16
 #define GUARD_PROCESSES_MAX 64
 #define GUARD_PATH_SIZE     512
@@ -53,11 +54,19 @@
 struct guard;      // the connection to the guard: one a daemon
 struct guard_pair; // one pair's slot in the plan; owned by struct guard
 
+// An address that a former run has left on an interface, which need not be the one of now.
+struct guard_left {
+    char interface[16];
+    struct ip ip;
+};
+
 // What to do for a pair. Copied by guard_pair_plan().
 struct guard_plan {
     char interface[16]; // of the public addresses
     struct ip addresses[GUARD_ADDRESSES_MAX];
     size_t address_count;
+    struct guard_left left[GUARD_LEFT_MAX]; // taken off as well
+    size_t left_count;
     char cgroups[GUARD_CGROUPS_MAX]
                 [GUARD_PATH_SIZE]; // directories: cgroup v2, or of the v1 freezer
     size_t cgroup_count;

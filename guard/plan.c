@@ -28,12 +28,17 @@ static const char *broken_rule(const struct guard_plan *plan)
 {
     if (plan->address_count > GUARD_ADDRESSES_MAX)
         return "too many public addresses";
+    if (plan->left_count > GUARD_LEFT_MAX)
+        return "too many addresses of a former run";
     if (plan->cgroup_count > GUARD_CGROUPS_MAX)
         return "too many control groups";
     if (plan->process_count > GUARD_PROCESSES_MAX)
         return "too many processes";
     if (!is_terminated(plan->interface, sizeof(plan->interface)))
         return "the interface's name is too long";
+    for (size_t i = 0; i < plan->left_count; i++)
+        if (!is_terminated(plan->left[i].interface, sizeof(plan->left[i].interface)))
+            return "the name of a former interface is too long";
     if (!is_terminated(plan->flag, sizeof(plan->flag)) || plan->flag[0] != '/')
         return "the flag file needs an absolute path that fits";
     for (size_t i = 0; i < plan->cgroup_count; i++)
@@ -88,11 +93,16 @@ int plan_make_body(const struct guard_plan *from, struct plan_body *ret_body, st
                              from->interface);
     }
     body->address_count = (uint32_t)from->address_count;
+    body->left_count = (uint32_t)from->left_count;
     body->cgroup_count = (uint32_t)from->cgroup_count;
     memcpy(body->interface, from->interface, strlen(from->interface));
     memcpy(body->flag, from->flag, strlen(from->flag));
     for (size_t i = 0; i < from->address_count; i++)
         body->addresses[i] = from->addresses[i];
+    for (size_t i = 0; i < from->left_count; i++) {
+        memcpy(body->left[i].interface, from->left[i].interface, strlen(from->left[i].interface));
+        body->left[i].ip = from->left[i].ip;
+    }
     for (size_t i = 0; i < from->cgroup_count; i++)
         memcpy(body->cgroups[i], from->cgroups[i], strlen(from->cgroups[i]));
     put_processes(from, body);
@@ -127,6 +137,7 @@ int64_t plan_read(struct plan_slot *slot, struct plan_body *ret_body)
             continue; // it may have been overwritten under our hands
         bool sound = ret_body->checksum == sum_of(ret_body) &&
                      ret_body->address_count <= GUARD_ADDRESSES_MAX &&
+                     ret_body->left_count <= GUARD_LEFT_MAX &&
                      ret_body->cgroup_count <= GUARD_CGROUPS_MAX &&
                      ret_body->process_count <= GUARD_PROCESSES_MAX;
         return sound ? (int64_t)number : -EUCLEAN;

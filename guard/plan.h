@@ -27,7 +27,7 @@
 #include "guard/guard.h"
 
 #define PLAN_MAGIC   UINT64_C(0x316c706472617567) // "guardpl1"
-#define PLAN_VERSION 2
+#define PLAN_VERSION 3
 #define PLAN_ACTED   INT64_MIN
 
 struct plan_process {
@@ -37,11 +37,12 @@ struct plan_process {
 };
 
 struct plan_body {
-    uint32_t address_count, cgroup_count, process_count, zero;
+    uint32_t address_count, cgroup_count, process_count, left_count;
     char interface[16];
     int32_t interface_index;
     uint32_t zero2;
     struct ip addresses[GUARD_ADDRESSES_MAX];
+    struct guard_left left[GUARD_LEFT_MAX];
     struct plan_process processes[GUARD_PROCESSES_MAX];
     char cgroups[GUARD_CGROUPS_MAX][GUARD_PATH_SIZE];
     char flag[GUARD_PATH_SIZE];

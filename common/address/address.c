@@ -125,7 +125,8 @@ static bool take_ip(struct rtnl_addr *addr, struct ip *ret_ip)
     return true;
 }
 
-static int list_by_index(struct nl_sock *sock, int index, struct ip *ips, size_t limit,
+// `created` may be NULL.
+static int list_by_index(struct nl_sock *sock, int index, struct ip *ips, uint32_t *created, size_t limit,
                          size_t *ret_count, struct error *err)
 {
     CLEANUP(cleanup_cache) struct nl_cache *cache = NULL;
@@ -135,22 +136,30 @@ static int list_by_index(struct nl_sock *sock, int index, struct ip *ips, size_t
     size_t count = 0;
     for (struct nl_object *o = nl_cache_get_first(cache); o; o = nl_cache_get_next(o)) {
         struct rtnl_addr *addr = (struct rtnl_addr *)o;
-        if (count < limit && rtnl_addr_get_ifindex(addr) == index && take_ip(addr, &ips[count]))
-            count++;
+        if (count == limit || rtnl_addr_get_ifindex(addr) != index || !take_ip(addr, &ips[count]))
+            continue;
+        if (created)
+            created[count] = rtnl_addr_get_create_time(addr);
+        count++;
     }
     *ret_count = count;
     return 0;
 }
 
-int address_list(const char *interface, struct ip *ips, size_t limit, size_t *ret_count,
-                 struct error *err)
+int address_list_created(const char *interface, struct ip *ips, uint32_t *created, size_t limit, size_t *ret_count,
+                         struct error *err)
 {
     CLEANUP(cleanup_socket) struct nl_sock *sock = NULL;
     int index = address_interface_index(interface, err);
     if (index < 0)
         return index;
     int r = open_socket(&sock, err);
-    return r < 0 ? r : list_by_index(sock, index, ips, limit, ret_count, err);
+    return r < 0 ? r : list_by_index(sock, index, ips, created, limit, ret_count, err);
+}
+
+int address_list(const char *interface, struct ip *ips, size_t limit, size_t *ret_count, struct error *err)
+{
+    return address_list_created(interface, ips, NULL, limit, ret_count, err);
 }
 
 int address_present(const char *interface, const struct ip *ip, bool *ret_present,
@@ -246,7 +255,7 @@ int address_remove_all(const char *interface, const struct ip *ips, size_t count
     keep_secondaries(interface);
     int r = open_socket(&sock, err);
     if (r == 0)
-        r = list_by_index(sock, index, list, ADDRESS_LIST_MAX, &listed, err);
+        r = list_by_index(sock, index, list, NULL, ADDRESS_LIST_MAX, &listed, err);
     if (r < 0)
         return r;
     int first = 0;
@@ -266,4 +275,15 @@ int address_remove_all(const char *interface, const struct ip *ips, size_t count
 int address_remove(const char *interface, const struct ip *ip, struct error *err)
 {
     return address_remove_all(interface, ip, 1, NULL, err);
+}
+
+int address_remove_exact(const char *interface, const struct ip *ip, struct error *err)
+{
+    CLEANUP(cleanup_socket) struct nl_sock *sock = NULL;
+    int index = address_interface_index(interface, err);
+    if (index < 0)
+        return index;
+    keep_secondaries(interface);
+    int r = open_socket(&sock, err);
+    return r < 0 ? r : remove_by_index(sock, index, ip, err);
 }

@@ -12,6 +12,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "common/address/ip.h"
 #include "common/base/error.h"
@@ -36,5 +37,10 @@ int address_present(const char *interface, const struct ip *ip, bool *ret_presen
 // The interface's addresses: at most `limit` into `ips`; *ret_count is the number written.
 int address_list(const char *interface, struct ip *ips, size_t limit, size_t *ret_count,
                  struct error *err);
+// The same; created[i] tells one address from a later one that is equal to it: when the kernel has made it.
+int address_list_created(const char *interface, struct ip *ips, uint32_t *created, size_t limit, size_t *ret_count,
+                         struct error *err);
+// Removes the address with this prefix length, and leaves it there with others.
+int address_remove_exact(const char *interface, const struct ip *ip, struct error *err);
 
 #endif

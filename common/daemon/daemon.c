@@ -22,6 +22,7 @@
 #include "common/config/places.h"
 #include "common/control/control.h"
 #include "common/daemon/ends.h"
+#include "common/daemon/gone.h"
 #include "common/daemon/openings.h"
 #include "common/daemon/options.h"
 #include "common/daemon/prompt.h"
@@ -48,6 +49,7 @@ struct daemon {
     struct aside *aside; // starts one
     struct guard_start guard_start; // the thread's while it does
     struct openings *openings;
+    struct gone *gone;
     size_t mine; // pairs of this host
     bool serves; // those who ask at the control socket
     unsigned sockets; // of the channels of all pairs that may run
@@ -495,6 +497,9 @@ static int run(struct daemon *d, struct error *err)
     r = open_guard(d, err);
     if (r < 0)
         return r;
+    r = gone_start(&d->pairs, d->kind, d->options.host, d->options.runtime_dir, &d->gone);
+    if (r < 0)
+        return error_sys(err, r, "a thread for what former pairs have left");
     d->carrier = channel_carrier();
     d->bundler = channel_bundler_new();
     r = start_endpoints(d, err);
@@ -514,6 +519,7 @@ static bool stop(struct daemon *d)
         d->aside = aside_free(d->aside); // waits for the job
         d->guard = d->guard_start.guard;
     }
+    d->gone = gone_free(d->gone);
     (void)sd_event_source_disable_unref(d->ends_timer);
     ends_free(d->ends);
     free(d->left_out);

@@ -157,6 +157,7 @@ static void step_one(struct endpoint *ep, const struct end_event *event)
     vitals_echo(ep->vitals, view.echo_sent_ns);
     say_role(ep, &view);
     note_silence(ep, &view);
+    endpoint_leave_former(ep, &view);
 }
 
 // Actions may bring about further events at once: those wait for their turn here.

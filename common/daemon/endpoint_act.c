@@ -119,13 +119,53 @@ static void act_announce(struct endpoint *ep)
         endpoint_note(ep, -1, err.text);
 }
 
+// What a former run has put on and the pair file does not name any more stays until nobody needs to find it there: a peer
+// that was not restarted yet, and may hold a grant, asks the network for the address that it knows. One that is heard knows
+// the new ones: otherwise it would have been refused.
+void endpoint_leave_former(struct endpoint *ep, const struct end_view *view)
+{
+    int64_t now = clock_boot_ns();
+    bool needed = ep->deadline_ns != INT64_MAX && !view->connected;
+    if (ep->left_count == 0 || ep->leaving || needed || now < ep->leave_retry_ns)
+        return;
+    ep->leaving = true;
+    switchboard_leave(ep->switchboard); // -> endpoint_left()
+}
+
+static void left_is_off(struct endpoint *ep)
+{
+    char address[IP_TEXT_SIZE], text[ACTION_TEXT_SIZE];
+    for (size_t i = 0; i < ep->left_count; i++) {
+        (void)snprintf(text, sizeof(text), "public address %s is off %s: the pair file has another one",
+                       ip_format(&ep->left[i].ip, address), ep->left[i].interface);
+        endpoint_note(ep, -1, text);
+    }
+    ep->left_count = 0;
+    ep->plan_stale = true;
+    endpoint_plan(ep);
+}
+
+void endpoint_left(struct endpoint *ep, const struct switchboard_report *report)
+{
+    ep->leaving = false;
+    ep->leave_retry_ns = clock_boot_ns() + NS_PER_S;
+    if (ep->left_count == 0)
+        return;
+    if (report->status < 0)
+        endpoint_note(ep, -1, report->text);
+    else
+        left_is_off(ep);
+}
+
 // What was asked for before the newest wish counts no more: that one undoes it.
 void endpoint_switched(struct endpoint *ep, const struct switchboard_report *report)
 {
     if (report->ticket != ep->switch_ticket)
         return;
-    if (report->status < 0)
+    if (report->text[0])
         endpoint_note(ep, -1, report->text);
+    if (!report->on && report->status == 0 && ep->left_count > 0)
+        left_is_off(ep);
     address_is(ep, report->on, report->status);
     if (ep->announce_wanted && ep->address_on)
         act_announce(ep);
@@ -136,7 +176,7 @@ void endpoint_switched(struct endpoint *ep, const struct switchboard_report *rep
 static void act_probe(struct endpoint *ep, uint64_t ticket, bool all)
 {
     struct vetoes_config config = {
-        .switchboard = ep->switchboard,
+        .switchboard = ep->address_count > 0 ? ep->switchboard : NULL,
         .waypoints = ep->waypoints ? waypoints_monitor(ep->waypoints) : NULL,
         .pair = ep->pair->pair,
         .ask_peer = ep->has_management && ep->has_peer_management,
@@ -183,6 +223,11 @@ void endpoint_plan(struct endpoint *ep)
                    ep->interface ? ep->interface : "");
     plan->address_count = MIN(ep->address_count, (size_t)GUARD_ADDRESSES_MAX);
     memcpy(plan->addresses, ep->addresses, plan->address_count * sizeof(plan->addresses[0]));
+    for (size_t i = 0; i < ep->left_count; i++) {
+        struct guard_left *left = &plan->left[plan->left_count++];
+        memcpy(left->interface, ep->left[i].interface, sizeof(left->interface));
+        left->ip = ep->left[i].ip;
+    }
     (void)path_format(plan->flag, sizeof(plan->flag), "%s", ep->flag_path);
     size_t count = apps_freeze_targets(ep->apps, targets, ARRAY_LEN(targets));
     for (size_t i = 0; i < MIN(count, ARRAY_LEN(targets)); i++) {

@@ -72,6 +72,9 @@ void endpoint_take_report(struct endpoint *ep, struct letter *letter)
     case SWITCHBOARD_DONE:
         endpoint_switched(ep, (struct switchboard_report *)letter);
         break;
+    case SWITCHBOARD_LEFT:
+        endpoint_left(ep, (struct switchboard_report *)letter);
+        break;
     default:
         ENSURE(!"a report of an unknown kind");
     }

@@ -138,6 +138,30 @@ static int parse_addresses(struct endpoint *ep, struct error *err)
     return r;
 }
 
+static struct claims claims_of(const struct endpoint *ep)
+{
+    return (struct claims){.path = ep->claims_path,
+                           .owner = ep->owner,
+                           .interface = ep->interface,
+                           .addresses = ep->addresses,
+                           .count = ep->address_count};
+}
+
+// Nothing of the former run is under way any more: its lock is ours.
+static int find_left(struct endpoint *ep, struct error *err)
+{
+    struct error why = {0};
+    const struct claims claims = claims_of(ep);
+    int r = claims_path(ep->claims_path, sizeof(ep->claims_path), ep->config.runtime_dir);
+    if (r < 0)
+        return error_sys(err, r, "pair %s: its directories", ep->pair->pair);
+    (void)snprintf(ep->owner, sizeof(ep->owner), "%s/%s", ep->pair->pair, pair_end_name(ep->config.side));
+    if (claims_left(&claims, ep->left, ARRAY_LEN(ep->left), &ep->left_count, &why) < 0)
+        log_warning("pair %s: a public address that is not in the pair file any more may stay on: %s", ep->pair->pair,
+                    why.text);
+    return 0;
+}
+
 static int start_waypoints(struct endpoint *ep, struct waypoints *all, struct error *err)
 {
     struct ip ips[PAIR_WAYPOINTS_MAX];
@@ -486,6 +510,8 @@ static int open_all(struct endpoint *ep, struct error *err)
     if (r == 0)
         r = parse_addresses(ep, err);
     if (r == 0)
+        r = find_left(ep, err);
+    if (r == 0)
         r = open_apps(ep, err);
     if (r == 0)
         r = open_state(ep, err);
@@ -501,13 +527,12 @@ static int open_all(struct endpoint *ep, struct error *err)
 static int open_switchboard(struct endpoint *ep, struct error *err)
 {
     const struct switchboard_config config = {
-        .interface = ep->interface,
-        .addresses = ep->addresses,
-        .count = ep->address_count,
+        .claims = claims_of(ep),
         .closer = ep->closer,
         .reports = ep->reports,
     };
-    return ep->address_count > 0 ? switchboard_new(&config, &ep->switchboard, err) : 0;
+    bool needed = ep->address_count > 0 || ep->left_count > 0;
+    return needed ? switchboard_new(&config, &ep->switchboard, err) : 0;
 }
 
 int endpoint_run(struct endpoint *ep, struct guard *guard, struct waypoints *waypoints, struct closer *closer,

@@ -76,6 +76,11 @@ struct endpoint {
     bool has_management, has_peer_management;
     const char *interface;
     bool address_on;
+    char claims_path[PATH_SIZE], owner[CLAIMS_OWNER_MAX];
+    struct claim left[GUARD_LEFT_MAX]; // what a former run has put on and is not configured: still there
+    size_t left_count;
+    bool leaving;             // -> endpoint_left()
+    int64_t leave_retry_ns;
     struct switchboard *switchboard; // NULL: there are no addresses
     uint64_t switch_ticket;          // of the newest wish
     bool switch_on;                  // wished in this step: once the deadline is known that belongs to it
@@ -146,6 +151,8 @@ void endpoint_goodbye(struct endpoint *ep);
 void endpoint_closed(struct endpoint *ep, const char *failure);
 void endpoint_probed(struct endpoint *ep);
 void endpoint_switched(struct endpoint *ep, const struct switchboard_report *report);
+void endpoint_leave_former(struct endpoint *ep, const struct end_view *view); // if it is time
+void endpoint_left(struct endpoint *ep, const struct switchboard_report *report);
 void endpoint_address_lost(struct endpoint *ep);
 void endpoint_switch_on(struct endpoint *ep); // if this step's actions have asked for it
 

@@ -15,7 +15,7 @@
 #include "common/base/thread.h"
 #include "common/daemon/prompt.h"
 
-enum board_letter_kind { LETTER_SWITCH, LETTER_ASK, LETTER_ASK_NO_MORE, LETTER_END };
+enum board_letter_kind { LETTER_SWITCH, LETTER_LEAVE, LETTER_ASK, LETTER_ASK_NO_MORE, LETTER_END };
 
 struct board_letter {
     struct letter letter;
@@ -44,21 +44,6 @@ struct switchboard {
 
 // --- switching ---
 
-static int add_all(const struct switchboard_config *c, struct error *err)
-{
-    int r = 0;
-    for (size_t i = 0; i < c->count && r == 0; i++)
-        r = address_add(c->interface, &c->addresses[i], err);
-    return r;
-}
-
-// What is not there has no address.
-static int remove_all(const struct switchboard_config *c, struct error *err)
-{
-    int r = address_remove_all(c->interface, c->addresses, c->count, NULL, err);
-    return r == -ENODEV ? 0 : r;
-}
-
 static bool is_late(struct switchboard *b)
 {
     return clock_boot_ns() >= atomic_load(&b->limit_ns);
@@ -66,10 +51,14 @@ static bool is_late(struct switchboard *b)
 
 static int switch_on(struct switchboard *b, struct error *err)
 {
-    int r = is_late(b) ? 0 : add_all(&b->config, err);
+    struct error unnoted = {0};
+    int r = is_late(b) ? 0 : claims_put_on(&b->config.claims, &unnoted, err);
+    if (r == 0 && unnoted.code < 0)
+        (void)error_set(err, unnoted.code, "a public address that is taken out of the pair file now would stay on: %s",
+                        unnoted.text);
     if (r < 0 || !is_late(b))
         return r;
-    (void)remove_all(&b->config, NULL);
+    (void)claims_take_off(&b->config.claims, NULL);
     return error_set(err, -ETIME, "the public address is not switched on: this end may not serve any more by then");
 }
 
@@ -80,7 +69,17 @@ static void carry_out(struct switchboard *b)
     report->ticket = b->wish.number;
     report->on = b->wish.on;
     b->wish.number = 0;
-    report->status = report->on ? switch_on(b, &err) : remove_all(&b->config, &err);
+    report->status = report->on ? switch_on(b, &err) : claims_take_off(&b->config.claims, &err);
+    bool told = report->status < 0 || (report->on && err.code < 0);
+    (void)snprintf(report->text, sizeof(report->text), "%s", told ? err.text : "");
+    mailbox_post(b->config.reports, report);
+}
+
+static void leave_former(struct switchboard *b)
+{
+    struct error err = {0};
+    struct switchboard_report *report = letter_new(sizeof(*report), SWITCHBOARD_LEFT);
+    report->status = claims_leave(&b->config.claims, &err);
     (void)snprintf(report->text, sizeof(report->text), "%s", report->status < 0 ? err.text : "");
     mailbox_post(b->config.reports, report);
 }
@@ -102,12 +101,12 @@ static void ask_no_more(struct switchboard *b)
 
 static void ask(struct switchboard *b, uint64_t number)
 {
-    const struct switchboard_config *c = &b->config;
+    const struct claims *c = &b->config.claims;
     struct probe_answer answer = {0};
     struct error err = {0};
     ask_no_more(b);
     b->asking = number;
-    if (address_probe_start(c->interface, c->addresses, c->count, c->closer, &b->probe, &err) == 0)
+    if (address_probe_start(c->interface, c->addresses, c->count, b->config.closer, &b->probe, &err) == 0)
         return;
     (void)snprintf(answer.text, sizeof(answer.text), "%.150s", err.text);
     publish(b, PROBE_IMPOSSIBLE, &answer);
@@ -136,6 +135,8 @@ static void take_letters(struct switchboard *b)
     while ((l = mailbox_take(b->box))) {
         if (l->letter.kind == LETTER_SWITCH)
             b->wish = *l;
+        else if (l->letter.kind == LETTER_LEAVE)
+            leave_former(b);
         else if (l->letter.kind == LETTER_ASK)
             ask(b, l->number);
         else if (l->letter.kind == LETTER_ASK_NO_MORE)
@@ -185,7 +186,7 @@ static struct switchboard *board_free(struct switchboard *b)
 
 int switchboard_new(const struct switchboard_config *config, struct switchboard **ret_board, struct error *err)
 {
-    ENSURE(config->count > 0 && config->interface);
+    ENSURE(config->claims.count == 0 || config->claims.interface);
     struct switchboard *b = calloc(1, sizeof(*b));
     if (!b)
         return error_sys(err, -ENOMEM, "switchboard");
@@ -223,6 +224,11 @@ uint64_t switchboard_switch(struct switchboard *b, bool on)
 {
     post(b, LETTER_SWITCH, ++b->tickets, on);
     return b->tickets;
+}
+
+void switchboard_leave(struct switchboard *b)
+{
+    post(b, LETTER_LEAVE, 0, false);
 }
 
 void switchboard_limit(struct switchboard *b, int64_t deadline_ns)

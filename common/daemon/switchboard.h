@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A pair's public addresses: switched on and off, and asked for, on a thread of its own. The kernel has one lock for the
+// A pair's public addresses: switched on and off, and asked for, on a thread of its own; and those that a former run has put
+// on and this one is not configured with, taken off. The kernel has one lock for the
 // network of the whole machine, and whoever deletes some thousand interfaces holds it for seconds: the heartbeats of all
 // pairs of a daemon cannot wait for that.
 //
@@ -14,6 +15,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "common/address/claims.h"
 #include "common/address/probe.h"
 #include "common/base/error.h"
 #include "common/daemon/mailbox.h"
@@ -21,9 +23,7 @@
 struct switchboard;
 
 struct switchboard_config {
-    const char *interface; // of the public network
-    const struct ip *addresses;
-    size_t count; // at least one
+    struct claims claims; // the interface of the public network, and the addresses: none, where only former ones are left
     struct closer *closer;   // NULL: none
     struct mailbox *reports; // -> SWITCHBOARD_DONE
 };
@@ -34,6 +34,8 @@ struct switchboard *switchboard_free(struct switchboard *board);
 
 // -> SWITCHBOARD_DONE with the ticket that this returns, unless there has been another wish meanwhile.
 uint64_t switchboard_switch(struct switchboard *board, bool on);
+// Takes off what a former run has left -> SWITCHBOARD_LEFT. Switching off does so too.
+void switchboard_leave(struct switchboard *board);
 // CLOCK_BOOTTIME from which on nothing may be switched on; INT64_MAX: none.
 void switchboard_limit(struct switchboard *board, int64_t deadline_ns);
 
@@ -43,12 +45,12 @@ void switchboard_ask(struct switchboard *board);
 enum probe_state switchboard_answer(struct switchboard *board, struct probe_answer *ret_answer);
 void switchboard_ask_no_more(struct switchboard *board);
 
-enum { SWITCHBOARD_DONE = 300 };
+enum { SWITCHBOARD_DONE = 300, SWITCHBOARD_LEFT };
 struct switchboard_report {
     struct letter letter;
-    uint64_t ticket;
+    uint64_t ticket; // DONE, as is `on`
     bool on;
-    int status; // 0 or -errno, with:
+    int status; // 0 or -errno, with the reason below. 0 with a text: done, and something else is to be told
     char text[sizeof(((struct error *)0)->text)];
 };
 

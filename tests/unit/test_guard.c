@@ -1003,6 +1003,26 @@ static void guard_ends_when_nothing_is_left(void **state)
     AWAIT(!process_lives(pid));
 }
 
+// What the pair file does not name any more, on whatever interface.
+static void what_a_former_run_has_left_is_taken_off_too(void **state)
+{
+    struct scene s;
+    set_scene(&s, "shop");
+    strcpy(s.plan.left[0].interface, "nosuch");
+    s.plan.left[0].ip = s.plan.addresses[0];
+    strcpy(s.plan.left[1].interface, "a");
+    s.plan.left[1].ip = s.plan.addresses[1];
+    s.plan.left_count = 2;
+    s.plan.address_count = 1;
+    struct guard *g = start(false);
+    struct guard_pair *pair = watch_scene(g, &s);
+    guard_step_down(pair);
+    await_done(g, pair);
+    AWAIT(is_stepped_down(&s));
+    check_report(pair, true);
+    g = end(g, pair);
+}
+
 static void bad_plans_are_refused(void **state)
 {
     static struct guard_plan good, bad;
@@ -1018,6 +1038,13 @@ static void bad_plans_are_refused(void **state)
     assert_int_equal(guard_pair_plan(pair, &bad, &err), -EINVAL);
     bad = good;
     memset(bad.flag, 'x', sizeof(bad.flag));
+    assert_int_equal(guard_pair_plan(pair, &bad, &err), -EINVAL);
+    bad = good;
+    bad.left_count = GUARD_LEFT_MAX + 1;
+    assert_int_equal(guard_pair_plan(pair, &bad, &err), -EINVAL);
+    bad = good;
+    bad.left_count = 1;
+    memset(bad.left[0].interface, 'x', sizeof(bad.left[0].interface));
     assert_int_equal(guard_pair_plan(pair, &bad, &err), -EINVAL);
     bad = good;
     strcpy(bad.interface, "nosuch");
@@ -1711,6 +1738,7 @@ int main(void)
         TEST(one_guard_for_one_daemon),
         TEST(death_of_the_guard_is_noticed),
         TEST(guard_ends_when_nothing_is_left),
+        TEST(what_a_former_run_has_left_is_taken_off_too),
         TEST(bad_plans_are_refused),
         TEST(guard_answers_for_a_dead_daemon),
         TEST(address_that_stays_is_no_stepping_down),

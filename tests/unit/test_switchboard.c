@@ -16,12 +16,15 @@
 #include "common/address/address.h"
 #include "common/base/cleanup.h"
 #include "common/base/clock.h"
+#include "common/base/file.h"
 #include "common/daemon/switchboard.h"
 #include "tests/unit/netns.h"
 
 #define PATIENCE_NS (60 * NS_PER_S) // for states that come much sooner
 
 static struct netns ns;
+static char *directory; // of the claims
+static char claims_file[PATH_SIZE];
 
 struct fixture {
     const struct ip *ips; // two
@@ -31,12 +34,19 @@ struct fixture {
 
 static struct fixture fixture_on(const char *interface)
 {
+    static char path[] = "/tmp/test_switchboard.XXXXXX";
+    if (!directory) {
+        directory = mkdtemp(path);
+        assert_non_null(directory);
+        assert_int_equal(claims_path(claims_file, sizeof(claims_file), directory), 0);
+    }
     static struct ip ips[2];
     struct fixture f = {.ips = ips, .reports = mailbox_new()};
     assert_int_equal(ip_parse("192.0.2.10/24", &ips[0], NULL), 0);
     assert_int_equal(ip_parse("2001:db8::10/64", &ips[1], NULL), 0);
     const struct switchboard_config config = {
-        .interface = interface, .addresses = ips, .count = 2, .reports = f.reports};
+        .claims = {.path = claims_file, .owner = "shop/primary", .interface = interface, .addresses = ips, .count = 2},
+        .reports = f.reports};
     assert_int_equal(switchboard_new(&config, &f.board, NULL), 0);
     return f;
 }
@@ -191,5 +201,7 @@ int main(void)
     netns_make(&ns);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     netns_drop(&ns);
-    return failed;
+    char command[PATH_SIZE];
+    (void)snprintf(command, sizeof(command), "rm -rf '%s'", directory);
+    return failed || !directory || system(command) != 0;
 }
