@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The life of an update on the active end. In this file from top to bottom as it happens:
+// The life of an update on the active end (what is done with all of them together: updates_control.c). In this file from top
+// to bottom as it happens:
 //
 //   taken in      updates_submit(): nothing but put in line
 //   ordered       take_in(): checked, and held while a range that it overlaps is in flight
@@ -7,7 +8,7 @@
 //   written       updates_to_store()
 //   numbered      write_done(): the next seq, or a mark when it failed; its range is free
 //   flushed       flush_arrives(), for flushes and FUA
-//   answered      answer.c says when; deliver() does it
+//   answered      answer.c says when; updates_deliver() does it
 //
 // Invariants:
 //   1. two updates whose ranges share a block are never at the store together, copies included;
@@ -21,7 +22,6 @@
 #include "queues/updates.h"
 
 #include <errno.h>
-#include <stdlib.h>
 
 #include "common/base/cleanup.h"
 #include "queues/updates_private.h"
@@ -31,101 +31,6 @@ _Static_assert(RECORD_OBJECTS_MAX <= 64, "the masks of volumes have 64 bits");
 static struct update *update_of(struct answer *answer)
 {
     return (struct update *)((char *)answer - offsetof(struct update, waits));
-}
-
-// ---- Making ----
-
-static void on_level(void *user, enum unsafe_level level)
-{
-    struct updates *u = user;
-    u->level = level;
-    struct updates_event event = {.kind = UPDATES_EVENT_LEVEL, .level = level};
-    u->ops.event(u->user, &event);
-}
-
-static void on_room(void *user)
-{
-    struct updates *u = user;
-    struct updates_event event = {.kind = UPDATES_EVENT_ROOM, .level = u->level};
-    u->ops.event(u->user, &event);
-}
-
-struct updates *updates_new(struct unsafe *unsafe, enum updates_mode mode,
-                            const struct updates_ops *ops, void *user)
-{
-    struct updates *u = calloc(1, sizeof(*u));
-    if (!u)
-        return NULL;
-    u->overlap = overlap_new();
-    if (!u->overlap)
-        return updates_free(u);
-    u->unsafe = unsafe;
-    u->ops = *ops;
-    u->user = user;
-    u->bound_span = unsafe_bound(unsafe) - unsafe_numbered(unsafe);
-    answers_init(&u->answers, mode);
-    copies_init(u);
-    rewrites_init(u);
-    struct unsafe_watch watch = {.level = on_level, .room = on_room, .user = u};
-    unsafe_watch(unsafe, &watch);
-    return u;
-}
-
-// Flushes that wait for a sync to be started are at no store: with the store closed it never will be.
-static void drop_waiting_flushes(struct updates *u)
-{
-    for (uint64_t left = u->flush_mask; left; left &= left - 1) {
-        struct update_list *list = &u->volumes[__builtin_ctzll(left)].flush_next;
-        while (update_pop(list))
-            u->at_store--;
-    }
-}
-
-struct updates *updates_free(struct updates *u)
-{
-    if (!u)
-        return NULL;
-    drop_waiting_flushes(u);
-    ENSURE(u->at_store == 0);
-    if (u->unsafe)
-        unsafe_watch(u->unsafe, NULL);
-    overlap_free(u->overlap);
-    free(u);
-    return NULL;
-}
-
-static void flushes_end(struct updates *u, struct update_list *list, int status);
-
-static void forget_own_sync(struct updates *u, uint16_t object)
-{
-    struct volume *volume = &u->volumes[object];
-    volume->own_wanted = false;
-    if (!volume->flush_next.first)
-        u->flush_mask &= ~(UINT64_C(1) << object);
-}
-
-void updates_set_volume(struct updates *u, uint16_t object, struct block *block,
-                        uint32_t peer_block_size)
-{
-    ENSURE(object < RECORD_OBJECTS_MAX);
-    ENSURE(peer_block_size != 0 && (peer_block_size & (peer_block_size - 1)) == 0);
-    struct volume *volume = &u->volumes[object];
-    ENSURE(!volume->flushing || block == volume->block);
-    volume->block = block;
-    volume->failed = false;
-    if (!block) {
-        flushes_end(u, &volume->flush_next, -ESHUTDOWN); // no sync comes for them any more
-        u->kick_mask &= ~(UINT64_C(1) << object);
-    }
-    forget_own_sync(u, object);
-    if (block)
-        volume->order_size = MAX(block->block_size, peer_block_size);
-}
-
-bool updates_volume_failed(const struct updates *u, uint16_t object)
-{
-    ENSURE(object < RECORD_OBJECTS_MAX);
-    return u->volumes[object].failed;
 }
 
 // ---- Telling ----
@@ -172,7 +77,7 @@ static bool writes(const struct update *update)
 }
 
 // Before it holds a range.
-static void refuse(struct updates *u, struct update *update, int status)
+void updates_refuse(struct updates *u, struct update *update, int status)
 {
     u->waiting--;
     if (update->op == UPDATE_WRITE)
@@ -204,7 +109,7 @@ static void take_in(struct updates *u, struct update *update)
 {
     int status = u->answers.gate == UPDATES_CLOSED ? -ESHUTDOWN : unfit(u, update);
     if (status < 0) {
-        refuse(u, update, status);
+        updates_refuse(u, update, status);
         return;
     }
     if (update->op == UPDATE_READ) {
@@ -240,7 +145,7 @@ static void refuse_ordered(struct updates *u, struct update *update, int status)
         copy_refuse(u, update, status);
         return;
     }
-    refuse(u, update, status);
+    updates_refuse(u, update, status);
     updates_leave_order(u, update);
 }
 
@@ -314,8 +219,7 @@ static void start(struct updates *u, struct update *update)
         updates_stall(u, update);
 }
 
-// Once round: what has to wait on stands in the same order afterwards.
-static void start_stalled(struct updates *u)
+void updates_start_stalled(struct updates *u)
 {
     struct update_list stalled = u->stalled;
     u->stalled = (struct update_list){0};
@@ -394,7 +298,7 @@ void updates_numbered(struct updates *u)
     u->numbered_some = true;
 }
 
-static void wait_for_peer(struct updates *u, uint64_t seq)
+void updates_wait_for_peer(struct updates *u, uint64_t seq)
 {
     if (seq > u->answers.durable && u->answers.gate != UPDATES_ALONE)
         u->barrier_wanted = true;
@@ -404,7 +308,7 @@ static void wait_for_peer(struct updates *u, uint64_t seq)
 static void foresee_flush(struct updates *u, uint64_t seq)
 {
     if (rhythm_write(&u->rhythm, seq))
-        wait_for_peer(u, answers_flush_seq(&u->answers, seq));
+        updates_wait_for_peer(u, answers_flush_seq(&u->answers, seq));
 }
 
 static void write_done(struct block_request *request, int status)
@@ -424,7 +328,7 @@ static void write_done(struct block_request *request, int status)
         flush_arrives(u, update);
     } else {
         uint64_t wanted = answers_write_seq(&u->answers, seq);
-        wait_for_peer(u, wanted);
+        updates_wait_for_peer(u, wanted);
         foresee_flush(u, seq);
         answer(u, update, wanted, 0);
     }
@@ -441,14 +345,14 @@ static void flush_arrives(struct updates *u, struct update *update)
     }
     uint64_t seq = answers_flush_seq(&u->answers, unsafe_numbered(u->unsafe));
     rhythm_flush(&u->rhythm, unsafe_numbered(u->unsafe));
-    wait_for_peer(u, seq);
+    updates_wait_for_peer(u, seq);
     answers_add(&u->answers, &update->waits, seq, 0, false);
     u->at_store++;
     u->flush_mask |= UINT64_C(1) << update->object;
     update_push(&volume->flush_next, update);
 }
 
-static void flushes_end(struct updates *u, struct update_list *list, int status)
+void updates_flushes_end(struct updates *u, struct update_list *list, int status)
 {
     struct update *update;
     while ((update = update_pop(list))) {
@@ -466,7 +370,7 @@ static void sync_done(struct block_request *request, int status)
     if (volume->own_running)
         updates_from_store(u);
     volume->own_running = false;
-    flushes_end(u, &volume->flush_running, status);
+    updates_flushes_end(u, &volume->flush_running, status);
     if (status == 0) {
         volume->sync_good = volume->sync_begun; // one at a time
         return;
@@ -474,7 +378,7 @@ static void sync_done(struct block_request *request, int status)
     // Final: what the store has lost it will not admit to a second time.
     volume->failed = true;
     volume->own_wanted = false;
-    flushes_end(u, &volume->flush_next, -EIO);
+    updates_flushes_end(u, &volume->flush_next, -EIO);
     u->flush_mask &= ~(UINT64_C(1) << object);
     struct update of = {.object = object};
     updates_tell(u, UPDATES_EVENT_FLUSH_FAILED, &of, status, 0);
@@ -520,7 +424,7 @@ void updates_sync(struct updates *u, uint16_t object)
 
 // ---- Answered ----
 
-static void deliver(struct updates *u)
+void updates_deliver(struct updates *u)
 {
     struct answer *next;
     while ((next = answers_take(&u->answers))) {
@@ -533,7 +437,7 @@ void updates_durable(struct updates *u, uint64_t seq)
 {
     ENSURE(seq <= unsafe_numbered(u->unsafe));
     answers_set_durable(&u->answers, seq);
-    deliver(u);
+    updates_deliver(u);
 }
 
 uint64_t updates_waiting_for(const struct updates *u)
@@ -570,7 +474,7 @@ static void ask_for_bound(struct updates *u)
     u->ops.event(u->user, &event);
 }
 
-static void check_drained(struct updates *u)
+void updates_check_drained(struct updates *u)
 {
     bool stopped = u->answers.gate == UPDATES_HELD || u->answers.gate == UPDATES_CLOSED;
     if (!u->drained || u->at_store > 0 || (u->waiting > 0 && !stopped))
@@ -591,14 +495,14 @@ static bool turn(struct updates *u)
 {
     struct update *update;
     u->progress = false;
-    start_stalled(u);
+    updates_start_stalled(u);
     while (takes_in(u) && (update = update_pop(&u->taken)))
         take_in(u, update);
     copies_kick(u);
     start_syncs(u);
     kick_stores(u);
     wake_sender(u);
-    deliver(u);
+    updates_deliver(u);
     return takes_in(u) || u->progress;
 }
 
@@ -609,89 +513,5 @@ void updates_kick(struct updates *u)
         rewrites_kick(u);
     } while (turn(u));
     ask_for_bound(u);
-    check_drained(u);
-}
-
-// ---- What the end decides ----
-
-uint64_t updates_set_gate(struct updates *u, enum updates_gate gate)
-{
-    ENSURE(!u->recovering || gate == UPDATES_CLOSED || gate == UPDATES_HELD);
-    answers_set_gate(&u->answers, gate);
-    wait_for_peer(u, answers_waiting_for(&u->answers));
-    uint64_t numbered = unsafe_numbered(u->unsafe);
-    if (gate == UPDATES_CLOSED) {
-        struct update *update;
-        while ((update = update_pop(&u->taken)))
-            refuse(u, update, -ESHUTDOWN);
-        while (u->stalled.first)
-            start_stalled(u);
-        copies_refuse_new(u, -ESHUTDOWN);
-        for (uint16_t i = 0; i < RECORD_OBJECTS_MAX; i++)
-            forget_own_sync(u, i);
-    }
-    deliver(u);
-    check_drained(u);
-    return numbered;
-}
-
-enum updates_gate updates_gate(const struct updates *u)
-{
-    return u->answers.gate;
-}
-
-void updates_set_bound(struct updates *u, uint64_t bound)
-{
-    unsafe_set_bound(u->unsafe, bound);
-    u->bound_span = unsafe_bound(u->unsafe) - unsafe_numbered(u->unsafe);
-    u->bound_asked = false;
-}
-
-static int append(struct updates *u, const struct unsafe_update *record, const void *payload,
-                  uint32_t size, uint64_t *ret_seq)
-{
-    int r = unsafe_append(u->unsafe, record, payload, size, u->ops.stamp_ns(u->user), ret_seq);
-    if (r == 0)
-        updates_numbered(u);
-    return r;
-}
-
-int updates_open_epoch(struct updates *u, uint64_t epoch, const void *encoded, uint32_t size,
-                       uint64_t *ret_seq)
-{
-    ENSURE(size > 0 && size <= RECORD_EPOCH_MAX);
-    struct unsafe_update record = {.type = RECORD_EPOCH};
-    uint64_t before = unsafe_epoch(u->unsafe);
-    unsafe_keep_opening(u->unsafe, encoded, size);
-    unsafe_set_epoch(u->unsafe, epoch); // its opening is the first record of it
-    int r = append(u, &record, encoded, size, ret_seq);
-    if (r < 0)
-        unsafe_set_epoch(u->unsafe, before);
-    return r;
-}
-
-int updates_mark(struct updates *u, enum record_mark mark, uint16_t object, uint64_t *ret_seq)
-{
-    ENSURE(mark != MARK_UNDEFINED && mark < MARK_END && object < RECORD_OBJECTS_MAX);
-    if (u->answers.gate == UPDATES_HELD) // an epoch is about to be opened behind the last seq
-        return -EAGAIN;
-    struct unsafe_update record = {.type = RECORD_MARK, .mark = (uint8_t)mark, .object = object};
-    return append(u, &record, NULL, 0, ret_seq);
-}
-
-void updates_drain(struct updates *u, void (*done)(void *user))
-{
-    ENSURE(!u->drained);
-    u->drained = done;
-    check_drained(u);
-}
-
-void updates_stat(const struct updates *u, struct updates_stat *ret_stat)
-{
-    *ret_stat = (struct updates_stat){
-        .at_store = u->at_store,
-        .waiting = u->waiting,
-        .numbered = unsafe_numbered(u->unsafe),
-        .durable = u->answers.durable,
-    };
+    updates_check_drained(u);
 }

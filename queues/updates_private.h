@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What updates.c (the life of a guest's update), copies.c (resync chunks and checks) and rewrites.c
-// (updates that a predecessor left behind) share. For these three only.
+// What updates.c (the life of a guest's update), updates_control.c (all of them together), copies.c
+// (resync chunks and checks) and rewrites.c (updates that a predecessor left behind) share. For these
+// four only.
 #ifndef QUEUES_UPDATES_PRIVATE_H
 #define QUEUES_UPDATES_PRIVATE_H
 
@@ -107,6 +108,17 @@ void updates_tell(struct updates *u, enum updates_event_kind kind, const struct 
                   int status, uint64_t seq);
 // Something was numbered (for the sender).
 void updates_numbered(struct updates *u);
+// One that does not hold a range yet, with this error.
+void updates_refuse(struct updates *u, struct update *update, int status);
+// Once round: what has to wait on stands in the same order afterwards.
+void updates_start_stalled(struct updates *u);
+// Flushes of this list whose sync has ended, or never comes.
+void updates_flushes_end(struct updates *u, struct update_list *list, int status);
+// Somebody waits until the peer has this seq: the sender is told with the next kick.
+void updates_wait_for_peer(struct updates *u, uint64_t seq);
+// Gives out the answers that have come due.
+void updates_deliver(struct updates *u);
+void updates_check_drained(struct updates *u);
 
 void copies_init(struct updates *u);
 void copies_kick(struct updates *u);                       // starts those that have room
