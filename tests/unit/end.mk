@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 END_LIBS = $(top_builddir)/common/end/libend.a $(top_builddir)/queues/libqueues.a $(BASE_LIBS)
 
-END_WORLD = end_world.c end_world.h
+END_WORLD = end_world.c end_world_act.c end_world.h
 
 check_PROGRAMS += test_end_start
 test_end_start_SOURCES = test_end_start.c $(END_WORLD)

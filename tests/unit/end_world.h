@@ -89,8 +89,16 @@ struct world {
 // For cmocka: *state is the world, with both machines down.
 int world_setup(void **state);
 int world_teardown(void **state);
-// Two empty ends that become paired.
-void world_start_pair(struct world *w);
+// Another such world in its place.
+struct world *world_anew(void **state);
+// Two empty ends that become paired; returns the world.
+struct world *world_start_pair(struct world *w);
+// All frames are lost, until world_heal().
+void world_cut(struct world *w);
+void world_heal(struct world *w);
+// Host i sees neither its peer nor a waypoint, until world_rejoin().
+void world_isolate(struct world *w, int i);
+void world_rejoin(struct world *w, int i);
 // Its daemon starts, with the state that is on its disk; the rest of `start` is the caller's.
 void world_boot(struct world *w, int i, struct end_start start);
 // Its daemon ends, and its machine lives on.
@@ -103,6 +111,8 @@ void world_run(struct world *w, int64_t ns);
 void host_push(struct host *h, const struct end_event *ev);
 // An event at once, and all actions that come of it.
 void host_step(struct host *h, const struct end_event *ev);
+// What its daemon does with one of them; for host_step().
+void host_act(struct host *h, const struct end_action *a);
 // As typed at that end; its answer is in host.reply_status and host.reply, 1 while there is none.
 void world_command(struct world *w, int i, enum end_command c, unsigned flags);
 // An operator takes over at the Secondary; overrides: a mask of END_VETO_*.

@@ -8,8 +8,7 @@
 // and says why; an operator may, and the active end, once it is back, grants again.
 static void grant_that_ran_out_unasked_is_no_takeover(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     w->host[1].hold_probes = true;
     world_crash(w, 0);
     world_run(w, 10 * NS_PER_S);
@@ -38,8 +37,7 @@ static void grant_that_ran_out_unasked_is_no_takeover(void **state)
 
 static void goodbye_lets_the_active_go_alone_at_once(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     host_push(&w->host[1], &(struct end_event){.type = EV_TERMINATE});
     world_run(w, 100 * NS_PER_MS);
     assert_true(w->host[1].exited);
@@ -49,8 +47,7 @@ static void goodbye_lets_the_active_go_alone_at_once(void **state)
 // The guard's word for a daemon that was killed.
 static void goodbye_of_the_guard_lets_the_active_go_alone_at_once(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     assert_true(w->host[1].goodbye && !w->host[0].goodbye);
     uint64_t run_of_peer = world_view(w, 0).peer_run;
     host_push(&w->host[0], &(struct end_event){.type = EV_PEER_GONE, .gone.run = run_of_peer + 1}); // of another run
@@ -65,8 +62,7 @@ static void goodbye_of_the_guard_lets_the_active_go_alone_at_once(void **state)
 // What a run that has ended had sent, and what arrives behind its goodbye, counts no more.
 static void late_frame_behind_the_goodbye_counts_for_nothing(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     w->cut[1] = true;
     world_run(w, 500 * NS_PER_MS);
     static struct frame late;
@@ -98,7 +94,7 @@ static void goodbye_of_a_run_that_never_echoed_counts_for_nothing(void **state)
                               .queue_numbered = h->data.numbered,
                               .queue_epoch = h->epoch.id};
     world_end_daemon(w, 0);
-    w->cut[0] = w->cut[1] = true;
+    world_cut(w);
     world_boot(w, 0, start);
     struct frame old = {.type = FRAME_BEAT, .run = 0x777, .beat = {.number = 1, .sent_ns = w->now - NS_PER_MS}};
     host_step(h, &(struct end_event){.type = EV_FRAME, .frame = {.frame = &old}});
@@ -112,8 +108,7 @@ static void goodbye_of_a_run_that_never_echoed_counts_for_nothing(void **state)
 // From the other side: whoever has taken over is nobody's to say goodbye for.
 static void goodbye_is_destroyed_before_the_epoch(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     assert_true(w->host[1].goodbye);
     world_crash(w, 0);
     world_run(w, 10 * NS_PER_S); // act() holds every save against it
@@ -123,8 +118,7 @@ static void goodbye_is_destroyed_before_the_epoch(void **state)
 
 static void nothing_is_answered_alone_before_it_is_durable(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     w->host[0].hold_saves = true;
     world_crash(w, 1);
     world_run(w, 10 * NS_PER_S);
@@ -135,8 +129,7 @@ static void nothing_is_answered_alone_before_it_is_durable(void **state)
 // peer knows.
 static void going_alone_is_not_paired(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     assert_true(world_view(w, 0).paired && world_view(w, 1).paired);
     w->host[0].hold_saves = true;
     world_command(w, 0, COMMAND_PAUSE, 0);
@@ -161,17 +154,14 @@ static void going_alone_is_not_paired(void **state)
 // suspended must not take that for "holds no grant".
 static void no_goodbye_once_the_epoch_is_opened(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
-    w->cut[0] = w->cut[1] = true;
-    w->waypoint[0] = false;
+    struct world *w = world_start_pair(*state);
+    world_isolate(w, 0);
     w->host[1].hold_opens = true;
     world_run(w, 10 * NS_PER_S);
     assert_int_equal(world_view(w, 0).state, END_SUSPENDED);
     assert_int_equal(world_view(w, 1).state, END_TAKING_OVER);
     assert_true(w->host[1].address);
-    w->cut[0] = w->cut[1] = false;
-    w->waypoint[0] = true;
+    world_rejoin(w, 0);
     host_push(&w->host[1], &(struct end_event){.type = EV_TERMINATE});
     world_run(w, 4 * NS_PER_S);
     assert_true(w->host[1].exited);
@@ -182,10 +172,8 @@ static void no_goodbye_once_the_epoch_is_opened(void **state)
 // Nor has a later run of it: that one holds no grant, but a former one has used it.
 static void no_goodbye_of_an_end_that_was_active(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
-    w->cut[0] = w->cut[1] = true;
-    w->waypoint[0] = false;
+    struct world *w = world_start_pair(*state);
+    world_isolate(w, 0);
     world_run(w, 10 * NS_PER_S);
     assert_int_equal(world_view(w, 0).state, END_SUSPENDED);
     assert_int_equal(world_view(w, 1).state, END_ACTIVE);
@@ -193,8 +181,7 @@ static void no_goodbye_of_an_end_that_was_active(void **state)
     world_boot(w, 1, (struct end_start){0});
     uint64_t run_of_peer = (uint64_t)w->now + 101;
     assert_int_equal(world_view(w, 1).state, END_WAITING);
-    w->cut[0] = w->cut[1] = false;
-    w->waypoint[0] = true;
+    world_rejoin(w, 0);
     while (world_view(w, 0).peer_run != run_of_peer || !world_view(w, 0).connected)
         world_run(w, NS_PER_MS);
     assert_int_equal(world_view(w, 0).state, END_SUSPENDED); // they have not met yet
@@ -209,8 +196,7 @@ static void no_goodbye_of_an_end_that_was_active(void **state)
 // A gate that holds `durable` and one that holds `applied` may wait at the same time.
 static void two_gates_wait_at_a_time(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     struct host *h = &w->host[1];
     struct end_view v = world_view(w, 1);
     struct epoch epoch = v.epoch;
@@ -246,8 +232,7 @@ static void beat_of_a_run(struct world *w, uint64_t run, uint64_t echo)
 // the present run was promised stands, and it goes on being heard.
 static void late_frame_of_an_unknown_run_is_no_restart(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     uint64_t run_now = world_view(w, 0).peer_run;
     assert_true(world_view(w, 0).granted);
     beat_of_a_run(w, 0x777, 1);
@@ -260,8 +245,7 @@ static void late_frame_of_an_unknown_run_is_no_restart(void **state)
 
 static void paused_end_sends_nothing(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     world_command(w, 0, COMMAND_PAUSE, 0);
     world_run(w, 2 * NS_PER_S);
     assert_true(world_view(w, 0).alone);
@@ -292,8 +276,7 @@ static void nothing_is_promised_without_a_guard(void **state)
 // lower number than the no of the former run, which it has long confirmed: that was for another session.
 static void confirmation_of_a_former_session_counts_for_nothing(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     world_run(w, 20 * NS_PER_S);
     struct host *h = &w->host[0];
     host_push(h, &(struct end_event){.type = EV_TERMINATE});
@@ -320,10 +303,9 @@ static void confirmation_of_a_former_session_counts_for_nothing(void **state)
 // active end may hold the grant for over.
 static void a_late_yes_does_not_last_longer(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     w->probe = END_VETO_ADDRESS; // nobody takes over
-    w->cut[0] = w->cut[1] = true;
+    world_cut(w);
     world_run(w, 300 * NS_PER_MS);
     struct frame late = w->host[0].late;
     assert_int_equal(late.beat.answer, ANSWER_YES);
@@ -343,10 +325,9 @@ static void a_late_yes_does_not_last_longer(void **state)
 // The clocks may drift: the active end waits for a margin longer than the grant lasts.
 static void going_alone_waits_for_the_margin(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     w->probe = END_VETO_ADDRESS;
-    w->cut[0] = w->cut[1] = true;
+    world_cut(w);
     while (w->host[0].gate != GATE_ALONE && w->now < 2000 * NS_PER_S)
         world_run(w, 10 * NS_PER_MS);
     int64_t waited = w->now - w->host[0].yes_ns;
@@ -361,7 +342,7 @@ static void lease_that_ends_before_the_grant_counts(void **state)
     struct host *h = &w->host[0];
     world_start_pair(w);
     w->probe = END_VETO_ADDRESS; // nobody takes over here: it could have
-    w->cut[0] = w->cut[1] = true;
+    world_cut(w);
     world_run(w, 3 * NS_PER_S); // it says yes no more
     int64_t over = h->yes_ns + w->config.timeout_ns + w->config.decision_ns + w->config.margin_ns;
     world_run(w, over - 400 * NS_PER_MS - w->now);
@@ -414,8 +395,7 @@ static void synchronized_is_what_is_applied(void **state)
 // An answer is a heartbeat, too: three frames an interval, and each end hears a young echo each interval.
 static void answers_are_heartbeats(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     world_run(w, 2 * NS_PER_S);
     struct host *a = &w->host[0], *b = &w->host[1];
     a->beats = a->asking = b->beats = b->asking = 0;
@@ -432,8 +412,7 @@ static void answers_are_heartbeats(void **state)
 // Who hears nothing goes on by itself.
 static void heartbeats_go_on_without_answers(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     world_run(w, 2 * NS_PER_S);
     w->cut[1] = true;
     w->host[0].asking = 0;
@@ -444,8 +423,7 @@ static void heartbeats_go_on_without_answers(void **state)
 // It would not use a grant: so it is given none, and the active end does not tell of a peer that may take over.
 static void who_does_not_apply_is_given_no_grant(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     world_run(w, NS_PER_S);
     assert_true(world_view(w, 0).granted && world_view(w, 1).granted);
     world_command(w, 1, COMMAND_PAUSE, COMMAND_REPLAY);
@@ -462,17 +440,14 @@ static void who_does_not_apply_is_given_no_grant(void **state)
 // What an operator has paused is the sending of the end that was active then: not what becomes of that end.
 static void a_pause_ends_with_the_role(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
-    w->cut[0] = w->cut[1] = true;
-    w->waypoint[0] = false;
+    struct world *w = world_start_pair(*state);
+    world_isolate(w, 0);
     world_command(w, 0, COMMAND_PAUSE, 0);
     world_run(w, 10 * NS_PER_S);
     assert_int_equal(world_view(w, 0).state, END_SUSPENDED);
     assert_true(world_view(w, 0).paused);
     assert_int_equal(world_view(w, 1).state, END_ACTIVE);
-    w->cut[0] = w->cut[1] = false;
-    w->waypoint[0] = true;
+    world_rejoin(w, 0);
     world_run(w, 10 * NS_PER_S);
     assert_int_equal(world_view(w, 0).state, END_PASSIVE);
     assert_false(world_view(w, 0).paused);
@@ -482,8 +457,7 @@ static void a_pause_ends_with_the_role(void **state)
 // A replica that is opened again and again raises its gates each time, also while no save succeeds.
 static void gates_of_replicas_that_were_closed_do_not_pile_up(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     struct host *s = &w->host[1];
     s->hold_saves = true;
     for (unsigned i = 0; i < 20; i++)
@@ -497,8 +471,7 @@ static void gates_of_replicas_that_were_closed_do_not_pile_up(void **state)
 // DESIGN §4: a full safe queue ends the grant, and the active end goes on alone until there is room again.
 static void full_safe_queue_ends_the_grant(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     w->host[1].data.full = true;
     world_run(w, 6 * NS_PER_S);
     assert_false(world_view(w, 1).granted);
@@ -576,8 +549,7 @@ static void stalled_peer_is_noticed_in_async(void **state)
 // What a status calls alone is acknowledged alone: while it waits for the grant to run out, and for the save, it is not.
 static void alone_is_said_when_it_is_so(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     world_crash(w, 1);
     int64_t until = w->now + 10 * NS_PER_S;
     bool going = false;
@@ -598,8 +570,7 @@ static void alone_is_said_when_it_is_so(void **state)
 // A report about an older order for the same gate says nothing about the newer one.
 static void late_report_of_a_gate_is_not_that_of_a_newer_order(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     struct host *p = &w->host[0];
     world_crash(w, 1);
     p->hold_gates = true;
@@ -618,8 +589,7 @@ static void late_report_of_a_gate_is_not_that_of_a_newer_order(void **state)
 // would make the successor a former run, for ever.
 static void late_frame_of_a_run_in_between_is_not_believed(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     world_crash(w, 0);
     w->probe = END_VETO_ADDRESS;
     world_boot(w, 0, (struct end_start){0});

@@ -7,8 +7,7 @@
 
 static void both_alone_is_a_split(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     world_crash(w, 1);
     world_run(w, 6 * NS_PER_S); // P goes alone: its own epoch
     world_crash(w, 0);
@@ -46,13 +45,13 @@ static void become_split_while_both_serve(struct world *w)
 {
     world_start_pair(w);
     w->two_serve = true;
-    w->cut[0] = w->cut[1] = true;
+    world_cut(w);
     world_run(w, 6 * NS_PER_S);
     if (world_view(w, 1).state != END_ACTIVE)
         world_command(w, 1, COMMAND_TAKEOVER, COMMAND_FORCE);
     world_run(w, 2 * NS_PER_S);
     assert_true(world_view(w, 0).state == END_ACTIVE && world_view(w, 1).state == END_ACTIVE);
-    w->cut[0] = w->cut[1] = false;
+    world_heal(w);
     world_run(w, 3 * NS_PER_S);
     w->two_serve = false;
     assert_int_equal(world_view(w, 0).state, END_ACTIVE);
@@ -95,14 +94,15 @@ static void what_is_answered_alone_during_a_meeting_makes_a_split(void **state)
     assert_true(world_view(w, 0).alone);
     h->data.numbered += 5;
     world_run(w, NS_PER_S);
-    w->two_serve = w->cut[0] = w->cut[1] = true;
+    w->two_serve = true;
+    world_cut(w);
     world_run(w, 3 * NS_PER_S);
     world_command(w, 1, COMMAND_TAKEOVER, COMMAND_FORCE | COMMAND_INCONSISTENT);
     world_run(w, NS_PER_S);
     assert_int_equal(world_view(w, 0).state, END_ACTIVE);
     assert_int_equal(world_view(w, 1).state, END_ACTIVE);
     h->number_when_met = true;
-    w->cut[0] = w->cut[1] = false;
+    world_heal(w);
     world_run(w, 6 * NS_PER_S);
     assert_int_equal(world_view(w, 0).met, MEET_SPLIT);
     assert_int_equal(world_view(w, 0).state, END_SPLIT);
@@ -144,15 +144,13 @@ static void resolve_after_both_have_served(void **state)
         world_run(w, 5 * NS_PER_S);
         assert_resolved(w, kept, given_up);
         assert_int_equal(world_view(w, 1).operation_result, STEP_DONE);
-        world_teardown(state);
-        world_setup(state);
+        world_anew(state);
     }
 }
 
 static void resolve_is_refused_without_a_split(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     world_command(w, 0, COMMAND_RESOLVE, COMMAND_KEEP_PRIMARY);
     assert_true(w->host[0].reply_status < 0);
     world_command(w, 0, COMMAND_RESOLVE, 0);
@@ -167,13 +165,13 @@ static void resolve_is_refused_while_one_is_away(void **state)
 {
     struct world *w = *state;
     become_split(w);
-    w->cut[0] = w->cut[1] = true;
+    world_cut(w);
     world_run(w, 3 * NS_PER_S);
     for (int i = 0; i < 2; i++) {
         world_command(w, i, COMMAND_RESOLVE, COMMAND_KEEP_PRIMARY);
         assert_true(w->host[i].reply_status < 0);
     }
-    w->cut[0] = w->cut[1] = false;
+    world_heal(w);
     world_run(w, 3 * NS_PER_S);
     assert_int_equal(world_view(w, 0).state, END_SPLIT);
     uint64_t given_up = world_view(w, 1).epoch.id;
@@ -210,7 +208,7 @@ static void resolve_goes_on_after_a_crash_of_both(void **state)
     struct world *w = *state;
     become_split(w);
     uint64_t given_up = world_view(w, 0).epoch.id;
-    w->cut[0] = w->cut[1] = false;
+    world_heal(w);
     world_command(w, 1, COMMAND_RESOLVE, COMMAND_KEEP_SECONDARY);
     while (!history_contains(&w->host[1].disk.history, given_up))
         world_run(w, 10 * NS_PER_MS);
@@ -227,8 +225,7 @@ static void resolve_goes_on_after_a_crash_of_both(void **state)
 static void resolve_after_damage(void **state)
 {
     for (int kept = 0; kept < 2; kept++) {
-        struct world *w = *state;
-        world_start_pair(w);
+        struct world *w = world_start_pair(*state);
         world_crash(w, 0);
         world_run(w, 5 * NS_PER_S);
         assert_int_equal(world_view(w, 1).state, END_ACTIVE);
@@ -251,8 +248,7 @@ static void resolve_after_damage(void **state)
         assert_int_equal(l->disk.salvage, 0);
         world_crash(w, 0);
         world_crash(w, 1);
-        world_teardown(state);
-        world_setup(state);
+        world_anew(state);
     }
 }
 
@@ -260,8 +256,7 @@ static void resolve_after_damage(void **state)
 // would lead, whoever was named. Who means it makes the empty end serve first.
 static void empty_end_beside_a_damaged_one_is_not_kept(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     world_crash(w, 0);
     world_crash(w, 1);
     w->host[0].disk = w->host[1].disk = (struct end_state){0};
@@ -291,8 +286,7 @@ static void empty_end_beside_a_damaged_one_is_not_kept(void **state)
 static void what_was_forgotten_is_salvaged_whenever_it_crashes(void **state)
 {
     for (int ms = 0; ms < 700; ms += 25) {
-        struct world *w = *state;
-        world_start_pair(w);
+        struct world *w = world_start_pair(*state);
         world_crash(w, 1);
         world_run(w, 5 * NS_PER_S);
         w->host[1].disk = (struct end_state){0};
@@ -321,8 +315,7 @@ static void what_was_forgotten_is_salvaged_whenever_it_crashes(void **state)
         assert_int_equal(w->host[1].salvaged, 3);
         assert_int_equal(w->host[1].salvage_whole, 3);
         assert_int_equal(w->host[1].disk.salvage, 0);
-        world_teardown(state);
-        world_setup(state);
+        world_anew(state);
     }
 }
 
@@ -342,8 +335,7 @@ static void salvage_with_a_damaged_map_is_in_doubt(void **state)
     st = (struct end_state){.role = ROLE_ACTIVE};
     assert_false(end_doubt_salvage(&st, 1));
 
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     world_crash(w, 0);
     world_run(w, 6 * NS_PER_S); // S takes over
     world_crash(w, 1);
@@ -360,8 +352,7 @@ static void salvage_with_a_damaged_map_is_in_doubt(void **state)
 // the next run reads as empty.
 static void damaged_state_stays_so_until_it_is_decided(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     world_crash(w, 1);
     world_run(w, 5 * NS_PER_S);
     uint64_t ticket = w->host[1].ticket;
@@ -382,8 +373,7 @@ static void damaged_state_stays_so_until_it_is_decided(void **state)
 static void salvage_is_of_what_was_written_alone(void **state)
 {
     for (int loses = 0; loses < 2; loses++) {
-        struct world *w = *state;
-        world_start_pair(w);
+        struct world *w = world_start_pair(*state);
         world_crash(w, 1);
         world_run(w, 6 * NS_PER_S);
         world_crash(w, 0);
@@ -409,16 +399,14 @@ static void salvage_is_of_what_was_written_alone(void **state)
         assert_int_equal(w->host[0].disk.salvage_whole, 0);
         assert_int_equal(w->host[1].added[0][0], 5); // for the resync
         assert_int_equal(w->host[1].disk.torn, 0);   // synchronized
-        world_teardown(state);
-        world_setup(state);
+        world_anew(state);
     }
 }
 
 // An old active end that yields salvages; one that has handed over in order does not.
 static void only_who_held_something_alone_salvages(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     world_command(w, 0, COMMAND_SWITCH, 0);
     world_run(w, 3 * NS_PER_S);
     assert_int_equal(world_view(w, 1).state, END_ACTIVE);
@@ -438,8 +426,7 @@ static void only_who_held_something_alone_salvages(void **state)
 // An end that was stopped in order knows its position exactly, but has written alone as well before.
 static void who_was_stopped_in_order_salvages_what_it_wrote_alone(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     world_crash(w, 1);
     world_run(w, 6 * NS_PER_S);
     assert_true(world_view(w, 0).alone);
@@ -472,8 +459,7 @@ static void who_was_stopped_in_order_salvages_what_it_wrote_alone(void **state)
 // While the salvage of the passive end is full nothing is streamed to it; then it goes on by itself.
 static void full_salvage_stops_the_stream(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     world_crash(w, 0);
     world_run(w, 5 * NS_PER_S);
     w->host[0].data.salvage_full = true;
@@ -495,8 +481,7 @@ static void full_salvage_stops_the_stream(void **state)
 // Both say what they wait for.
 static void full_salvage_is_said_behind_a_restart(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     world_crash(w, 0);
     world_run(w, 5 * NS_PER_S);
     struct host *h = &w->host[0];

@@ -5,8 +5,7 @@
 
 static void first_start_ends_paired_and_granted(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     struct end_view p = world_view(w, 0), s = world_view(w, 1);
     assert_int_equal(p.state, END_ACTIVE);
     assert_int_equal(s.state, END_PASSIVE);
@@ -21,8 +20,7 @@ static void first_start_ends_paired_and_granted(void **state)
 
 static void restart_of_the_active_daemon_goes_on(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     int64_t echo = w->now;
     uint64_t numbered = w->host[0].data.numbered;
     uint32_t epoch = world_view(w, 0).epoch.number;
@@ -45,8 +43,7 @@ static void restart_of_the_active_daemon_goes_on(void **state)
 // next run sends that volume again before it is relied upon, whatever its store says.
 static void a_failed_flush_is_not_forgotten_by_a_restart(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     struct host *h = &w->host[0];
     host_step(h, &(struct end_event){.type = EV_STORE, .failed = {.text = "a flush", .objects = 2, .ignored = true}});
     world_run(w, NS_PER_S);
@@ -78,8 +75,7 @@ static void a_failed_flush_is_not_forgotten_by_a_restart(void **state)
 // whose resync was asked for long ago.
 static void a_store_that_is_opened_again_is_resynced_in_the_same_reign(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     struct host *h = &w->host[0];
     unsigned resyncs = h->resyncs, opens = h->opens;
     world_command(w, 1, COMMAND_PAUSE, COMMAND_REPLAY);
@@ -101,8 +97,7 @@ static void a_store_that_is_opened_again_is_resynced_in_the_same_reign(void **st
 
 static void restart_of_the_passive_daemon_resumes(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     world_crash(w, 1);
     world_run(w, 6 * NS_PER_S);
     assert_true(world_view(w, 0).alone);
@@ -116,8 +111,7 @@ static void restart_of_the_passive_daemon_resumes(void **state)
 
 static void both_restarted_the_former_active_leads(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     world_crash(w, 0);
     world_crash(w, 1);
     w->now += NS_PER_S;
@@ -133,8 +127,7 @@ static void both_restarted_the_former_active_leads(void **state)
 
 static void alone_and_restarted_serves_again_by_itself(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     world_crash(w, 1);
     world_run(w, 6 * NS_PER_S);
     assert_true(w->host[0].disk.alone);
@@ -148,8 +141,7 @@ static void alone_and_restarted_serves_again_by_itself(void **state)
 
 static void paired_and_restarted_does_not_serve_by_itself(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     world_crash(w, 1);
     world_crash(w, 0);
     world_boot(w, 0, (struct end_start){0});
@@ -208,8 +200,7 @@ static void strict_waits_for_the_replay_of_a_mirrors_marks(void **state)
 // In the other modes, too, nobody is met with facts that are about to change.
 static void replica_in_the_midst_of_its_marks_is_not_met(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     struct host *s = &w->host[1];
     uint64_t durable = s->data.replica_durable, settled = s->disk.position, session = world_view(w, 0).session;
     world_crash(w, 1);
@@ -229,11 +220,10 @@ static void replica_in_the_midst_of_its_marks_is_not_met(void **state)
 // What a power loss may have taken from the store of an active end is told, also by a later run, until it is mirrored.
 static void power_loss_of_an_active_end_is_remembered(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     assert_int_equal(w->host[0].disk.torn, 0);
     world_crash(w, 0);
-    w->cut[0] = w->cut[1] = true;
+    world_cut(w);
     world_boot(w, 0, (struct end_start){.same_boot = true});
     world_run(w, NS_PER_S);
     assert_int_equal(w->host[0].disk.torn, 0);
@@ -249,8 +239,7 @@ static void power_loss_of_an_active_end_is_remembered(void **state)
 
 static void stop_ends_protection_in_order(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     world_command(w, 0, COMMAND_STOP, 0);
     world_run(w, 3 * NS_PER_S);
     assert_int_equal(world_view(w, 0).state, END_STOPPED);
@@ -266,8 +255,7 @@ static void stop_ends_protection_in_order(void **state)
 // The echo that the former run has kept counts until the new run has one of its own, waypoint or not.
 static void restart_without_a_waypoint_keeps_the_lease(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     struct host *h = &w->host[0];
     int64_t echo = w->now;
     world_end_daemon(w, 0);
@@ -283,8 +271,7 @@ static void restart_without_a_waypoint_keeps_the_lease(void **state)
 // What a waiting end hears of its peer is no lease: the peer may be the one that has taken over.
 static void echo_heard_while_waiting_is_not_kept(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     struct host *h = &w->host[0];
     struct end_start late = {.same_boot = true,
                              .echo_sent_ns = world_view(w, 0).echo_sent_ns,
@@ -310,8 +297,7 @@ static void echo_heard_while_waiting_is_not_kept(void **state)
 // After `stop` the peer may have been told to take over: the stopped end asks it, also in the same boot.
 static void stopped_end_stays_stopped_until_it_is_resumed(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     world_command(w, 0, COMMAND_STOP, 0);
     world_run(w, 3 * NS_PER_S);
     for (int i = 0; i < 2; i++)
@@ -339,10 +325,7 @@ static void stopped_end_stays_stopped_until_it_is_resumed(void **state)
 static void resume_after_a_stop_needs_no_resync(void **state)
 {
     for (int restarted = 0; restarted < 2; restarted++) {
-        world_teardown(state);
-        world_setup(state);
-        struct world *w = *state;
-        world_start_pair(w);
+        struct world *w = world_start_pair(world_anew(state));
         w->host[0].data.numbered += 5;
         world_run(w, NS_PER_S);
         unsigned resyncs = w->host[0].resyncs;
@@ -364,8 +347,7 @@ static void resume_after_a_stop_needs_no_resync(void **state)
 
 static void stopped_end_does_not_go_on_by_itself(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     world_command(w, 0, COMMAND_STOP, 0);
     world_run(w, 3 * NS_PER_S);
     struct host *h = &w->host[0];
@@ -389,8 +371,7 @@ static void stopped_end_does_not_go_on_by_itself(void **state)
 
 static void shutdown_hands_over(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     world_command(w, 1, COMMAND_SHUTDOWN, 0); // not active: nothing is to be done
     assert_int_equal(w->host[1].reply_status, 0);
     assert_int_equal(world_view(w, 1).operation_result, STEP_DONE);
@@ -430,7 +411,7 @@ static void shutdown_beside_a_grant_is_no_proof_that_none_is_out(void **state)
     w->config.shutdown_stops = true;
     world_start_pair(w);
     w->probe = END_VETO_ADDRESS; // the peer does not take over here: it could
-    w->cut[0] = w->cut[1] = true;
+    world_cut(w);
     int64_t echo = w->now;
     world_run(w, w->config.timeout_ns + 200 * NS_PER_MS);
     world_command(w, 0, COMMAND_SHUTDOWN, 0);
@@ -446,7 +427,7 @@ static void shutdown_beside_a_grant_is_no_proof_that_none_is_out(void **state)
     world_run(w, 100 * NS_PER_MS);
     assert_true(world_view(w, 1).granted);
     assert_int_equal(world_view(w, 0).state, END_WAITING);
-    w->cut[0] = w->cut[1] = false;
+    world_heal(w);
     world_run(w, 5 * NS_PER_S);
     assert_int_equal(world_view(w, 0).state, END_ACTIVE);
 }
@@ -455,10 +436,7 @@ static void shutdown_beside_a_grant_is_no_proof_that_none_is_out(void **state)
 static void shutdown_without_a_peer_stops(void **state)
 {
     for (int late = 0; late < 2; late++) {
-        world_teardown(state);
-        world_setup(state);
-        struct world *w = *state;
-        world_start_pair(w);
+        struct world *w = world_start_pair(world_anew(state));
         w->host[0].hold_apps = late;
         if (!late) {
             world_crash(w, 1);
@@ -480,8 +458,7 @@ static void shutdown_without_a_peer_stops(void **state)
 // A save that failed is tried again; what depends on it waits.
 static void failed_save_is_tried_again(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     struct host *h = &w->host[0];
     h->hold_saves = true;
     world_crash(w, 1);
@@ -497,8 +474,7 @@ static void failed_save_is_tried_again(void **state)
 // position, from which seqs would be given a second time.
 static void role_taken_back_is_durable(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     w->host[0].hold_handover = true;
     world_command(w, 0, COMMAND_SWITCH, 0);
     world_run(w, NS_PER_S);
@@ -680,16 +656,14 @@ static void epoch_of_a_queue_that_is_not_the_next_one_is_not_believed(void **sta
 // answer to what is asked of them then, and a fresh queue is made once.
 static void late_word_of_closed_exports_opens_nothing_twice(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     struct host *h = &w->host[0];
     h->hold_close = true;
     world_command(w, 0, COMMAND_SWITCH, 0);
     world_run(w, 100 * NS_PER_MS);
     assert_int_equal(world_view(w, 0).state, END_HANDING_OVER);
     assert_false(h->exports);
-    w->cut[0] = w->cut[1] = true;
-    w->waypoint[0] = false;
+    world_isolate(w, 0);
     w->probe = END_VETO_ADDRESS;
     world_run(w, 6 * NS_PER_S);
     assert_int_equal(world_view(w, 0).state, END_SUSPENDED);
@@ -706,8 +680,7 @@ static void late_word_of_closed_exports_opens_nothing_twice(void **state)
 
 static void exports_that_do_not_come_back_are_tried_at_leisure(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     w->cut[1] = true;
     w->probe = END_VETO_ADDRESS;
     w->host[0].data.numbered++;
@@ -725,8 +698,7 @@ static void exports_that_do_not_come_back_are_tried_at_leisure(void **state)
 // SIGTERM has taken the grant back: the guard waits for nothing, and however long the restart takes, it goes on.
 static void slow_restart_without_a_grant_goes_on(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     struct host *h = &w->host[0];
     int64_t echo = w->now;
     host_push(h, &(struct end_event){.type = EV_TERMINATE});
@@ -750,8 +722,7 @@ static void slow_restart_without_a_grant_goes_on(void **state)
 
 static void late_word_of_the_applications_is_not_theirs(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     struct host *h = &w->host[0];
     h->hold_apps = true;
     world_command(w, 0, COMMAND_SWITCH, 0);
@@ -799,8 +770,7 @@ static void first_start_is_not_synchronized_on_the_way(void **state)
 // A large safe queue takes its time to be read: the peer sees an end that lives, and meets it when it knows what it has.
 static void end_that_reads_its_queue_is_heard_and_does_not_meet(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     uint64_t held = w->host[1].data.replica_durable;
     world_crash(w, 1);
     world_run(w, 6 * NS_PER_S);

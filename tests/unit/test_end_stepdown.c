@@ -5,19 +5,16 @@
 
 static void cut_off_active_steps_down_before_the_takeover(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
-    w->cut[0] = w->cut[1] = true;
-    w->waypoint[0] = false;
-    world_run(w, 10 * NS_PER_S); // act() asserts that the address is never on at both
+    struct world *w = world_start_pair(*state);
+    world_isolate(w, 0);
+    world_run(w, 10 * NS_PER_S); // act_address() asserts that the address is never on at both
     assert_int_equal(world_view(w, 0).state, END_SUSPENDED);
     assert_true(w->host[0].frozen);
     assert_int_equal(world_view(w, 1).state, END_ACTIVE);
     unsigned ticks = w->host[0].ticks;
     world_run(w, NS_PER_S);
     assert_true(w->host[0].ticks - ticks < 60); // it waits: it does not turn round at the deadline that has passed
-    w->cut[0] = w->cut[1] = false;
-    w->waypoint[0] = true;
+    world_rejoin(w, 0);
     world_run(w, 10 * NS_PER_S);
     assert_int_equal(world_view(w, 0).state, END_PASSIVE);
     assert_false(w->host[0].apps);
@@ -26,14 +23,13 @@ static void cut_off_active_steps_down_before_the_takeover(void **state)
 
 static void blink_of_everything_suspends_and_goes_on(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
-    w->cut[0] = w->cut[1] = true;
+    struct world *w = world_start_pair(*state);
+    world_cut(w);
     w->waypoint[0] = w->waypoint[1] = false;
     w->probe = END_VETO_WAYPOINT;
     world_run(w, 3 * NS_PER_S);
     assert_int_equal(world_view(w, 0).state, END_SUSPENDED);
-    w->cut[0] = w->cut[1] = false;
+    world_heal(w);
     w->waypoint[0] = w->waypoint[1] = true;
     w->probe = 0;
     world_run(w, 5 * NS_PER_S);
@@ -47,8 +43,7 @@ static void blink_of_everything_suspends_and_goes_on(void **state)
 // Nor is an address off that could not be taken off, however often that is tried.
 static void address_that_stays_keeps_the_deadline(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     w->host[0].fail_off = true;
     world_command(w, 0, COMMAND_SWITCH, 0);
     world_run(w, 5 * NS_PER_S);
@@ -72,8 +67,7 @@ static void address_that_stays_keeps_the_deadline(void **state)
 // The guard may have failed to take it off: this end tries, too, and says so.
 static void stepped_down_end_takes_its_address_off_itself(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     w->host[0].fail_off = w->host[0].hold_guard = true;
     host_push(&w->host[0], &(struct end_event){.type = EV_GUARD, .guard.frozen = true});
     world_run(w, 10 * NS_PER_MS);
@@ -95,8 +89,7 @@ static void stepped_down_end_takes_its_address_off_itself(void **state)
 // DESIGN §6: "an active that hears its peer is taking over steps down at once".
 static void active_that_hears_of_a_takeover_steps_down(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     struct end_view s = world_view(w, 1);
     struct frame f = {.type = FRAME_BEAT,
                       .flags = FRAME_TAKING_OVER,
@@ -112,15 +105,13 @@ static void active_that_hears_of_a_takeover_steps_down(void **state)
 // The old active end yields in one meeting.
 static void suspended_end_that_yields_meets_once(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
-    w->cut[0] = w->cut[1] = true;
-    w->waypoint[0] = false;
+    struct world *w = world_start_pair(*state);
+    world_isolate(w, 0);
     world_run(w, 6 * NS_PER_S);
     assert_int_equal(world_view(w, 0).state, END_SUSPENDED);
     assert_int_equal(world_view(w, 1).state, END_ACTIVE);
     uint64_t session = world_view(w, 1).epoch.number ? w->host[1].disk.session : 0;
-    w->cut[0] = w->cut[1] = false;
+    world_heal(w);
     world_run(w, 5 * NS_PER_S);
     assert_int_equal(world_view(w, 0).state, END_PASSIVE);
     assert_true(world_view(w, 0).promotable);
@@ -130,8 +121,7 @@ static void suspended_end_that_yields_meets_once(void **state)
 // The guard acts by itself when the daemon was not scheduled in time: no answer leaves afterwards.
 static void guard_that_acts_by_itself_holds_the_answers(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     host_step(&w->host[0], &(struct end_event){.type = EV_GUARD, .guard.frozen = true});
     w->host[0].address = false;
     assert_int_equal(world_view(w, 0).state, END_SUSPENDED);
@@ -152,9 +142,8 @@ static void guard_event(struct host *h)
 
 static void guard_in_the_middle_of_a_switchover_leads_back(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
-    w->cut[0] = w->cut[1] = true; // it cannot drain
+    struct world *w = world_start_pair(*state);
+    world_cut(w); // it cannot drain
     w->probe = END_VETO_ADDRESS;
     w->host[0].data.numbered++;
     world_command(w, 0, COMMAND_SWITCH, 0);
@@ -164,7 +153,7 @@ static void guard_in_the_middle_of_a_switchover_leads_back(void **state)
     world_run(w, 1450 * NS_PER_MS);
     guard_event(&w->host[0]);
     assert_int_equal(world_view(w, 0).state, END_SUSPENDED);
-    w->cut[0] = w->cut[1] = false;
+    world_heal(w);
     w->host[0].hold_guard = true;
     for (int i = 0; i < 200; i++) { // it goes on, and what is frozen is not answered before it is thawed
         world_run(w, 10 * NS_PER_MS);
@@ -184,8 +173,7 @@ static void guard_in_the_middle_of_a_switchover_leads_back(void **state)
 // that is thawed, waits for no other word of it.
 static void who_steps_down_frozen_waits_for_no_guard(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     struct host *h = &w->host[0];
     h->hold_handover = true;
     world_command(w, 0, COMMAND_SWITCH, 0);
@@ -213,13 +201,12 @@ static void who_steps_down_frozen_waits_for_no_guard(void **state)
 // been stepped down.
 static void guard_in_the_middle_of_a_restart_is_no_thaw(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     int64_t echo = w->now;
     struct host *h = &w->host[0];
     uint64_t numbered = h->data.numbered;
     world_end_daemon(w, 0);
-    w->cut[0] = w->cut[1] = true;
+    world_cut(w);
     w->probe = END_VETO_ADDRESS;
     h->hold_opens = true;
     world_boot(w, 0,
@@ -238,7 +225,7 @@ static void guard_in_the_middle_of_a_restart_is_no_thaw(void **state)
     assert_int_equal(world_view(w, 0).state, END_SUSPENDED);
     assert_true(h->frozen);
     assert_false(h->address);
-    w->cut[0] = w->cut[1] = false;
+    world_heal(w);
     world_run(w, 5 * NS_PER_S);
     assert_int_equal(world_view(w, 0).state, END_ACTIVE);
     assert_true(h->address && h->apps && !h->frozen);
@@ -265,10 +252,8 @@ static void guard_of_a_former_run_does_not_stop_a_takeover(void **state)
 
 static void takeover_of_a_suspended_end_waits_for_the_grant_and_opens_anew(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
-    w->cut[0] = w->cut[1] = true;
-    w->waypoint[0] = false;
+    struct world *w = world_start_pair(*state);
+    world_isolate(w, 0);
     w->probe = END_VETO_ADDRESS;
     world_run(w, 2500 * NS_PER_MS);
     assert_int_equal(world_view(w, 0).state, END_SUSPENDED);
@@ -288,10 +273,8 @@ static void takeover_of_a_suspended_end_waits_for_the_grant_and_opens_anew(void 
 // being closed, its guard has none to act by.
 static void takeover_of_a_suspended_end_has_no_deadline(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
-    w->cut[0] = w->cut[1] = true;
-    w->waypoint[0] = false;
+    struct world *w = world_start_pair(*state);
+    world_isolate(w, 0);
     w->probe = END_VETO_ADDRESS;
     world_run(w, 7500 * NS_PER_MS);
     assert_int_equal(world_view(w, 0).state, END_SUSPENDED);
@@ -307,18 +290,15 @@ static void takeover_of_a_suspended_end_has_no_deadline(void **state)
 // Whether the peer's former run has used its grant, only a meeting tells.
 static void restarted_peer_that_took_over_keeps_a_suspended_end_down(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
-    w->cut[0] = w->cut[1] = true;
-    w->waypoint[0] = false;
+    struct world *w = world_start_pair(*state);
+    world_isolate(w, 0);
     world_run(w, 10 * NS_PER_S);
     assert_int_equal(world_view(w, 0).state, END_SUSPENDED);
     assert_int_equal(world_view(w, 1).state, END_ACTIVE);
     world_crash(w, 1);
-    w->cut[0] = w->cut[1] = false;
-    w->waypoint[0] = true;
+    world_rejoin(w, 0);
     world_boot(w, 1, (struct end_start){0});
-    world_run(w, 10 * NS_PER_S); // act() asserts that the address is never on at both
+    world_run(w, 10 * NS_PER_S); // act_address() asserts that the address is never on at both
     assert_int_equal(world_view(w, 0).state, END_PASSIVE);
     assert_int_equal(world_view(w, 1).state, END_ACTIVE);
 }
@@ -326,8 +306,7 @@ static void restarted_peer_that_took_over_keeps_a_suspended_end_down(void **stat
 // Its lease ran out while it was not scheduled: that the time of the grant is over, too, proves nothing.
 static void end_that_was_not_scheduled_steps_down(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     w->probe = END_VETO_ADDRESS; // nobody takes over here: it could have
     w->host[0].up = w->waypoint[0] = false;
     world_run(w, 10 * NS_PER_S);
@@ -339,8 +318,7 @@ static void end_that_was_not_scheduled_steps_down(void **state)
 // The peer counts its silence from what came back to it, not from what it has sent.
 static void lease_ends_before_the_peer_takes_over_after_a_one_way_cut(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     w->cut[1] = true;
     world_run(w, NS_PER_S);
     w->cut[0] = true;
@@ -348,7 +326,7 @@ static void lease_ends_before_the_peer_takes_over_after_a_one_way_cut(void **sta
     world_run(w, w->config.beat_ns + NS_PER_MS); // an echo of a young heartbeat
     w->cut[1] = true;
     w->waypoint[0] = false;
-    world_run(w, 10 * NS_PER_S); // act() asserts that the address is never on at both
+    world_run(w, 10 * NS_PER_S); // act_address() asserts that the address is never on at both
     assert_int_equal(world_view(w, 0).state, END_SUSPENDED);
     assert_int_equal(world_view(w, 1).state, END_ACTIVE);
 }
@@ -379,8 +357,7 @@ static void end_that_was_not_scheduled_without_a_grant_steps_down(void **state)
 
 static void end_that_was_not_scheduled_alone_goes_on_after_silence(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     world_crash(w, 1);
     world_run(w, 20 * NS_PER_S);
     assert_true(world_view(w, 0).alone);

@@ -9,8 +9,7 @@
 // for again. When its replica is whole its own maps go.
 static void maps_are_united_before_the_stream(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     world_crash(w, 0);
     world_run(w, 5 * NS_PER_S);
     uint64_t map[2][2] = {{0xff00, 1}, {0, UINT64_C(1) << 63}};
@@ -30,9 +29,9 @@ static void maps_are_united_before_the_stream(void **state)
     world_run(w, NS_PER_S);
     assert_int_equal(w->host[1].attaches, attaches);
     w->host[1].hold_map = false;
-    w->cut[0] = w->cut[1] = true;
+    world_cut(w);
     world_run(w, 3 * NS_PER_S);
-    w->cut[0] = w->cut[1] = false;
+    world_heal(w);
     world_run(w, 6 * NS_PER_S);
     assert_true(w->host[1].attaches > attaches);
     assert_int_equal(w->host[1].armed, world_view(w, 1).session);
@@ -45,8 +44,7 @@ static void maps_are_united_before_the_stream(void **state)
 // A map that could not be written is void on its disk alone: in memory it is exact, and needs what the other one says.
 static void map_that_is_void_on_its_disk_is_united_all_the_same(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     world_crash(w, 0);
     world_run(w, 5 * NS_PER_S);
     assert_int_equal(world_view(w, 1).state, END_ACTIVE);
@@ -65,8 +63,7 @@ static void map_that_is_void_on_its_disk_is_united_all_the_same(void **state)
 // A map that cannot be written: what waits goes on when that is durable in the state, and fails when it cannot be.
 static void map_that_cannot_be_written_is_recorded_first(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     struct host *h = &w->host[0];
     struct end_event failed = {.type = EV_MAP,
                                .map = {.what = MAP_EV_FAILED, .object = 1, .ticket = 7, .status = -5}};
@@ -111,8 +108,7 @@ static void verified(struct world *w, uint64_t differing, uint64_t unread)
 
 static void equality_is_remembered(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     world_run(w, NS_PER_S);
     world_command(w, 1, COMMAND_VERIFY, 0); // passed on
     world_run(w, 100 * NS_PER_MS);
@@ -140,8 +136,7 @@ static void equality_is_remembered(void **state)
 // Both ends say when they were last proven equal, also behind a switch and restarts; not of another line or another replica.
 static void equality_is_said_by_both_ends(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     w->host[0].data.numbered = w->host[0].data.durable = w->host[0].data.applied = 200;
     w->host[1].data.replica_durable = w->host[1].data.applied = 200;
     world_run(w, NS_PER_S);
@@ -219,8 +214,7 @@ static void difference_waits_for_its_repair(void **state)
 
 static void difference_is_repaired_at_once_when_told_to(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     world_run(w, NS_PER_S);
     world_command(w, 0, COMMAND_VERIFY, COMMAND_REPAIR);
     verified(w, 1, 0);
@@ -236,8 +230,7 @@ static void difference_is_repaired_at_once_when_told_to(void **state)
 // A verify ends with its session; what it had found by then counts all the same.
 static void verify_is_given_up_with_its_session(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     world_run(w, NS_PER_S);
     world_command(w, 0, COMMAND_VERIFY, 0);
     world_command(w, 0, COMMAND_PAUSE, 0);
@@ -260,8 +253,7 @@ static void verify_is_given_up_with_its_session(void **state)
 // Whoever finds in its state that a map is void says so to the data path before anything else uses it.
 static void recorded_map_counts_as_wholly_set_at_the_start(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     world_run(w, NS_PER_S);
     world_crash(w, 1);
     w->host[1].disk.map_void = 2;
@@ -286,8 +278,7 @@ static void recorded_map_counts_as_wholly_set_at_the_start(void **state)
 // A replica that lost what it had settled is compared as a whole, also behind a restart of its daemon.
 static void lost_replica_is_compared_as_a_whole(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     world_run(w, NS_PER_S);
     unsigned fills = w->host[0].fills;
     host_step(&w->host[1], &(struct end_event){.type = EV_MAP, .map.what = MAP_EV_LOST});
@@ -306,8 +297,7 @@ static void lost_replica_is_compared_as_a_whole(void **state)
 // everything is compared, whatever the marks say that are replayed.
 static void damaged_queue_is_compared_as_a_whole(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     world_run(w, NS_PER_S);
     unsigned fills = w->host[0].fills;
     uint64_t seq = w->host[1].data.replica_durable - 1;
@@ -333,8 +323,7 @@ static void damaged_queue_is_compared_as_a_whole(void **state)
 // lines have nothing to do with each other, so that no position and no mark of that queue says anything.
 static void queue_of_a_forgotten_line_says_nothing(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     world_run(w, NS_PER_S);
     w->host[0].data.numbered += 100;
     world_run(w, NS_PER_S);
@@ -364,8 +353,7 @@ static void queue_of_a_forgotten_line_says_nothing(void **state)
 // The same where the end itself cannot know, because nothing behind the damage proves it: the active end does.
 static void follower_that_went_back_is_compared_as_a_whole(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     w->host[0].data.numbered += 10;
     world_run(w, NS_PER_S);
     unsigned fills = w->host[0].fills;
@@ -388,8 +376,7 @@ static void follower_that_went_back_is_compared_as_a_whole(void **state)
 // A restarted active end knows what was confirmed to its former run by what its queue was let forget.
 static void follower_that_went_back_is_seen_behind_a_restart(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     struct host *h = &w->host[0];
     h->data.numbered += 10;
     world_run(w, NS_PER_S);
@@ -417,8 +404,7 @@ static void follower_that_went_back_is_seen_behind_a_restart(void **state)
 // the active end takes it that it may be less than was confirmed.
 static void follower_that_cannot_tell_its_position_is_compared_as_a_whole(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     w->host[0].data.numbered += 10;
     world_run(w, NS_PER_S);
     unsigned fills = w->host[0].fills;
@@ -440,8 +426,7 @@ static void follower_that_cannot_tell_its_position_is_compared_as_a_whole(void *
 
 static void failed_replica_is_tried_anew_and_resynced(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     struct host *s = &w->host[1];
     s->fail_follows = true;
     host_push(s, &(struct end_event){.type = EV_REPLICA, .replica = {.what = FOLLOW_FAILED, .text = "a write failed"}});
@@ -460,8 +445,7 @@ static void failed_replica_is_tried_anew_and_resynced(void **state)
 // and nothing is resynced until the peer has what is held.
 static void full_queue_is_streamed_to_its_end_before_the_resync(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     struct host *p = &w->host[0];
     uint64_t session = world_view(w, 0).session;
     unsigned resyncs = p->resyncs;
@@ -487,8 +471,7 @@ static void full_queue_is_streamed_to_its_end_before_the_resync(void **state)
 // Marks of what is still replayed before the stream starts anew say nothing of the new stream.
 static void mark_of_the_old_stream_does_not_make_a_replica_consistent(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     struct host *s = &w->host[1];
     uint64_t old = s->data.replica_durable;
     w->host[0].data.numbered = old + 5;
@@ -505,8 +488,7 @@ static void mark_of_the_old_stream_does_not_make_a_replica_consistent(void **sta
 // a volume consistent that is about to be mirrored, and an epoch of a line that was given up would stop it for good.
 static void queue_that_a_new_stream_replaces_is_let_pass(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     struct host *s = &w->host[1];
     w->host[0].data.numbered += 5;
     w->host[0].data.held_from = 0;
@@ -533,8 +515,7 @@ static void queue_that_a_new_stream_replaces_is_let_pass(void **state)
 
 static void report_of_an_old_resync_does_not_count(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     struct host *p = &w->host[0];
     p->resync_silent = true;
     world_command(w, 0, COMMAND_RESYNC, 0);
@@ -556,8 +537,7 @@ static void report_of_an_old_resync_does_not_count(void **state)
 // That a full queue would be streamed to its end was told of a place that the peer has no more: nothing is to be waited for.
 static void place_that_was_given_up_is_not_drained(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     w->host[0].full_at_attach = true;
     w->host[0].data.held_from = 0;
     unsigned attaches = w->host[0].attaches;
@@ -573,14 +553,13 @@ static void place_that_was_given_up_is_not_drained(void **state)
 // The agreement answers facts that are no longer true: the stream would go on from where nothing is kept.
 static void overflow_while_a_meeting_is_proposed_voids_the_proposal(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     w->probe = END_VETO_ADDRESS;
-    w->cut[0] = w->cut[1] = true;
+    world_cut(w);
     world_run(w, 6 * NS_PER_S);
     assert_true(world_view(w, 0).alone);
     w->host[1].overflow_when_met = true;
-    w->cut[0] = w->cut[1] = false;
+    world_heal(w);
     world_run(w, 5 * NS_PER_S);
     assert_int_equal(world_view(w, 0).met, MEET_BY_MAP);
     assert_true(world_view(w, 1).promotable);

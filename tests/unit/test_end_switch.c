@@ -5,8 +5,7 @@
 
 static void switch_goes_there_and_back(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     world_command(w, 0, COMMAND_SWITCH, 0);
     assert_int_equal(w->host[0].reply_status, 0);
     world_run(w, 5 * NS_PER_S);
@@ -27,8 +26,7 @@ static void switch_goes_there_and_back(void **state)
 // not know this run yet.
 static void command_that_was_lost_is_said_again(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     w->cut[0] = true;
     world_command(w, 0, COMMAND_PAUSE, COMMAND_REPLAY);
     assert_int_equal(w->host[0].reply_status, 0);
@@ -51,8 +49,7 @@ static void command_that_was_lost_is_said_again(void **state)
 // The end has just been started again: it is heard, but its own run is not known there yet.
 static void command_right_behind_a_restart_is_answered(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     world_crash(w, 0);
     world_boot(w, 0, (struct end_start){.same_boot = true,
                                   .queue_found = true,
@@ -71,16 +68,15 @@ static void command_right_behind_a_restart_is_answered(void **state)
 
 static void command_of_a_lost_session_ends(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     w->probe = END_VETO_ADDRESS;
-    w->cut[0] = w->cut[1] = true;
+    world_cut(w);
     world_command(w, 1, COMMAND_SWITCH, 0);
     assert_int_equal(w->host[1].reply_status, 0);
     world_run(w, w->config.timeout_ns + NS_PER_S);
     assert_int_equal(world_view(w, 1).operation_result, STEP_FAILED);
     assert_non_null(strstr(world_view(w, 1).operation_text, "is silent"));
-    w->cut[0] = w->cut[1] = false;
+    world_heal(w);
     world_run(w, 10 * NS_PER_S);
     assert_int_equal(world_view(w, 1).operation_result, STEP_FAILED);
     assert_int_equal(world_view(w, 0).state, END_ACTIVE);
@@ -96,8 +92,7 @@ static void command_of_a_lost_session_ends(void **state)
 // A switchover that was typed at the passive end, and that the active one gives up on the way.
 static void switch_that_is_given_up_fails_where_it_was_typed(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     w->host[0].hold_apps = true;
     world_command(w, 1, COMMAND_SWITCH, 0);
     world_run(w, NS_PER_S);
@@ -116,8 +111,7 @@ static void switch_that_is_given_up_fails_where_it_was_typed(void **state)
 // deadline: the peer may run into it, and have a grant; and the handover is not said.
 static void switch_keeps_the_deadline_until_the_address_is_off(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     w->host[0].hold_address = true;
     world_command(w, 0, COMMAND_SWITCH, 0);
     world_run(w, NS_PER_S);
@@ -138,8 +132,7 @@ static void switch_keeps_the_deadline_until_the_address_is_off(void **state)
 // Behind `handed over` the outcome may take until the other end is back: no operator waits for that.
 static void switch_to_an_end_that_dies_is_answered(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     w->host[0].hold_handover = true;
     world_command(w, 0, COMMAND_SWITCH, 0);
     world_run(w, NS_PER_S);
@@ -155,8 +148,7 @@ static void switch_to_an_end_that_dies_is_answered(void **state)
 // Nobody waits for ever, on either machine, for an end that cannot serve: what it lacks is said, and it goes on trying.
 static void switch_to_an_end_that_cannot_serve_is_answered(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     w->host[1].fail_opens = true;
     world_command(w, 0, COMMAND_SWITCH, 0);
     world_run(w, 15 * NS_PER_S);
@@ -174,8 +166,7 @@ static void switch_to_an_end_that_cannot_serve_is_answered(void **state)
 
 static void overflow_in_the_middle_of_a_switchover_gives_it_up(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     w->host[1].hold_saves = true;
     w->host[0].hold_handover = true;
     w->host[0].data.numbered++;
@@ -194,8 +185,7 @@ static void overflow_in_the_middle_of_a_switchover_gives_it_up(void **state)
 // It would be drained for ever, with its applications stopped.
 static void switchover_to_a_peer_whose_replay_is_paused_is_given_up(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     world_command(w, 1, COMMAND_PAUSE, COMMAND_REPLAY);
     world_command(w, 0, COMMAND_SWITCH, 0);
     world_run(w, 5 * NS_PER_S);

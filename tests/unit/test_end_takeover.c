@@ -5,8 +5,7 @@
 
 static void silence_leads_to_a_takeover(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     int64_t at = w->now;
     world_crash(w, 0);
     while (world_view(w, 1).state != END_ACTIVE && w->now < at + 10 * NS_PER_S)
@@ -22,8 +21,7 @@ static void silence_leads_to_a_takeover(void **state)
 
 static void returning_active_yields(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     world_crash(w, 0);
     world_run(w, 5 * NS_PER_S);
     world_boot(w, 0, (struct end_start){0});
@@ -37,10 +35,9 @@ static void returning_active_yields(void **state)
 
 static void veto_keeps_the_passive_end_passive(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     w->probe = END_VETO_ADDRESS;
-    w->cut[0] = w->cut[1] = true;
+    world_cut(w);
     world_run(w, 10 * NS_PER_S);
     assert_int_equal(world_view(w, 1).state, END_PASSIVE);
     assert_true(world_view(w, 1).stale_since_ns > 0);
@@ -48,7 +45,7 @@ static void veto_keeps_the_passive_end_passive(void **state)
     assert_true(world_view(w, 0).alone);
     assert_int_equal(w->host[0].gate, GATE_ALONE);
     // Healed: the stream resumes, and both are as before.
-    w->cut[0] = w->cut[1] = false;
+    world_heal(w);
     w->probe = 0;
     world_run(w, 5 * NS_PER_S);
     assert_true(world_view(w, 1).promotable);
@@ -60,8 +57,7 @@ static void veto_keeps_the_passive_end_passive(void **state)
 // and goes on when the disk does.
 static void takeover_says_what_it_waits_for(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     w->host[1].hold_saves = true;
     world_crash(w, 0);
     world_run(w, 20 * NS_PER_S);
@@ -78,8 +74,7 @@ static void takeover_says_what_it_waits_for(void **state)
 
 static void takeover_by_force_that_cannot_serve_is_answered(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     world_crash(w, 0);
     w->probe = END_VETO_ADDRESS;
     w->host[1].fail_opens = true;
@@ -92,8 +87,7 @@ static void takeover_by_force_that_cannot_serve_is_answered(void **state)
 
 static void takeover_with_the_active_connected_is_refused(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     world_command(w, 1, COMMAND_TAKEOVER, 0);
     assert_true(w->host[1].reply_status < 0);
     assert_non_null(strstr(w->host[1].reply, "switch"));
@@ -102,10 +96,9 @@ static void takeover_with_the_active_connected_is_refused(void **state)
 
 static void takeover_without_force_asks_the_vetoes(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     w->probe = END_VETO_ADDRESS;
-    w->cut[0] = w->cut[1] = true;
+    world_cut(w);
     world_run(w, w->config.timeout_ns + w->config.beat_ns);
     world_command(w, 1, COMMAND_TAKEOVER, 0);
     assert_int_equal(w->host[1].reply_status, 0);
@@ -120,7 +113,7 @@ static void make_stale(struct world *w)
 {
     world_start_pair(w);
     w->probe = END_VETO_ADDRESS; // nothing happens by itself
-    w->cut[0] = w->cut[1] = true;
+    world_cut(w);
     world_run(w, 10 * NS_PER_S);
     world_crash(w, 0);
     w->probe = 0;
@@ -206,8 +199,7 @@ static void make_short(struct world *w)
 // from the peer's store, though the peer's map says nothing of it.
 static void who_serves_from_nothing_has_lost_everything(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     assert_int_equal(w->host[0].disk.torn, 0); // a first start: there was nothing to be lost
     world_crash(w, 1);
     world_run(w, 6 * NS_PER_S);
@@ -221,7 +213,7 @@ static void who_serves_from_nothing_has_lost_everything(void **state)
     assert_int_equal(world_view(w, 1).state, END_ACTIVE);
     assert_int_equal(w->host[1].disk.torn, 3);
     w->host[0].own_map[0][0] = 5;
-    w->cut[0] = w->cut[1] = false;
+    world_heal(w);
     world_run(w, 5 * NS_PER_S);
     assert_int_equal(world_view(w, 0).met, MEET_SPLIT);
     world_command(w, 1, COMMAND_RESOLVE, COMMAND_KEEP_SECONDARY);
@@ -240,10 +232,7 @@ static void what_was_settled_and_is_gone_is_told(void **state)
     world_takeover(w, COMMAND_FORCE, END_VETO_LOSS);
     assert_int_equal(world_view(w, 1).state, END_ACTIVE);
     assert_int_equal(w->host[1].disk.torn, 3);
-    world_teardown(state);
-    world_setup(state);
-    w = *state;
-    world_start_pair(w);
+    w = world_start_pair(world_anew(state));
     world_crash(w, 0);
     world_crash(w, 1);
     w->host[1].disk = (struct end_state){0};
@@ -252,10 +241,7 @@ static void what_was_settled_and_is_gone_is_told(void **state)
     world_takeover(w, COMMAND_FORCE, 0);
     assert_int_equal(world_view(w, 1).state, END_ACTIVE);
     assert_int_equal(w->host[1].disk.torn, 3);
-    world_teardown(state);
-    world_setup(state);
-    w = *state;
-    world_start_pair(w);
+    w = world_start_pair(world_anew(state));
     world_crash(w, 0);
     world_run(w, 5 * NS_PER_S);
     assert_int_equal(world_view(w, 1).state, END_ACTIVE);
@@ -266,8 +252,7 @@ static void what_was_settled_and_is_gone_is_told(void **state)
 // one position does not make them equal: what was left to resync is gone over, and what the first one has is kept before.
 static void who_serves_from_the_middle_of_a_resync_lacks_what_was_left(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     host_push(&w->host[1], &(struct end_event){.type = EV_REPLICA,
                                           .replica = {.what = FOLLOW_BEGIN, .seq = w->host[0].data.numbered + 1}});
     world_run(w, 100 * NS_PER_MS);
@@ -311,9 +296,7 @@ static void every_veto_is_named_and_overridden_by_its_name(void **state)
     };
     assert_int_equal(ARRAY_LEN(rows), END_VETO_COUNT);
     for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
-        world_teardown(state);
-        world_setup(state);
-        struct world *w = *state;
+        struct world *w = world_anew(state);
         uint32_t veto = rows[i].veto;
         unsigned resync = veto == END_VETO_INCONSISTENT ? COMMAND_INCONSISTENT : 0;
         const char *name = end_veto_name(i);
@@ -363,8 +346,7 @@ static void force_overrides_what_stands_and_says_what(void **state)
 // What the active end had told of and is not here is counted.
 static void age_of_a_takeover_counts_what_was_told(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     w->probe = END_VETO_ADDRESS;
     w->host[0].streams = 0; // nothing arrives any more
     w->host[0].data.numbered += 7;
@@ -504,14 +486,13 @@ static void a_dead_replica_is_replayed_as_far_as_it_goes(void **state)
 // The answer of the vetoes comes when the active end is back: nothing is taken over.
 static void takeover_is_given_up_when_the_active_is_heard_again(void **state)
 {
-    struct world *w = *state;
-    world_start_pair(w);
+    struct world *w = world_start_pair(*state);
     w->probe = END_VETO_ADDRESS;
-    w->cut[0] = w->cut[1] = true;
+    world_cut(w);
     world_run(w, 10 * NS_PER_S);
     w->host[1].hold_probes = true;
     world_takeover(w, COMMAND_FORCE, 0);
-    w->cut[0] = w->cut[1] = false;
+    world_heal(w);
     world_run(w, 2 * NS_PER_S);
     assert_int_equal(world_view(w, 1).state, END_PASSIVE);
     assert_int_equal(world_view(w, 1).operation_result, STEP_FAILED);
