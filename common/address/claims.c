@@ -19,7 +19,7 @@
 #define BOOT_SIZE  64
 #define LINE_MAX   (CLAIMS_OWNER_MAX + IFNAMSIZ + IP_TEXT_SIZE + 16)
 #define FILE_MAX   ((size_t)CLAIMS_MAX * LINE_MAX)
-#define LOCK_NS    (2 * NS_PER_S) // somebody who was stopped with it must not hold up the others
+#define LOCK_NS    (500 * NS_PER_MS) // somebody who was stopped with it must not hold up the others
 #define LOCK_STEP  (2 * NS_PER_MS)
 
 struct entry {
@@ -247,9 +247,12 @@ static void recognize(struct table *t, const struct claims *c, const struct list
     }
 }
 
+// The wait for the file's lock lies before this.
 static int add_all(const struct claims *c, struct error *err)
 {
     int r = 0;
+    if (c->limit_ns && clock_boot_ns() >= atomic_load(c->limit_ns))
+        return error_set(err, -ETIME, "it is too late to put an address on");
     for (size_t i = 0; i < c->count && r == 0; i++)
         r = address_add(c->interface, &c->addresses[i], err);
     return r;

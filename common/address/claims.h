@@ -15,13 +15,15 @@
 // A file that cannot be written is no reason not to serve: the address goes on, and what it may leave behind is said. A
 // line that cannot be understood is passed over.
 //
-// Any thread; calls wait for the kernel's lock of the network, and two seconds at most for whoever has the file's lock.
+// Any thread; calls wait for the kernel's lock of the network, and half a second at most for whoever has the file's lock.
 #ifndef ADDRESS_CLAIMS_H
 #define ADDRESS_CLAIMS_H
 
 #include <net/if.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "common/address/ip.h"
 #include "common/base/error.h"
@@ -36,6 +38,7 @@ struct claims {
     const char *interface;
     const struct ip *addresses;
     size_t count; // 0: no addresses, and perhaps no interface
+    const _Atomic int64_t *limit_ns; // CLOCK_BOOTTIME from which on nothing is put on; NULL: none
 };
 
 struct claim {
@@ -46,7 +49,8 @@ struct claim {
 // The place of the file below a runtime directory. No pair has that name: it has a dot.
 int claims_path(char *buffer, size_t size, const char *runtime_dir);
 
-// Puts the configured addresses on. `unnoted` gets the reason why that could not be written down.
+// Puts the configured addresses on. `unnoted` gets the reason why that could not be written down. -ETIME: the limit had passed
+// when the kernel was to be asked; that it was not yet when this was called means nothing.
 int claims_put_on(const struct claims *c, struct error *unnoted, struct error *err);
 // Takes the configured addresses off, whoever has put them there, and all that the owner has a claim on. Interfaces that are
 // not there have no addresses. Tries all, returns the first error.

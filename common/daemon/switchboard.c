@@ -52,11 +52,11 @@ static bool is_late(struct switchboard *b)
 static int switch_on(struct switchboard *b, struct error *err)
 {
     struct error unnoted = {0};
-    int r = is_late(b) ? 0 : claims_put_on(&b->config.claims, &unnoted, err);
+    int r = claims_put_on(&b->config.claims, &unnoted, err);
     if (r == 0 && unnoted.code < 0)
         (void)error_set(err, unnoted.code, "a public address that is taken out of the pair file now would stay on: %s",
                         unnoted.text);
-    if (r < 0 || !is_late(b))
+    if (r != -ETIME && (r < 0 || !is_late(b)))
         return r;
     (void)claims_take_off(&b->config.claims, NULL);
     return error_set(err, -ETIME, "the public address is not switched on: this end may not serve any more by then");
@@ -191,6 +191,7 @@ int switchboard_new(const struct switchboard_config *config, struct switchboard 
     if (!b)
         return error_sys(err, -ENOMEM, "switchboard");
     b->config = *config;
+    b->config.claims.limit_ns = &b->limit_ns;
     atomic_store(&b->limit_ns, INT64_MAX);
     (void)pthread_mutex_init(&b->lock, NULL);
     b->box = mailbox_new();

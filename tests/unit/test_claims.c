@@ -18,6 +18,7 @@
 #include "common/address/address.h"
 #include "common/address/claims.h"
 #include "common/base/cleanup.h"
+#include "common/base/clock.h"
 #include "common/base/file.h"
 #include "tests/unit/netns.h"
 
@@ -250,6 +251,30 @@ static void a_file_that_cannot_be_had_is_no_reason_not_to_serve(void **state)
     assert_false(is_on("a", "192.0.2.10/24"));
 }
 
+// Who has waited for the file is asked again whether it still may.
+static void what_comes_too_late_is_never_on(void **state)
+{
+    struct end end;
+    struct error unnoted = {0}, err = {0};
+    char lock[PATH_SIZE + 8];
+    _Atomic int64_t limit_ns = clock_boot_ns() + 50 * NS_PER_MS;
+    (void)state;
+    (void)snprintf(lock, sizeof(lock), "%s.lock", file);
+    CLEANUP_CLOSE int fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    assert_true(fd >= 0 && flock(fd, LOCK_EX) == 0);
+    struct claims *c = end_with(&end, "shop/primary", "a", "192.0.2.10/24");
+    c->limit_ns = &limit_ns;
+    assert_int_equal(claims_put_on(c, &unnoted, &err), -ETIME);
+    assert_false(is_on("a", "192.0.2.10/24"));
+    assert_true(clock_boot_ns() >= limit_ns);
+    assert_int_equal(flock(fd, LOCK_UN), 0);
+    assert_int_equal(claims_put_on(c, &unnoted, &err), -ETIME);
+    assert_false(is_on("a", "192.0.2.10/24"));
+    limit_ns = INT64_MAX;
+    put_on(c);
+    assert_true(is_on("a", "192.0.2.10/24"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -262,6 +287,7 @@ int main(void)
         cmocka_unit_test_setup(of_a_pair_that_is_gone_all_is_left, clean),
         cmocka_unit_test_setup(damage_and_another_boot_claim_nothing, clean),
         cmocka_unit_test_setup(a_file_that_cannot_be_had_is_no_reason_not_to_serve, clean),
+        cmocka_unit_test_setup(what_comes_too_late_is_never_on, clean),
     };
     char directory[] = "/tmp/test_claims.XXXXXX", lock[PATH_SIZE + 8];
     netns_make(&ns);
