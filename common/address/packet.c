@@ -130,7 +130,7 @@ static size_t ask_nd(uint8_t *frame, const uint8_t *mac, const uint8_t source[16
 }
 
 size_t packet_ask(uint8_t frame[FRAME_SIZE], const uint8_t mac[MAC_ADDRESS_SIZE],
-                 const struct ip *sender, const struct ip *target, const uint8_t *to)
+                  const struct ip *sender, const struct ip *target, const uint8_t *to)
 {
     static const struct ip none;
     const struct ip *from = sender ? sender : &none;
@@ -144,7 +144,7 @@ size_t packet_ask(uint8_t frame[FRAME_SIZE], const uint8_t mac[MAC_ADDRESS_SIZE]
 }
 
 size_t packet_announce(uint8_t frame[FRAME_SIZE], const uint8_t mac[MAC_ADDRESS_SIZE],
-                      const struct ip *ip, bool as_answer)
+                       const struct ip *ip, bool as_answer)
 {
     static const uint8_t all_nodes[16] = {0xff, 0x02, [15] = 1};
     if (ip->family == IP_V4) {

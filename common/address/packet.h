@@ -18,11 +18,11 @@
 // everybody (broadcast, or the target's multicast group); otherwise that machine alone. Returns the
 // frame's size.
 size_t packet_ask(uint8_t frame[FRAME_SIZE], const uint8_t mac[MAC_ADDRESS_SIZE],
-                 const struct ip *sender, const struct ip *target, const uint8_t *to);
+                  const struct ip *sender, const struct ip *target, const uint8_t *to);
 // "`ip` is at `mac`", to everybody: ARP in request form (`as_answer` false) or in reply form; for
 // IPv6 always an unsolicited advertisement with the override flag.
 size_t packet_announce(uint8_t frame[FRAME_SIZE], const uint8_t mac[MAC_ADDRESS_SIZE],
-                      const struct ip *ip, bool as_answer);
+                       const struct ip *ip, bool as_answer);
 
 struct frame_news {
     bool answer; // an ARP reply or a neighbour advertisement; otherwise a request or a solicitation

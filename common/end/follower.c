@@ -150,11 +150,11 @@ static void say_recovery(struct follower *f, const struct safe_recovery *rec)
 {
     if (rec->verdict == SAFE_TORN)
         follower_note(f, "the safe queue's unconfirmed tail was cut at %llu (%s): normal after a crash",
-             (unsigned long long)rec->at_seq, rec->reason);
+                      (unsigned long long)rec->at_seq, rec->reason);
     else if (rec->verdict == SAFE_DAMAGED)
         follower_note(f, "the safe queue is damaged at seq %llu, segment %u offset %llu: %s",
-             (unsigned long long)rec->at_seq, rec->slot, (unsigned long long)rec->offset,
-             rec->reason);
+                      (unsigned long long)rec->at_seq, rec->slot, (unsigned long long)rec->offset,
+                      rec->reason);
 }
 
 static int open_replica(struct follower *f, int64_t now, struct safe_recovery *ret_recovery,

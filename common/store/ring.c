@@ -30,19 +30,19 @@
 #include "common/store/backend.h"
 #include "common/store/disk.h"
 
-#define RING_ENTRIES    256
-#define OPS_MAX         128
-#define BOUNCES         16
-#define BOUNCE_SIZE     (256u << 10)
-#define ZEROS_SIZE      (1u << 20)
-#define LARGE_READ (64 * 1024) // bytes from which on a read asks for holes first
-#define PIECE           (32u << 10)
-#define TURN_BYTES      (4u << 20)   // written inline in one turn
-#define SMALL_ZERO      4096u        // below this, zeros are written rather than a hole punched
-#define TRANSFER_MAX    (512u << 20) // one system call moves less than 2 GiB
-#define TURN_REQUESTS   256          // started in one turn before the caller gets the thread back
-#define SUBMIT_RETRY_NS NS_PER_MS
-#define SHORT_SYNC_BYTES (256u << 10)     // written inline since the last sync, for one to be short
+#define RING_ENTRIES     256
+#define OPS_MAX          128
+#define BOUNCES          16
+#define BOUNCE_SIZE      (256u << 10)
+#define ZEROS_SIZE       (1u << 20)
+#define LARGE_READ       (64 * 1024) // bytes from which on a read asks for holes first
+#define PIECE            (32u << 10)
+#define TURN_BYTES       (4u << 20)   // written inline in one turn
+#define SMALL_ZERO       4096u        // below this, zeros are written rather than a hole punched
+#define TRANSFER_MAX     (512u << 20) // one system call moves less than 2 GiB
+#define TURN_REQUESTS    256          // started in one turn before the caller gets the thread back
+#define SUBMIT_RETRY_NS  NS_PER_MS
+#define SHORT_SYNC_BYTES (256u << 10)    // written inline since the last sync, for one to be short
 #define SHORT_SYNC_NS    (4 * NS_PER_MS) // and how long the last one may have taken
 
 enum op_kind {

@@ -100,6 +100,16 @@ void world_boot(struct world *w, int i, struct end_start start)
     host_step(h, &(struct end_event){.type = EV_START, .start = start});
 }
 
+void world_boot_again(struct world *w, int i, int64_t echo_sent_ns, bool unwatched)
+{
+    world_boot(w, i,
+               (struct end_start){.same_boot = true,
+                                  .echo_sent_ns = echo_sent_ns,
+                                  .unwatched = unwatched,
+                                  .queue_found = true,
+                                  .queue_numbered = w->host[i].data.numbered});
+}
+
 void world_end_daemon(struct world *w, int i)
 {
     struct host *h = &w->host[i];

@@ -101,6 +101,9 @@ void world_isolate(struct world *w, int i);
 void world_rejoin(struct world *w, int i);
 // Its daemon starts, with the state that is on its disk; the rest of `start` is the caller's.
 void world_boot(struct world *w, int i, struct end_start start);
+// Likewise in the boot in which it ran before, and its queue is found as it is. echo_sent_ns: of the last heartbeat that was
+// echoed, 0 for none; unwatched: its guard had no deadline all along.
+void world_boot_again(struct world *w, int i, int64_t echo_sent_ns, bool unwatched);
 // Its daemon ends, and its machine lives on.
 void world_end_daemon(struct world *w, int i);
 // Its machine is gone: its daemon, and what it had in memory and on the network.

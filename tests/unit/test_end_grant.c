@@ -139,7 +139,7 @@ static void going_alone_is_not_paired(void **state)
     assert_false(world_view(w, 0).paired || world_view(w, 1).paired);
     w->host[0].hold_saves = false;
     host_step(&w->host[0],
-         &(struct end_event){.type = EV_SAVED, .saved = {.ticket = w->host[0].ticket}});
+              &(struct end_event){.type = EV_SAVED, .saved = {.ticket = w->host[0].ticket}});
     world_run(w, 1 * NS_PER_S);
     assert_true(world_view(w, 0).alone);
     world_command(w, 0, COMMAND_RESUME, 0);
@@ -284,12 +284,7 @@ static void confirmation_of_a_former_session_counts_for_nothing(void **state)
     assert_true(h->exited);
     world_end_daemon(w, 0);
     h->lose_noes = true;
-    world_boot(w, 0,
-         (struct end_start){.same_boot = true,
-                            .echo_sent_ns = w->now,
-                            .unwatched = true,
-                            .queue_found = true,
-                            .queue_numbered = h->data.numbered});
+    world_boot_again(w, 0, w->now, true);
     for (int i = 0; i < 400; i++) {
         world_run(w, 10 * NS_PER_MS);
         if (world_view(w, 1).granted)

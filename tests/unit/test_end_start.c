@@ -22,16 +22,11 @@ static void restart_of_the_active_daemon_goes_on(void **state)
 {
     struct world *w = world_start_pair(*state);
     int64_t echo = w->now;
-    uint64_t numbered = w->host[0].data.numbered;
     uint32_t epoch = world_view(w, 0).epoch.number;
     struct host *h = &w->host[0];
     world_end_daemon(w, 0);
     world_run(w, 300 * NS_PER_MS);
-    world_boot(w, 0,
-         (struct end_start){.same_boot = true,
-                            .echo_sent_ns = echo,
-                            .queue_found = true,
-                            .queue_numbered = numbered});
+    world_boot_again(w, 0, echo, false);
     world_run(w, 4 * NS_PER_S);
     assert_int_equal(world_view(w, 0).state, END_ACTIVE);
     assert_int_equal(world_view(w, 0).epoch.number, epoch);
@@ -59,8 +54,7 @@ static void a_failed_flush_is_not_forgotten_by_a_restart(void **state)
     world_end_daemon(w, 0);
     h->hold_good = h->resync_silent = true;
     world_run(w, 300 * NS_PER_MS);
-    world_boot(w, 0, (struct end_start){.same_boot = true, .echo_sent_ns = echo, .queue_found = true,
-                                  .queue_numbered = h->data.numbered});
+    world_boot_again(w, 0, echo, false);
     world_run(w, 4 * NS_PER_S);
     assert_int_equal(world_view(w, 0).state, END_ACTIVE);
     assert_int_equal(h->filled & 2, 2);
@@ -261,8 +255,7 @@ static void restart_without_a_waypoint_keeps_the_lease(void **state)
     world_end_daemon(w, 0);
     w->waypoint[0] = false;
     world_run(w, 300 * NS_PER_MS);
-    world_boot(w, 0, (struct end_start){.same_boot = true, .echo_sent_ns = echo, .queue_found = true,
-                                  .queue_numbered = h->data.numbered});
+    world_boot_again(w, 0, echo, false);
     world_run(w, 4 * NS_PER_S);
     assert_int_equal(world_view(w, 0).state, END_ACTIVE);
     assert_true(h->address && !h->frozen);
@@ -302,8 +295,7 @@ static void stopped_end_stays_stopped_until_it_is_resumed(void **state)
     world_run(w, 3 * NS_PER_S);
     for (int i = 0; i < 2; i++)
         world_end_daemon(w, i);
-    world_boot(w, 0, (struct end_start){.same_boot = true, .queue_found = true,
-                                  .queue_numbered = w->host[0].data.numbered});
+    world_boot_again(w, 0, 0, false);
     world_boot(w, 1, (struct end_start){.same_boot = true});
     world_run(w, 5 * NS_PER_S);
     assert_int_equal(world_view(w, 0).state, END_STOPPED);
@@ -350,14 +342,12 @@ static void stopped_end_does_not_go_on_by_itself(void **state)
     struct world *w = world_start_pair(*state);
     world_command(w, 0, COMMAND_STOP, 0);
     world_run(w, 3 * NS_PER_S);
-    struct host *h = &w->host[0];
     world_end_daemon(w, 0);
     world_run(w, 3 * NS_PER_S);
     world_command(w, 1, COMMAND_TAKEOVER, COMMAND_FORCE);
     world_run(w, 2 * NS_PER_S);
     assert_int_equal(world_view(w, 1).state, END_ACTIVE);
-    world_boot(w, 0, (struct end_start){.same_boot = true, .queue_found = true,
-                                  .queue_numbered = h->data.numbered});
+    world_boot_again(w, 0, 0, false);
     world_run(w, 5 * NS_PER_S);
     assert_int_equal(world_view(w, 0).state, END_STOPPED);
     assert_int_equal(world_view(w, 1).state, END_ACTIVE);
@@ -407,7 +397,6 @@ static void shutdown_stops_and_the_next_start_goes_on(void **state)
 static void shutdown_beside_a_grant_is_no_proof_that_none_is_out(void **state)
 {
     struct world *w = *state;
-    struct host *h = &w->host[0];
     w->config.shutdown_stops = true;
     world_start_pair(w);
     w->probe = END_VETO_ADDRESS; // the peer does not take over here: it could
@@ -418,12 +407,7 @@ static void shutdown_beside_a_grant_is_no_proof_that_none_is_out(void **state)
     world_run(w, 200 * NS_PER_MS);
     assert_int_equal(world_view(w, 0).state, END_STOPPED);
     world_end_daemon(w, 0);
-    world_boot(w, 0,
-         (struct end_start){.same_boot = true,
-                            .echo_sent_ns = echo,
-                            .unwatched = true,
-                            .queue_found = true,
-                            .queue_numbered = h->data.numbered});
+    world_boot_again(w, 0, echo, true);
     world_run(w, 100 * NS_PER_MS);
     assert_true(world_view(w, 1).granted);
     assert_int_equal(world_view(w, 0).state, END_WAITING);
@@ -708,12 +692,7 @@ static void slow_restart_without_a_grant_goes_on(void **state)
     world_end_daemon(w, 0);
     world_run(w, 20 * NS_PER_S);
     assert_int_equal(world_view(w, 1).state, END_PASSIVE);
-    world_boot(w, 0,
-         (struct end_start){.same_boot = true,
-                            .echo_sent_ns = echo,
-                            .unwatched = true,
-                            .queue_found = true,
-                            .queue_numbered = h->data.numbered});
+    world_boot_again(w, 0, echo, true);
     world_run(w, 4 * NS_PER_S);
     assert_int_equal(world_view(w, 0).state, END_ACTIVE);
     assert_int_equal(world_view(w, 0).epoch.number, 1);

@@ -209,11 +209,7 @@ static void guard_in_the_middle_of_a_restart_is_no_thaw(void **state)
     world_cut(w);
     w->probe = END_VETO_ADDRESS;
     h->hold_opens = true;
-    world_boot(w, 0,
-         (struct end_start){.same_boot = true,
-                            .echo_sent_ns = echo,
-                            .queue_found = true,
-                            .queue_numbered = numbered});
+    world_boot_again(w, 0, echo, false);
     world_run(w, 100 * NS_PER_MS);
     assert_int_equal(world_view(w, 0).state, END_TAKING_OVER);
     guard_event(h);

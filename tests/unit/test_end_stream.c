@@ -103,7 +103,8 @@ static void verified(struct world *w, uint64_t differing, uint64_t unread)
     }
     w->host[0].verifying = 0;
     host_step(&w->host[0],
-         &(struct end_event){.type = EV_VERIFIED, .verified = {.result = &result, .real_ns = 1234567}});
+              &(struct end_event){.type = EV_VERIFIED,
+                                  .verified = {.result = &result, .real_ns = 1234567}});
 }
 
 static void equality_is_remembered(void **state)

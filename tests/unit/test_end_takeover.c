@@ -133,7 +133,8 @@ static void make_dead_replica(struct world *w)
 {
     world_start_pair(w);
     host_push(&w->host[1],
-         &(struct end_event){.type = EV_REPLICA, .replica = {.what = FOLLOW_FAILED, .text = "the disk is gone"}});
+              &(struct end_event){.type = EV_REPLICA,
+                                  .replica = {.what = FOLLOW_FAILED, .text = "the disk is gone"}});
     world_run(w, 100 * NS_PER_MS);
     world_crash(w, 0);
     world_run(w, 3 * NS_PER_S);
