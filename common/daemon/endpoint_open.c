@@ -15,6 +15,7 @@
 #include "common/base/random.h"
 #include "common/config/places.h"
 #include "common/daemon/endpoint_private.h"
+#include "common/daemon/layout.h"
 
 #define FOREIGN_RECHECK_MS 10000 // a domain of ours on an end that is not active is found so soon
 
@@ -371,6 +372,19 @@ static int open_state(struct endpoint *ep, struct error *err)
     return 0;
 }
 
+// What is queued, and counts as equal, is of these volumes.
+static int take_layout(struct endpoint *ep, struct error *err)
+{
+    struct error why = {0};
+    char path[PATH_SIZE + 8];
+    bool fresh = ep->state.role == ROLE_NONE && !ep->start.state_unreadable;
+    (void)snprintf(path, sizeof(path), "%s/layout", ep->state_path);
+    int r = layout_take(path, ep->pair, ep->config.side, fresh, &why);
+    if (r == -EUCLEAN)
+        log_warning("pair %s: %s", ep->pair->pair, why.text);
+    return r < 0 && r != -EUCLEAN ? error_set(err, r, "%s", why.text) : 0;
+}
+
 static bool stops_on_split(const struct endpoint *ep)
 {
     switch (ep->pair->split) {
@@ -515,6 +529,8 @@ static int open_all(struct endpoint *ep, struct error *err)
         r = open_apps(ep, err);
     if (r == 0)
         r = open_state(ep, err);
+    if (r == 0)
+        r = take_layout(ep, err);
     if (r == 0)
         r = open_channel(ep, err);
     if (r == 0)

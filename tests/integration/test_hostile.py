@@ -192,8 +192,8 @@ def other_mode(etc):
     edit(etc, lambda pair: pair.update(mode="async"))
 
 
-def other_volume(etc):
-    edit(etc, lambda pair: pair["volumes"][0].update(name="other"))
+def other_timing(etc):
+    edit(etc, lambda pair: pair.update(timing={"timeout_ms": 2500}))
 
 
 def other_pair(etc):
@@ -202,8 +202,8 @@ def other_pair(etc):
 
 @pytest.mark.row("bad config, bad command, bad peer, bad bytes on any socket")
 @pytest.mark.parametrize("change, words", [
-    (other_key, ["key", "authenticat"]), (other_mode, ["mode"]), (other_volume, ["volume"]),
-    (other_pair, ["pair"])], ids=["key", "mode", "volume", "pair"])
+    (other_key, ["key", "authenticat"]), (other_mode, ["mode"]), (other_timing, ["timing"]),
+    (other_pair, ["pair"])], ids=["key", "mode", "timing", "pair"])
 def test_a_peer_that_differs_is_refused_on_both_sides(lab, change, words):
     restored = change_and_restore(lab, "secondary", change)
     since = next(restored)

@@ -32,3 +32,7 @@ check_PROGRAMS += test_endpoint
 test_endpoint_SOURCES = test_endpoint.c netns.c netns.h
 test_endpoint_CPPFLAGS = $(AM_CPPFLAGS) -DGUARD_BINARY='"$(abs_top_builddir)/guard/understudy-guard"'
 test_endpoint_LDADD = $(DAEMON_LIBS) $(CMOCKA_LIBS)
+
+check_PROGRAMS += test_layout
+test_layout_SOURCES = test_layout.c
+test_layout_LDADD = $(top_builddir)/common/daemon/libdaemon.a $(top_builddir)/common/config/libconfig.a $(CONTROL_LIBS)
