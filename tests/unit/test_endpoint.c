@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // common/daemon/endpoint: a whole pair in one process, both ends with all their threads, stores and queues, each with a real
 // guard. What the ends decide is tested elsewhere; here, that they are told the truth, and that what they ask for is done.
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -11,8 +12,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -37,6 +41,29 @@ static struct netns ns;
 static char dir[40];
 static struct pair_config *pair;
 static struct side primary = {.which = PAIR_PRIMARY}, secondary = {.which = PAIR_SECONDARY};
+
+// What a LUN that has lost its cache, and a ring, look like from within (wrapped by the linker, daemon.mk).
+static atomic_int
+    lost_at; // tid of the thread that finds its stores to have lost what was not flushed; 0: none
+static atomic_bool rung; // the primary's front thread, by its stream thread
+
+struct store;
+uint64_t __real_store_resets(const struct store *store);
+uint64_t __wrap_store_resets(const struct store *store);
+uint64_t __wrap_store_resets(const struct store *store)
+{
+    return __real_store_resets(store) + (atomic_load(&lost_at) == gettid());
+}
+
+void __real_mailbox_ring(struct mailbox *box);
+void __wrap_mailbox_ring(struct mailbox *box);
+void __wrap_mailbox_ring(struct mailbox *box)
+{
+    struct endpoint *ep = primary.ep;
+    if (ep && gettid() == atomic_load(&ep->figures.stream_tid) && box == front_mailbox(ep->front))
+        atomic_store(&rung, true);
+    __real_mailbox_ring(box);
+}
 
 // ---- the rig ----
 
@@ -164,6 +191,22 @@ static bool is_granted(void)
 static bool is_refused(void)
 {
     return !view_of(&primary).granted && !view_of(&secondary).granted;
+}
+
+static void wait_a_little(void)
+{
+    (void)nanosleep(&(struct timespec){.tv_nsec = NS_PER_MS}, NULL);
+}
+
+static bool has_noted(struct side *s, const char *text)
+{
+    static struct status_event events[64];
+    size_t n = endpoint_history(s->ep, events, ARRAY_LEN(events));
+    for (size_t i = 0; i < n; i++) {
+        if (strstr(events[i].text, text))
+            return true;
+    }
+    return false;
 }
 
 static void make_store(const char *name)
@@ -414,7 +457,6 @@ static bool is_paired_without_waypoint(void)
 static void without_waypoint_the_peer_may_not_take_over(void **state)
 {
     (void)state;
-    wait_for(is_granted, "a grant");
     stop_side(&secondary);
     stop_side(&primary);
     write_pair(false);
@@ -423,6 +465,211 @@ static void without_waypoint_the_peer_may_not_take_over(void **state)
     wait_for(is_paired_without_waypoint, "a pair that waits for the operator");
     pump_for(A_WHILE_NS);
     assert_true(is_refused());
+}
+
+// ---- a client ----
+
+struct nbd_ask {
+    uint32_t magic;
+    uint16_t flags, type;
+    uint64_t cookie, offset;
+    uint32_t length;
+    uint8_t data[4096];
+} __attribute__((packed));
+
+static void transfer(int fd, void *data, size_t size, bool out)
+{
+    for (uint8_t *at = data; size > 0;) {
+        struct pollfd p = {.fd = fd, .events = out ? POLLOUT : POLLIN};
+        assert_int_equal(poll(&p, 1, PATIENCE_NS / NS_PER_MS), 1);
+        ssize_t n = out ? send(fd, at, size, MSG_NOSIGNAL) : recv(fd, at, size, 0);
+        assert_true(n > 0);
+        at += n;
+        size -= (size_t)n;
+    }
+}
+
+// The oldest way in: NBD_OPT_EXPORT_NAME with an empty name.
+static int connect_client(const struct side *s)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct {
+        uint32_t flags;
+        uint64_t magic;
+        uint32_t option, length;
+    } __attribute__((packed)) hello = {htobe32(3), htobe64(0x49484156454f5054ull), htobe32(1), 0};
+    uint8_t back[18], answer[10];
+    (void)snprintf(address.sun_path, sizeof(address.sun_path), "%s", s->ep->sockets[0]);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+    transfer(fd, back, sizeof(back), false);
+    transfer(fd, &hello, sizeof(hello), true);
+    transfer(fd, answer, sizeof(answer), false);
+    return fd;
+}
+
+static void ask_write(int fd)
+{
+    struct nbd_ask ask = {
+        .magic = htobe32(0x25609513), .type = htobe16(1), .length = htobe32(sizeof(ask.data))};
+    transfer(fd, &ask, sizeof(ask), true);
+}
+
+static void take_answer(int fd)
+{
+    uint8_t reply[16];
+    transfer(fd, reply, sizeof(reply), false);
+    static const uint8_t good[4];
+    assert_memory_equal(reply + 4, good, sizeof(good));
+}
+
+// Whatever the control thread is doing, or is not.
+static void nothing_is_answered_behind_the_lease(void **state)
+{
+    (void)state;
+    wait_for(is_granted, "a grant");
+    struct figures *g = &primary.ep->figures;
+    int fd = connect_client(&primary);
+    ask_write(fd);
+    take_answer(fd);
+    int64_t lease = atomic_exchange(&g->lease_ns, clock_boot_ns() - 1);
+    while (atomic_load(&g->front_awake_ns) != 0) // a turn that had begun before
+        wait_a_little();
+    ask_write(fd);
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    int answers = poll(&p, 1, A_WHILE_NS / NS_PER_MS);
+    atomic_store(&g->lease_ns, lease);
+    assert_int_equal(answers, 0);
+    take_answer(fd);
+    assert_int_equal(close(fd), 0);
+}
+
+// ---- what the threads tell each other ----
+
+static bool front_is_rung(void)
+{
+    struct batch_ack ack = {.kind = BATCH_ACK}; // of no session: changes nothing
+    const struct iovec iov = {.iov_base = &ack, .iov_len = sizeof(ack)};
+    atomic_store(&primary.ep->figures.waiting_for, 1); // until the front thread looks again
+    (void)channel_data_send(secondary.ep->channel, &iov, 1);
+    return atomic_load(&rung);
+}
+
+// A flush is answered as soon as durable has come, not when the front thread comes by.
+static void who_waits_for_durable_is_told_when_it_has_come(void **state)
+{
+    (void)state;
+    wait_for(is_granted, "a grant");
+    assert_true(atomic_load(&primary.ep->figures.durable) >= 1);
+    atomic_store(&rung, false);
+    wait_for(front_is_rung, "a front thread that is told");
+    wait_for(is_granted, "a grant");
+}
+
+#define FORMER_DURABLE (UINT64_C(1) << 40)
+
+static bool is_closing(void)
+{
+    return secondary.ep->open_after_close;
+}
+
+static bool has_closed(void)
+{
+    return !secondary.ep->open_after_close;
+}
+
+static bool secondary_leads(void)
+{
+    return is_granted() && view_of(&secondary).active && !view_of(&primary).active;
+}
+
+static bool primary_leads(void)
+{
+    return is_granted() && view_of(&primary).active && !view_of(&secondary).active;
+}
+
+// What was durable of the stream that this end sent when it was active last.
+static void durable_of_a_former_stream_does_not_count(void **state)
+{
+    (void)state;
+    char text[ACTION_TEXT_SIZE];
+    uint64_t operation;
+    wait_for(is_granted, "a grant");
+    assert_int_equal(
+        endpoint_command(primary.ep, COMMAND_SWITCH, 0, 0, &operation, text, sizeof(text)), 0);
+    wait_for(is_closing, "a replica that is closed");
+    atomic_store(&secondary.ep->figures.durable, FORMER_DURABLE);
+    wait_for(has_closed, "exports that are opened");
+    assert_true(atomic_load(&secondary.ep->figures.durable) < FORMER_DURABLE);
+    wait_for(secondary_leads, "a grant of the new active end");
+    assert_int_equal(
+        endpoint_command(secondary.ep, COMMAND_SWITCH, 0, 0, &operation, text, sizeof(text)), 0);
+    wait_for(primary_leads, "a grant of the one before");
+}
+
+// ---- a LUN that came back without its cache ----
+
+#define LOST "came back without its write cache"
+
+static bool primary_has_noted_it(void)
+{
+    return has_noted(&primary, LOST);
+}
+
+static bool secondary_has_noted_it(void)
+{
+    return has_noted(&secondary, LOST);
+}
+
+static uint64_t session_then;
+
+static bool has_met_again(void)
+{
+    return is_granted() && view_of(&primary).session > session_then;
+}
+
+// What the peer has, and this end may have lost, is resynced.
+static void active_end_resyncs_what_its_lun_may_have_lost(void **state)
+{
+    (void)state;
+    wait_for(is_granted, "a grant");
+    session_then = view_of(&primary).session;
+    atomic_store(&lost_at, atomic_load(&primary.ep->figures.front_tid));
+    mailbox_ring(front_mailbox(primary.ep->front));
+    wait_for(primary_has_noted_it, "a LUN that has lost something");
+    wait_for(has_met_again, "a grant behind a resync");
+    atomic_store(&lost_at, 0);
+}
+
+// The end sees to the rest.
+static void replica_whose_lun_may_have_lost_something_fails(void **state)
+{
+    (void)state;
+    wait_for(is_granted, "a grant");
+    atomic_store(&lost_at, atomic_load(&secondary.ep->figures.stream_tid));
+    mailbox_ring(secondary.ep->stream_box);
+    wait_for(secondary_has_noted_it, "a replica that has lost something");
+    wait_for(is_refused, "a replica that is not relied upon");
+    atomic_store(&lost_at, 0);
+}
+
+// ---- the public address ----
+
+// It was not scheduled since, and its guard is about to take the address off, or has.
+static void nobody_announces_behind_its_deadline(void **state)
+{
+    (void)state;
+    const struct end_action again = {.type = ACT_ANNOUNCE};
+    wait_for(is_granted, "a grant");
+    struct endpoint *ep = primary.ep;
+    assert_true(ep->address_on);
+    endpoint_act(ep, &again);
+    assert_non_null(ep->announcer);
+    while (announcer_deadline_ns(ep->announcer) > clock_boot_ns())
+        wait_a_little();
+    ep->deadline_ns = clock_boot_ns() - 1;
+    endpoint_work(ep);
+    assert_null(ep->announcer);
 }
 
 int main(void)
@@ -436,6 +683,13 @@ int main(void)
         cmocka_unit_test(nothing_counts_as_saved_before_it_is),
         cmocka_unit_test(answer_that_is_not_one_is_dropped),
         cmocka_unit_test(end_is_told_of_damaged_maps),
+        cmocka_unit_test(nothing_is_answered_behind_the_lease),
+        cmocka_unit_test(who_waits_for_durable_is_told_when_it_has_come),
+        cmocka_unit_test(durable_of_a_former_stream_does_not_count),
+        cmocka_unit_test(active_end_resyncs_what_its_lun_may_have_lost),
+        cmocka_unit_test(nobody_announces_behind_its_deadline),
+        cmocka_unit_test(
+            replica_whose_lun_may_have_lost_something_fails), // leaves a replica that is not tried again yet
         cmocka_unit_test(
             without_waypoint_the_peer_may_not_take_over), // the last one: of another pair file
     };
