@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -85,14 +86,39 @@ static void guard_answers_for_a_dead_daemon(void **state)
     g = end_guard(g, pair);
 }
 
-// Starts a guard that may not touch addresses, with a pair, so that it stays.
+// Starts a guard that may not touch addresses, nor others' processes, with a pair, so that it stays.
 static int be_daemon_without_power(void)
 {
     struct guard_pair *pair = NULL;
-    return prctl(PR_CAPBSET_DROP, CAP_NET_ADMIN) < 0 || !try_attach(NULL, &pair);
+    return prctl(PR_CAPBSET_DROP, CAP_NET_ADMIN) < 0 || prctl(PR_CAPBSET_DROP, CAP_KILL) < 0 ||
+           !try_attach(NULL, &pair);
 }
 
-// An address that could not be taken away is told, and as long as it may be there, whoever asks hears "active".
+// Of the directory of a process: whose the process is.
+static uid_t uid_of(pid_t pid)
+{
+    char path[32];
+    struct stat st;
+    snprintf(path, sizeof(path), "/proc/%d", (int)pid);
+    return stat(path, &st) < 0 ? (uid_t)-1 : st.st_uid;
+}
+
+static pid_t make_sleeper_of_another_user(void)
+{
+    pid_t pid = make_child();
+    if (pid == 0) {
+        if (setresuid(65534, 65534, 65534) < 0)
+            _exit(1);
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        for (;;)
+            usleep(1000);
+    }
+    AWAIT(uid_of(pid) == 65534);
+    return pid;
+}
+
+// A process that could not be stopped, and an address that could not be taken away, are told; and as long as that
+// may be there, whoever asks hears "active".
 static void address_that_stays_is_no_stepping_down(void **state)
 {
     static const uint8_t key[MAC_KEY_SIZE] = {4, 5, 6};
@@ -108,6 +134,7 @@ static void address_that_stays_is_no_stepping_down(void **state)
         _exit(be_daemon_without_power());
     assert_int_equal(waitpid(daemon, &status, 0), daemon);
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    s.plan.processes[s.plan.process_count++] = make_sleeper_of_another_user();
     struct guard *g = start_guard(true);
     struct guard_pair *pair = watch_scene(g, &s);
     memcpy(self.key, key, sizeof(key));
@@ -120,6 +147,7 @@ static void address_that_stays_is_no_stepping_down(void **state)
     await_done(g, pair);
     guard_pair_report(pair, &r);
     assert_int_equal(r.addresses_error, -EPERM);
+    assert_int_equal(r.frozen_error, -EPERM);
     assert_true(is_on("192.0.2.10"));
     AWAIT(group_frozen(&s.group) && flag_is_set(s.plan.flag)); // the rest is done all the same
     assert_int_equal(ask(inquiry_socket_port(fd), key, &role), INQUIRY_SAYS_ACTIVE);
