@@ -35,6 +35,7 @@ void vitals_begin(struct vitals *v, uint64_t boot)
 {
     put(&v->echo_sent_ns, &v->echo_not, 0);
     put(&v->lease_ns, &v->lease_not, VITALS_UNKNOWN);
+    put(&v->timing, &v->timing_not, 0);
     put(&v->boot, &v->boot_not, boot);
 }
 
@@ -58,4 +59,16 @@ int64_t vitals_lease_ns(const struct vitals *v)
 void vitals_lease(struct vitals *v, int64_t deadline_ns)
 {
     put(&v->lease_ns, &v->lease_not, (uint64_t)deadline_ns);
+}
+
+// 0: nothing has served yet. Two zeros: a file of an older version.
+bool vitals_same_timing(const struct vitals *v, uint64_t timing)
+{
+    bool none = v->timing == 0 && (v->timing_not == 0 || v->timing_not == UINT64_MAX);
+    return none || (v->timing == ~v->timing_not && v->timing == timing);
+}
+
+void vitals_timing(struct vitals *v, uint64_t timing)
+{
+    put(&v->timing, &v->timing_not, timing);
 }

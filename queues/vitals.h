@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a run of a daemon leaves to the next one of the same boot, beside its unsafe queue in the runtime directory: the
-// token of the boot, when the last echoed heartbeat was sent, and the deadline that its guard has.
+// token of the boot, when the last echoed heartbeat was sent, the deadline that its guard has, and by which timing it served.
 //
 // Mapped, and stored into without a system call, so a kill may come between any two stores. Each value stands beside its
 // complement. Where the two do not agree what is believed is what promises less: an earlier echo, an unknown deadline,
@@ -18,6 +18,7 @@ struct vitals {
     uint64_t boot, boot_not;
     uint64_t echo_sent_ns, echo_not; // CLOCK_BOOTTIME; only rises
     uint64_t lease_ns, lease_not;
+    uint64_t timing, timing_not;
 };
 
 // The token of the boot that this file is of; 0: of none, or nothing can be said.
@@ -36,5 +37,9 @@ int64_t vitals_echo_sent_ns(const struct vitals *vitals); // 0: none
 void vitals_echo(struct vitals *vitals, int64_t sent_ns); // an earlier one is ignored
 int64_t vitals_lease_ns(const struct vitals *vitals);     // VITALS_NO_DEADLINE, VITALS_UNKNOWN
 void vitals_lease(struct vitals *vitals, int64_t deadline_ns);
+// What stands for the timing (a checksum): whether the run that served last had this one, as far as it is known. Where it had
+// not, what it had granted runs by the former one.
+bool vitals_same_timing(const struct vitals *vitals, uint64_t timing);
+void vitals_timing(struct vitals *vitals, uint64_t timing);
 
 #endif

@@ -17,6 +17,7 @@ static void act_send(struct endpoint *ep, const struct end_action *a)
 static void act_open(struct endpoint *ep, const struct end_action *a)
 {
     ep->serving = true;
+    vitals_timing(ep->vitals, ep->timing_sum);
     vitals_lease(ep->vitals, ep->deadline_ns);
     ep->open_action = *a;
     ep->open_after_close = true;

@@ -463,6 +463,21 @@ static uint64_t damaged_maps(struct endpoint *ep)
     return damaged;
 }
 
+// The run before this one was not ended in order, and may have granted by another timing: neither how long its peer waits nor
+// how long that may take over is known any more. This end steps down, as if its deadline had passed.
+static bool timing_has_changed(struct endpoint *ep)
+{
+    bool granting = ep->same_boot && ep->state.role == ROLE_ACTIVE && !ep->state.alone &&
+                    vitals_lease_ns(ep->vitals) != VITALS_NO_DEADLINE;
+    if (!granting || vitals_same_timing(ep->vitals, ep->timing_sum))
+        return false;
+    endpoint_note(ep, -1, "the timing of the pair file is not that of the former run, by which the peer may hold a grant: "
+                          "steps down");
+    if (ep->guard)
+        guard_step_down(ep->guard);
+    return true;
+}
+
 // Which facts the start rule gets; what was passive opens its replica first (take_opened()).
 static void prepare_start(struct endpoint *ep)
 {
@@ -473,6 +488,8 @@ static void prepare_start(struct endpoint *ep)
         endpoint_note(ep, -1, why);
     s->same_boot = ep->same_boot;
     s->guard_acted = acted || (ep->guard && guard_acted(ep->guard));
+    if (!s->guard_acted)
+        s->guard_acted = timing_has_changed(ep);
     s->echo_sent_ns = ep->same_boot ? vitals_echo_sent_ns(ep->vitals) : 0;
     s->unwatched = ep->same_boot && vitals_lease_ns(ep->vitals) == VITALS_NO_DEADLINE;
     ep->frozen_told = s->guard_acted;
@@ -598,6 +615,7 @@ int endpoint_new(const struct endpoint_config *config, struct endpoint **ret_end
     ep->lock_fd = ep->runtime_lock_fd = ep->inquiry_fd = -1;
     ep->run = random_id();
     ep->pair_id = checksum64(ep->pair->pair, strlen(ep->pair->pair));
+    ep->timing_sum = checksum64(&ep->pair->timing, sizeof(ep->pair->timing));
     ep->born_ns = clock_boot_ns();
     ep->plan_stale = true;
     atomic_store(&ep->figures.lease_ns, INT64_MAX);

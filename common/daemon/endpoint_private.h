@@ -50,6 +50,7 @@ struct endpoint {
     char *sockets[PAIR_VOLUMES_MAX];
     const char *volume_names[PAIR_VOLUMES_MAX];
     struct vitals *vitals;
+    uint64_t timing_sum; // stands for the pair file's timing there
     bool same_boot, started, exited;
     bool opening; // the safe queue is being read; the end runs, and waits for that
     struct end_start start;

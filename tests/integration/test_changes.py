@@ -83,6 +83,21 @@ def test_volumes_that_differ_from_what_is_queued_are_refused(pair, tmp_path):
     change_them(lab, pair)
 
 
+def test_killed_with_another_timing_an_end_that_granted_steps_down(pair):
+    """What the peer holds runs by the timing that it was given with; the file was changed on one side only."""
+    lab, pair = pair
+    put(lab, "primary", dict(pair, timing={"timeout_ms": 20000, "decision_ms": 20000}))
+    kill(lab, "primary")
+    lab.wait_until(lambda: [event for event in lab.events("primary") if "not that of the former run" in event["text"]],
+                   "the primary to step down")
+    assert lab.status("primary")["state"] != "active"
+    put(lab, "primary", pair)
+    kill(lab, "primary")
+    lab.wait_one_promotable()
+    for name in NAMES:
+        lab.same_content(name)
+
+
 def change_them(lab, pair):
     """As understudy.json(5) says: a stopped pair begins anew, with its state directories away."""
     before = {name: bytes_of(lab, "primary", name) for name in NAMES}

@@ -81,12 +81,35 @@ static void a_kill_between_two_stores_promises_no_more(void **state)
     assert_int_equal(vitals_boot(&young), 0);
 }
 
+// Only what is surely the same is the same.
+static void another_timing_is_told_apart(void **state)
+{
+    struct vitals v = {0};
+    assert_true(vitals_same_timing(&v, 7)); // of an older version
+    vitals_begin(&v, BOOT);
+    assert_true(vitals_same_timing(&v, 7)); // nothing has served
+    vitals_timing(&v, 7);
+    assert_true(vitals_same_timing(&v, 7));
+    assert_false(vitals_same_timing(&v, 8));
+    struct vitals half = v;
+    half.timing = 8; // killed between two stores
+    assert_false(vitals_same_timing(&half, 7) || vitals_same_timing(&half, 8));
+    for (size_t i = 0; i < 8 * (sizeof(v.timing) + sizeof(v.timing_not)); i++) {
+        half = v;
+        ((uint8_t *)&half.timing)[i / 8] ^= (uint8_t)(1 << i % 8);
+        assert_false(vitals_same_timing(&half, 7));
+    }
+    vitals_begin(&v, BOOT + 1);
+    assert_true(vitals_same_timing(&v, 8));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_damaged_byte_promises_no_more),
         cmocka_unit_test(a_token_is_of_one_kernel),
         cmocka_unit_test(a_kill_between_two_stores_promises_no_more),
+        cmocka_unit_test(another_timing_is_told_apart),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
