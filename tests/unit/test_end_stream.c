@@ -277,6 +277,31 @@ static void recorded_map_counts_as_wholly_set_at_the_start(void **state)
 }
 
 // A replica that lost what it had settled is compared as a whole, also behind a restart of its daemon.
+// From the first record of a resync on it is not consistent: a crash must not leave one that is taken for it.
+static void replica_is_not_touched_before_its_inconsistency_is_durable(void **state)
+{
+    struct world *w = *state;
+    struct host *h = &w->host[1];
+    world_boot(w, 0, (struct end_start){0});
+    world_boot(w, 1, (struct end_start){0});
+    for (int i = 0; i < 500 && !h->disk.inconsistent; i++) {
+        h->hold_saves = true; // one save a step
+        world_run(w, 10 * NS_PER_MS);
+        if (h->disk.inconsistent)
+            break;
+        h->hold_saves = false;
+        host_step(h, &(struct end_event){.type = EV_SAVED, .saved.ticket = h->ticket});
+    }
+    assert_true(h->disk.inconsistent);
+    world_run(w, 500 * NS_PER_MS);
+    assert_int_equal(h->follow_asked, 0);
+    h->hold_saves = false;
+    host_step(h, &(struct end_event){.type = EV_SAVED, .saved.ticket = h->ticket});
+    world_run(w, 5 * NS_PER_S);
+    assert_int_not_equal(h->follow_asked, 0);
+    assert_true(world_view(w, 1).promotable);
+}
+
 static void lost_replica_is_compared_as_a_whole(void **state)
 {
     struct world *w = world_start_pair(*state);
@@ -603,6 +628,7 @@ int main(void)
         T(difference_waits_for_its_repair),
         T(difference_is_repaired_at_once_when_told_to),
         T(verify_is_given_up_with_its_session),
+        T(replica_is_not_touched_before_its_inconsistency_is_durable),
         T(place_that_was_given_up_is_not_drained),
         T(overflow_while_a_meeting_is_proposed_voids_the_proposal),
         T(place_of_a_former_session_is_not_streamed_from),

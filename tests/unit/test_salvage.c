@@ -415,6 +415,25 @@ static void a_drop_on_a_full_disk(void **state)
     fake_disk_free(disk);
 }
 
+// What a sync covered that failed is not known to be there, whatever a later one says.
+static void a_failed_sync_is_final(void **state)
+{
+    (void)state;
+    struct fake_disk *disk = fake_disk_new(64U << 20, 1);
+    struct salvage_config c = config_of(disk, 8U << 20);
+    struct salvage *s = open_with(&c);
+    assert_int_equal(keep(s, 0, 1, 10), 0);
+    fake_disk_fail(disk, 1, -EIO, false);
+    assert_int_equal(sync_now(s, disk), -EIO);
+    fake_disk_fail(disk, 0, 0, false);
+    assert_int_equal(salvage_failure(s), -EIO);
+    assert_int_equal(salvage_durable(s), 0);
+    assert_int_equal(keep(s, 0, 20, 10), -EIO);
+    assert_true(salvage_finish(s, NULL) < 0);
+    salvage_free(s);
+    fake_disk_free(disk);
+}
+
 // Two runs that keep and sync, the second one after a crash. Whatever was reported as durable, in `promised`.
 static void two_runs(struct fake_disk *disk, bool promised[BLOCKS], unsigned crash_at, bool kill)
 {
@@ -574,6 +593,7 @@ int main(void)
         cmocka_unit_test(the_list_of_what_was_dropped_stays_while_it_goes_on),
         cmocka_unit_test(what_does_not_go_on_is_dropped_as_a_whole),
         cmocka_unit_test(a_drop_on_a_full_disk),
+        cmocka_unit_test(a_failed_sync_is_final),
         cmocka_unit_test(a_crash_at_every_operation),
         cmocka_unit_test(a_crash_within_a_drop),
         cmocka_unit_test(every_damaged_byte_is_harmless_or_found),
