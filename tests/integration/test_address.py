@@ -11,11 +11,12 @@ from labs import PEER, write_pair
 
 OLD, NEW, LAST = "192.0.2.10/24", "192.0.2.20/24", "192.0.2.30/24"
 ADMINS = "192.0.2.99/24"
+TIMING = {"timeout_ms": 4000}  # a killed daemon is back before that also where the machine is busy
 
 
 @pytest.fixture(scope="module")
 def pair_lab(make_shared_lab, tmp_path_factory):
-    lab = make_shared_lab(config=write_pair(tmp_path_factory.mktemp("pair") / "lab.json"))
+    lab = make_shared_lab(config=write_pair(tmp_path_factory.mktemp("pair") / "lab.json", timing=TIMING))
     lab.wait_promotable("primary")
     return lab
 
@@ -72,12 +73,12 @@ def test_a_changed_address_leaves_nothing_behind(pair_lab):
     pair_lab.exec("primary", "ip", "address", "del", ADMINS, "dev", "public")
 
 
-def number_of(lab, host, *words):
-    """Where the last event with one of these words is."""
-    texts = [event["text"] for event in lab.events(host)]
-    found = [number for number, text in enumerate(texts) if any(word in text for word in words)]
-    assert found, (words, texts)
-    return found[-1]
+def number_of(lab, host, words):
+    """Where the last event with these words is, once there is one."""
+    def found():
+        texts = [event["text"] for event in lab.events(host)]
+        return [number for number, text in enumerate(texts) if words in text]
+    return lab.wait_until(found, f"{host} to tell of {words!r}")[-1]
 
 
 def test_killed_with_a_changed_file_the_old_address_stays_as_long_as_a_grant(pair_lab):
