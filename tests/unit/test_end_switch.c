@@ -39,6 +39,21 @@ static void handover_of_another_session_is_void(void **state)
     assert_int_not_equal(world_view(w, 1).state, END_PASSIVE);
 }
 
+// Wherever it stands: what it cannot write it cannot serve.
+static void failed_replica_takes_no_handover(void **state)
+{
+    struct world *w = world_start_pair(*state);
+    struct host *h = &w->host[1];
+    struct frame f = {.type = FRAME_HANDOVER, .run = world_view(w, 1).peer_run, .to_run = world_view(w, 0).peer_run};
+    f.session = world_view(w, 1).session;
+    f.at.seq = h->data.applied;
+    h->fail_follows = true;
+    host_step(h, &(struct end_event){.type = EV_REPLICA, .replica = {.what = FOLLOW_FAILED, .text = "a write failed"}});
+    assert_int_equal(world_view(w, 1).session, f.session);
+    host_step(h, &(struct end_event){.type = EV_FRAME, .frame = {.frame = &f}});
+    assert_int_equal(world_view(w, 1).state, END_PASSIVE);
+}
+
 // A command for the other end is said until it is answered: it may be lost with a connection, or come to an end that does
 // not know this run yet.
 static void command_that_was_lost_is_said_again(void **state)
@@ -215,6 +230,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(switch_goes_there_and_back),
         T(handover_of_another_session_is_void),
+        T(failed_replica_takes_no_handover),
         T(switch_keeps_the_deadline_until_the_address_is_off),
         T(command_that_was_lost_is_said_again),
         T(command_right_behind_a_restart_is_answered),
