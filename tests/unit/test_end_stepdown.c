@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // common/end, by name: stepping down, the guard, and an end that was not scheduled.
 // What goes wrong in between any two steps is the simulator's business.
+#include <unistd.h>
+
 #include "tests/unit/end_world.h"
 
 static void cut_off_active_steps_down_before_the_takeover(void **state)
@@ -98,6 +100,30 @@ static void active_that_hears_of_a_takeover_steps_down(void **state)
                       .session = s.session,
                       .beat = {.number = 1000000, .sent_ns = w->now}};
     host_step(&w->host[0], &(struct end_event){.type = EV_FRAME, .frame = {.frame = &f}});
+    assert_int_equal(world_view(w, 0).state, END_SUSPENDED);
+    assert_false(w->host[0].address);
+}
+
+// Nor does it go on beside that peer where no grant had been out: an operator may have told the peer to.
+static void who_hears_of_a_takeover_does_not_go_on_beside_it(void **state)
+{
+    struct world *w = *state;
+    w->config.automatic = false;
+    world_start_pair(w);
+    assert_false(world_view(w, 0).granted);
+    w->cut[1] = true;
+    struct end_view s = world_view(w, 1);
+    struct frame f = {.type = FRAME_BEAT,
+                      .flags = FRAME_TAKING_OVER,
+                      .run = world_view(w, 0).peer_run,
+                      .to_run = s.peer_run,
+                      .session = s.session,
+                      .beat = {.number = 1000000, .sent_ns = w->now}};
+    (void)alarm(60); // one that does goes to and fro for ever
+    host_step(&w->host[0], &(struct end_event){.type = EV_FRAME, .frame = {.frame = &f}});
+    world_run(w, 500 * NS_PER_MS);
+    (void)alarm(0);
+    assert_true(world_view(w, 0).connected);
     assert_int_equal(world_view(w, 0).state, END_SUSPENDED);
     assert_false(w->host[0].address);
 }
@@ -377,6 +403,7 @@ int main(void)
         T(address_that_stays_keeps_the_deadline),
         T(stepped_down_end_takes_its_address_off_itself),
         T(active_that_hears_of_a_takeover_steps_down),
+        T(who_hears_of_a_takeover_does_not_go_on_beside_it),
         T(guard_that_acts_by_itself_holds_the_answers),
         T(guard_in_the_middle_of_a_switchover_leads_back),
         T(who_steps_down_frozen_waits_for_no_guard),
