@@ -31,7 +31,8 @@ test_saver_LDADD = $(DAEMON_LIBS) $(CMOCKA_LIBS)
 check_PROGRAMS += test_endpoint
 test_endpoint_SOURCES = test_endpoint.c netns.c netns.h
 test_endpoint_CPPFLAGS = $(AM_CPPFLAGS) -DGUARD_BINARY='"$(abs_top_builddir)/guard/understudy-guard"'
-test_endpoint_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=store_resets -Wl,--wrap=mailbox_ring
+test_endpoint_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=store_resets -Wl,--wrap=mailbox_ring \
+	-Wl,--wrap=stream_close -Wl,--wrap=front_open
 test_endpoint_LDADD = $(DAEMON_LIBS) $(CMOCKA_LIBS)
 
 check_PROGRAMS += test_layout

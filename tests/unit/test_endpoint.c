@@ -65,6 +65,28 @@ void __wrap_mailbox_ring(struct mailbox *box)
     __real_mailbox_ring(box);
 }
 
+#define FORMER_DURABLE (UINT64_C(1) << 40)
+static uint64_t durable_at_open; // of the secondary; FORMER_DURABLE: its exports are still to be opened
+
+// The step before its exports are opened: from here on it has a former stream behind it.
+void __real_stream_close(struct stream *s, const struct epoch *forget, uint64_t next_seq);
+void __wrap_stream_close(struct stream *s, const struct epoch *forget, uint64_t next_seq);
+void __wrap_stream_close(struct stream *s, const struct epoch *forget, uint64_t next_seq)
+{
+    if (secondary.ep && s == secondary.ep->stream && durable_at_open == FORMER_DURABLE)
+        atomic_store(&secondary.ep->figures.durable, FORMER_DURABLE);
+    __real_stream_close(s, forget, next_seq);
+}
+
+void __real_front_open(struct front *f, bool recover, const struct epoch *epoch, uint64_t first_seq);
+void __wrap_front_open(struct front *f, bool recover, const struct epoch *epoch, uint64_t first_seq);
+void __wrap_front_open(struct front *f, bool recover, const struct epoch *epoch, uint64_t first_seq)
+{
+    if (secondary.ep && f == secondary.ep->front)
+        durable_at_open = atomic_load(&secondary.ep->figures.durable);
+    __real_front_open(f, recover, epoch, first_seq);
+}
+
 // ---- the rig ----
 
 // Heartbeats are frequent and T is long: no end takes a busy machine for a silent peer.
@@ -340,13 +362,15 @@ static void end_whose_data_thread_does_not_turn_is_silent(void **state)
     mailbox_ring(front_mailbox(primary.ep->front));
     mailbox_ring(primary.ep->stream_box);
     bool wedged = comes(is_wedged);
-    pump_for(A_WHILE_NS); // what was sent before
-    uint64_t number = secondary.ep->beat_number;
-    pump_for(A_WHILE_NS);
-    uint64_t then = secondary.ep->beat_number;
+    bool silent = false;
+    for (int i = 0; i < 10 && !silent; i++) { // what was sent before may still come
+        uint64_t number = secondary.ep->beat_number;
+        pump_for(A_WHILE_NS);
+        silent = secondary.ep->beat_number == number;
+    }
     lane_hold(primary.ep->lane, false);
     assert_true(wedged);
-    assert_int_equal(then, number);
+    assert_true(silent);
     wait_for(is_granted, "a grant of an end that turns again");
 }
 
@@ -566,18 +590,6 @@ static void who_waits_for_durable_is_told_when_it_has_come(void **state)
     wait_for(is_granted, "a grant");
 }
 
-#define FORMER_DURABLE (UINT64_C(1) << 40)
-
-static bool is_closing(void)
-{
-    return secondary.ep->open_after_close;
-}
-
-static bool has_closed(void)
-{
-    return !secondary.ep->open_after_close;
-}
-
 static bool secondary_leads(void)
 {
     return is_granted() && view_of(&secondary).active && !view_of(&primary).active;
@@ -595,13 +607,11 @@ static void durable_of_a_former_stream_does_not_count(void **state)
     char text[ACTION_TEXT_SIZE];
     uint64_t operation;
     wait_for(is_granted, "a grant");
+    durable_at_open = FORMER_DURABLE;
     assert_int_equal(
         endpoint_command(primary.ep, COMMAND_SWITCH, 0, 0, &operation, text, sizeof(text)), 0);
-    wait_for(is_closing, "a replica that is closed");
-    atomic_store(&secondary.ep->figures.durable, FORMER_DURABLE);
-    wait_for(has_closed, "exports that are opened");
-    assert_true(atomic_load(&secondary.ep->figures.durable) < FORMER_DURABLE);
     wait_for(secondary_leads, "a grant of the new active end");
+    assert_int_equal(durable_at_open, 0);
     assert_int_equal(
         endpoint_command(secondary.ep, COMMAND_SWITCH, 0, 0, &operation, text, sizeof(text)), 0);
     wait_for(primary_leads, "a grant of the one before");
