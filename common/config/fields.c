@@ -271,7 +271,9 @@ static const struct field pair_fields[] = {
      .help = "Whether the passive end takes over by itself or waits for pairctl takeover."},
     {"slow", FIELD_WORD, .offset = PAIR(slow), .words = words_slow, .preset = "throttle",
      .help = "When a flush would wait longer than T for a peer that is slow: writers are slowed "
-             "down, or the active end goes alone."},
+             "down, or the active end goes alone. With alone it is paired again only when the lag "
+             "has stayed small for 10 s, whatever it went alone for; until then there is no "
+             "takeover by itself."},
     {"split", FIELD_WORD, .flags = FIELD_AGREE, .offset = PAIR(split), .words = words_split,
      .preset = "secondary-stops",
      .help = "Who stops serving when both ends meet active after a split. Nothing is overwritten "
