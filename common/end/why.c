@@ -47,7 +47,9 @@ static const char *active_why(const struct end *e, char *buffer, size_t size)
         return "alone: a verify found that the replica differs: waits for pairctl verify --repair, or resync";
     if (e->st.pending)
         return "alone: the peer's replica is being resynced";
-    return "alone: the peer is catching up";
+    return e->config.alone_when_slow
+               ? "alone: the peer is catching up; paired again when its lag has stayed small for 10 s (slow: alone)"
+               : "alone: the peer is catching up";
 }
 
 static const char *passive_why(const struct end *e, char *buffer, size_t size)

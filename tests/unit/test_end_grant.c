@@ -541,6 +541,29 @@ static void stalled_peer_is_noticed_in_async(void **state)
     assert_int_equal(w->host[0].gate, GATE_ALONE);
 }
 
+// A link that was too slow is relied on again when it has kept up for a while, and not between two bursts.
+static void slow_link_is_trusted_again_after_a_while(void **state)
+{
+    struct world *w = *state;
+    w->config.alone_when_slow = true;
+    world_start_pair(w);
+    world_run(w, 12 * NS_PER_S);
+    assert_false(world_view(w, 0).alone);
+    w->host[0].data.lagging = true;
+    world_run(w, 6 * NS_PER_S);
+    assert_true(world_view(w, 0).alone);
+    for (int i = 0; i < 2; i++) {
+        w->host[0].data.lagging = false;
+        world_run(w, 8 * NS_PER_S);
+        assert_true(world_view(w, 0).alone);
+        assert_non_null(strstr(world_view(w, 0).why, "stayed small for 10 s"));
+        w->host[0].data.lagging = i == 0;
+        world_run(w, NS_PER_S);
+    }
+    world_run(w, 4 * NS_PER_S);
+    assert_false(world_view(w, 0).alone);
+}
+
 // What a status calls alone is acknowledged alone: while it waits for the grant to run out, and for the save, it is not.
 static void alone_is_said_when_it_is_so(void **state)
 {
@@ -638,6 +661,7 @@ int main(void)
         T(no_answer_waits_for_a_disk_in_async),
         T(nobody_hears_of_an_epoch_before_it_is_durable),
         T(stalled_peer_is_noticed_in_async),
+        T(slow_link_is_trusted_again_after_a_while),
         T(alone_is_said_when_it_is_so),
         T(late_report_of_a_gate_is_not_that_of_a_newer_order),
         T(late_frame_of_a_run_in_between_is_not_believed),
