@@ -303,6 +303,15 @@ static void on_room(void *user)
     ((struct levels *)user)->rooms++;
 }
 
+// All files there are.
+static uint64_t bytes_on_disk(struct fixture *f)
+{
+    uint64_t sum = 0, size = 0;
+    for (uint32_t slot = 0; slot < fake_disk_slots(f->disk); slot++)
+        sum += fake_disk_bytes(f->disk, slot, &size) ? size : 0;
+    return sum;
+}
+
 // Quota half full, three quarters, full: only then the memory is full for good. What is released
 // leads down again.
 static void levels_of_the_quota(void **state)
@@ -320,6 +329,7 @@ static void levels_of_the_quota(void **state)
     unsafe_reclaim(f->queue);
     assert_int_equal(levels.level, UNSAFE_FULL);
     assert_false(spill_helps(f->spill));
+    assert_true(bytes_on_disk(f) > 2 * MIB && bytes_on_disk(f) <= 4 * MIB);
     assert_int_equal(seen, 1u << UNSAFE_LOW | 1u << UNSAFE_HALF | 1u << UNSAFE_THREE_QUARTERS);
     assert_true(read_all(f));
     release(f, unsafe_numbered(f->queue) - 10);
