@@ -415,6 +415,28 @@ static void a_drop_on_a_full_disk(void **state)
     fake_disk_free(disk);
 }
 
+// Whatever lies in a file that is not the last one can be relied on, without anybody having asked for it.
+static void a_file_that_is_full_is_durable(void **state)
+{
+    (void)state;
+    struct fake_disk *disk = fake_disk_new(64U << 20, 1);
+    struct salvage_config c = config_of(disk, 8U << 20);
+    struct salvage *s = open_with(&c);
+    struct seen seen;
+    unsigned blocks = 0;
+    for (; fake_disk_slots(disk) < 2 && blocks < VOLUMES * BLOCKS; blocks++)
+        assert_int_equal(keep(s, blocks / BLOCKS, blocks % BLOCKS, 1), 0);
+    assert_int_equal(fake_disk_slots(disk), 2);
+    assert_true(salvage_durable(s) > 0 && salvage_durable(s) < salvage_last(s));
+    struct fake_disk *cut = fake_disk_worst(disk, 1);
+    look(cut, &seen);
+    assert_int_equal(count(&seen, 0) + count(&seen, 1), blocks - 1); // the last one is in the new file
+    assert_int_equal(seen.damaged + seen.beyond, 0);
+    fake_disk_free(cut);
+    salvage_free(s);
+    fake_disk_free(disk);
+}
+
 // What a sync covered that failed is not known to be there, whatever a later one says.
 static void a_failed_sync_is_final(void **state)
 {
@@ -593,6 +615,7 @@ int main(void)
         cmocka_unit_test(the_list_of_what_was_dropped_stays_while_it_goes_on),
         cmocka_unit_test(what_does_not_go_on_is_dropped_as_a_whole),
         cmocka_unit_test(a_drop_on_a_full_disk),
+        cmocka_unit_test(a_file_that_is_full_is_durable),
         cmocka_unit_test(a_failed_sync_is_final),
         cmocka_unit_test(a_crash_at_every_operation),
         cmocka_unit_test(a_crash_within_a_drop),
