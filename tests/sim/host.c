@@ -217,10 +217,11 @@ void daemon_start(struct host *h)
     front_init(h);
     stream_init(h);
     bool readable = state_read(h);
-    if (!readable) {
+    // Of what the former run was about to save only what has lasted counts.
+    const struct epoch *now = readable ? history_current(&h->state.history) : NULL;
+    h->judged_epoch = now ? now->id : 0;
+    if (!readable)
         cover_count("state: unreadable");
-        h->judged_epoch = 0;
-    }
     trace(s, h, "daemon starts, run %04x, role on disk %d%s%s", (unsigned)(h->run_id >> 48),
           h->state.role, h->state.alone ? ", alone" : "",
           !readable                             ? ", UNREADABLE"

@@ -127,8 +127,9 @@ static uint32_t last_zeroed(const struct sim *s, unsigned object, unsigned secto
     return 0;
 }
 
-// Its own store, perhaps after a power loss: each sector is what was promised last, or something newer.
-void judge_own_store(struct host *h)
+// Its own store, perhaps after a power loss: each sector is what was promised last, or something newer. `kept`: an operator has
+// given up what the other end has promised.
+static void own_store(struct host *h, bool kept)
 {
     struct sim *s = h->sim;
     for (unsigned v = 0; v < s->volumes; v++) {
@@ -140,11 +141,18 @@ void judge_own_store(struct host *h)
                 continue;
             if (promised && s->ledger.writes[promised].zero && tag == 0)
                 continue;
+            if (kept && s->ledger.writes[promised].host != h->index)
+                continue;
             fail(s, "%c serves from its own store: volume %u sector %u holds write %lld, but %u was "
                     "promised", h->letter, v, i, (long long)tag, promised);
             return;
         }
     }
+}
+
+void judge_own_store(struct host *h)
+{
+    own_store(h, false);
 }
 
 static void check_promised(struct host *h, int parent, uint64_t fork)
@@ -230,10 +238,12 @@ void judge_opened(struct host *h, const struct epoch *epoch)
     judge_parent(h, e->parent);
     if (!epoch->parents || e->fork == EPOCH_SEQ_UNKNOWN || s->forced) {
         ledger_base(h, at);
-        if (s->forced)
+        // Whose state was damaged, and is kept all the same, knows no line, and gives up the other one with its store alone.
+        bool kept = epoch->reason == EPOCH_RESOLVE && h->named_to_keep;
+        if (!s->forced)
+            own_store(h, kept);
+        if (s->forced || kept)
             forget_promises(s, s->ledger.epochs[at].base);
-        else
-            judge_own_store(h);
         for (uint32_t i = 1; i < s->ledger.write_count; i++)
             s->ledger.writes[i].acked = 0; // what was not flushed may be gone
         return;
