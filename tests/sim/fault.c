@@ -288,7 +288,6 @@ static void wipe(struct host *h)
     s->wiped = true;
     host_crash(h);
     trace(s, h, "its disk is replaced");
-    h->judged_epoch = 0;
     judge_salvage_void(h);
     state_wipe(h);
     host_disks(h);

@@ -116,7 +116,6 @@ void host_forget(struct host *h)
         (void)close(h->memory);
     h->memory = -1;
     judge_salvage_void(h);
-    h->judged_epoch = 0;
     state_wipe(h);
     new_disks(h);
 }

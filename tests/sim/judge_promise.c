@@ -129,7 +129,7 @@ static uint32_t last_zeroed(const struct sim *s, unsigned object, unsigned secto
 
 // Its own store, perhaps after a power loss: each sector is what was promised last, or something newer. `kept`: an operator has
 // given up what the other end has promised.
-static void own_store(struct host *h, bool kept)
+static void judge_own_store(struct host *h, bool kept)
 {
     struct sim *s = h->sim;
     for (unsigned v = 0; v < s->volumes; v++) {
@@ -148,11 +148,6 @@ static void own_store(struct host *h, bool kept)
             return;
         }
     }
-}
-
-void judge_own_store(struct host *h)
-{
-    own_store(h, false);
 }
 
 static void check_promised(struct host *h, int parent, uint64_t fork)
@@ -241,7 +236,7 @@ void judge_opened(struct host *h, const struct epoch *epoch)
         // Whose state was damaged, and is kept all the same, knows no line, and gives up the other one with its store alone.
         bool kept = epoch->reason == EPOCH_RESOLVE && h->named_to_keep;
         if (!s->forced)
-            own_store(h, kept);
+            judge_own_store(h, kept);
         if (s->forced || kept)
             forget_promises(s, s->ledger.epochs[at].base);
         for (uint32_t i = 1; i < s->ledger.write_count; i++)

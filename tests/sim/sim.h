@@ -165,7 +165,7 @@ struct host {
     struct judged_salvage judged;
     bool gate_alone;             // it acknowledges alone
     uint64_t copy_objects; // of the newest ask_own_maps()
-    uint64_t judged_epoch;       // of the last save
+    uint64_t judged_epoch;       // of the last save of this run, or what it found
     bool named_to_keep;          // by an operator who resolves a split
     bool salvage_open, salvage_drop; // by the follower; an operator is about to drop
     bool frozen_known; // by the end that runs
@@ -496,7 +496,6 @@ void judge_tail(struct host *h); // it follows, perhaps without what was its que
 void judge_finishes(struct host *h); // is about to replay to the end
 void judge_finished(struct host *h, uint64_t epoch, uint64_t seq);
 void judge_discard(struct host *h); // about to forget what lies behind its prefix
-void judge_own_store(struct host *h); // is about to serve from its own store
 void judge_opened(struct host *h, const struct epoch *epoch);
 void judge_roles(struct sim *s); // between any two moments
 void judge_opens(struct host *h, const struct end_action *a); // exports
