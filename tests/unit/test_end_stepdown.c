@@ -88,10 +88,9 @@ static void stepped_down_end_takes_its_address_off_itself(void **state)
     assert_true(w->host[0].address);
 }
 
-// DESIGN §6: "an active that hears its peer is taking over steps down at once".
-static void active_that_hears_of_a_takeover_steps_down(void **state)
+// The Primary hears from the Secondary that that takes over.
+static void hear_of_a_takeover(struct world *w)
 {
-    struct world *w = world_start_pair(*state);
     struct end_view s = world_view(w, 1);
     struct frame f = {.type = FRAME_BEAT,
                       .flags = FRAME_TAKING_OVER,
@@ -100,6 +99,13 @@ static void active_that_hears_of_a_takeover_steps_down(void **state)
                       .session = s.session,
                       .beat = {.number = 1000000, .sent_ns = w->now}};
     host_step(&w->host[0], &(struct end_event){.type = EV_FRAME, .frame = {.frame = &f}});
+}
+
+// DESIGN §6: "an active that hears its peer is taking over steps down at once".
+static void active_that_hears_of_a_takeover_steps_down(void **state)
+{
+    struct world *w = world_start_pair(*state);
+    hear_of_a_takeover(w);
     assert_int_equal(world_view(w, 0).state, END_SUSPENDED);
     assert_false(w->host[0].address);
 }
@@ -112,15 +118,8 @@ static void who_hears_of_a_takeover_does_not_go_on_beside_it(void **state)
     world_start_pair(w);
     assert_false(world_view(w, 0).granted);
     w->cut[1] = true;
-    struct end_view s = world_view(w, 1);
-    struct frame f = {.type = FRAME_BEAT,
-                      .flags = FRAME_TAKING_OVER,
-                      .run = world_view(w, 0).peer_run,
-                      .to_run = s.peer_run,
-                      .session = s.session,
-                      .beat = {.number = 1000000, .sent_ns = w->now}};
     (void)alarm(60); // one that does goes to and fro for ever
-    host_step(&w->host[0], &(struct end_event){.type = EV_FRAME, .frame = {.frame = &f}});
+    hear_of_a_takeover(w);
     world_run(w, 500 * NS_PER_MS);
     (void)alarm(0);
     assert_true(world_view(w, 0).connected);
