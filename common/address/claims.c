@@ -16,7 +16,7 @@
 #include "common/base/file.h"
 
 #define HEAD       "understudy-addresses 1"
-#define BOOT_SIZE  64
+#define HEAD_SIZE  (sizeof(HEAD) + 17)
 #define LINE_MAX   (CLAIMS_OWNER_MAX + IFNAMSIZ + IP_TEXT_SIZE + 16)
 #define FILE_MAX   ((size_t)CLAIMS_MAX * LINE_MAX)
 #define LOCK_NS    (500 * NS_PER_MS) // somebody who was stopped with it must not hold up the others
@@ -30,7 +30,6 @@ struct entry {
 
 struct table {
     int lock_fd; // held while this is looked at
-    char boot[BOOT_SIZE];
     struct entry *entries;
     size_t count, room;
     bool changed;
@@ -50,12 +49,10 @@ int claims_path(char *buffer, size_t size, const char *runtime_dir)
     return path_format(buffer, size, "%s/addresses.list", runtime_dir);
 }
 
-static void read_boot(char boot[BOOT_SIZE])
+// The first line.
+static void make_head(char head[HEAD_SIZE])
 {
-    CLEANUP_CLOSE int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd < 0 ? -1 : read(fd, boot, BOOT_SIZE - 1);
-    boot[n < 0 ? 0 : n] = '\0';
-    boot[strcspn(boot, " \n")] = '\0';
+    (void)snprintf(head, HEAD_SIZE, HEAD " %016" PRIx64, clock_boot_id());
 }
 
 static bool parse_line(const char *line, struct entry *ret_entry)
@@ -72,8 +69,8 @@ static bool parse_line(const char *line, struct entry *ret_entry)
 
 static void parse_file(struct table *t, char *text)
 {
-    char *rest = NULL, head[sizeof(HEAD) + BOOT_SIZE + 1];
-    (void)snprintf(head, sizeof(head), HEAD " %s", t->boot);
+    char *rest = NULL, head[HEAD_SIZE];
+    make_head(head);
     char *line = strtok_r(text, "\n", &rest);
     if (!line || strcmp(line, head) != 0)
         return;
@@ -129,7 +126,6 @@ static int table_open(const char *path, size_t more, struct table *ret_table, st
         table_done(&t);
         return error_sys(err, -ENOMEM, "%s", path);
     }
-    read_boot(t.boot);
     if (text)
         parse_file(&t, text);
     *ret_table = t;
@@ -140,13 +136,14 @@ static int table_save(struct table *t, const char *path, struct error *err)
 {
     CLEANUP_FREE char *text = NULL;
     size_t size = 0;
-    char address[IP_TEXT_SIZE];
+    char address[IP_TEXT_SIZE], head[HEAD_SIZE];
     if (!t->changed)
         return 0;
     FILE *out = open_memstream(&text, &size);
     if (!out)
         return error_sys(err, -ENOMEM, "%s", path);
-    (void)fprintf(out, HEAD " %s\n", t->boot);
+    make_head(head);
+    (void)fprintf(out, "%s\n", head);
     for (size_t i = 0; i < t->count; i++) {
         const struct entry *e = &t->entries[i];
         (void)fprintf(out, "%s %s %s %" PRIu32 "\n", e->owner, e->claim.interface, ip_format(&e->claim.ip, address),

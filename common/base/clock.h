@@ -11,5 +11,6 @@
 
 int64_t clock_boot_ns(void); // CLOCK_BOOTTIME, nanoseconds
 int64_t clock_real_ns(void); // CLOCK_REALTIME, nanoseconds since 1970
+uint64_t clock_boot_id(void); // stands for the kernel's own name of this boot; 0: not known
 
 #endif

@@ -88,15 +88,6 @@ static int lock_runtime(struct endpoint *ep, struct error *err)
     return 0;
 }
 
-// The kernel's own name for this boot. A runtime directory that was kept over a reboot is not of this boot. 0: not known.
-static uint64_t kernel_boot(void)
-{
-    char id[64];
-    CLEANUP_CLOSE int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd < 0 ? -1 : read(fd, id, sizeof(id));
-    return n > 0 ? checksum64(id, (size_t)n) : 0;
-}
-
 static int map_vitals(struct endpoint *ep, struct error *err)
 {
     char path[PATH_SIZE + 8];
@@ -114,7 +105,7 @@ static int map_vitals(struct endpoint *ep, struct error *err)
     }
     if (vitals_damaged(ep->vitals))
         log_warning("pair %s: %s is damaged: this counts as another boot", ep->pair->pair, path);
-    uint64_t kernel = kernel_boot();
+    uint64_t kernel = clock_boot_id(); // a runtime directory that was kept over a reboot is not of this boot
     ep->same_boot = vitals_token_fits(vitals_boot(ep->vitals), kernel);
     if (!ep->same_boot)
         vitals_begin(ep->vitals, vitals_token(random_id(), kernel));
