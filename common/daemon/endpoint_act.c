@@ -125,9 +125,8 @@ static void act_announce(struct endpoint *ep)
 // the new ones: otherwise it would have been refused.
 void endpoint_leave_former(struct endpoint *ep, const struct end_view *view)
 {
-    int64_t now = clock_boot_ns();
     bool needed = ep->deadline_ns != INT64_MAX && !view->connected;
-    if (ep->left_count == 0 || ep->leaving || needed || now < ep->leave_retry_ns)
+    if (ep->left_count == 0 || ep->leaving || needed || clock_boot_ns() < ep->leave_retry_ns)
         return;
     ep->leaving = true;
     switchboard_leave(ep->switchboard); // -> endpoint_left()

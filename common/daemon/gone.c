@@ -2,21 +2,20 @@
 #include "common/daemon/gone.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/address/claims.h"
+#include "common/base/aside.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
-#include "common/base/thread.h"
 
 struct gone {
     const struct pair_config_list *pairs;
     enum pair_end kind;
     const char *host;
     char path[PATH_SIZE];
-    pthread_t thread;
+    struct aside *aside;
 };
 
 // An owner is PAIR/KIND.
@@ -37,13 +36,12 @@ static bool is_gone(void *user, const char *owner)
     return true;
 }
 
-static void *run(void *arg)
+static void take_off(void *arg)
 {
     struct gone *g = arg;
     struct error err = {0};
     if (claims_leave_gone(g->path, is_gone, g, &err) < 0)
         log_warning("a public address of a pair that is gone may stay on: %s", err.text);
-    return NULL;
 }
 
 int gone_start(const struct pair_config_list *pairs, enum pair_end kind, const char *host, const char *runtime_dir,
@@ -55,11 +53,12 @@ int gone_start(const struct pair_config_list *pairs, enum pair_end kind, const c
     *g = (struct gone){.pairs = pairs, .kind = kind, .host = host};
     int r = claims_path(g->path, sizeof(g->path), runtime_dir);
     if (r == 0)
-        r = thread_start(&g->thread, "gone", run, g);
+        r = aside_new("gone", &g->aside);
     if (r < 0) {
         free(g);
         return r;
     }
+    aside_start(g->aside, take_off, g);
     *ret_gone = g;
     return 0;
 }
@@ -67,7 +66,7 @@ int gone_start(const struct pair_config_list *pairs, enum pair_end kind, const c
 struct gone *gone_free(struct gone *g)
 {
     if (g)
-        (void)pthread_join(g->thread, NULL);
+        (void)aside_free(g->aside); // waits for it
     free(g);
     return NULL;
 }
