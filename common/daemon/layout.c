@@ -12,21 +12,87 @@
 #include "common/base/cleanup.h"
 #include "common/base/file.h"
 
-#define HEAD     "understudy-layout 1\n"
-#define TAIL     "sum "
-#define FILE_MAX ((size_t)PAIR_VOLUMES_MAX * (PATH_SIZE + 256))
+#define HEAD       "understudy-layout 1\n"
+#define TAIL       "sum "
+#define SUM_DIGITS 16
+#define TAIL_SIZE  (strlen(TAIL) + SUM_DIGITS + 1)
+#define FACTS_SIZE (PAIR_NAME_MAX + 3 * 21 + 2) // NAME SIZE DEVICE INODE and a blank
+#define FILE_MAX   ((size_t)PAIR_VOLUMES_MAX * (PATH_SIZE + 256))
 
-// What is written down of one volume. `path` points into the text.
-struct place {
-    char name[PAIR_NAME_MAX + 1];
-    uint64_t size, device, inode; // inode 0: not known
-    const char *path;
-};
+// --- The file's text ---
 
-struct layout {
-    struct place places[PAIR_VOLUMES_MAX];
-    size_t count;
-};
+// A volume's line up to the path.
+static void make_facts(const struct layout_place *p, char facts[FACTS_SIZE])
+{
+    (void)snprintf(facts, FACTS_SIZE, "%s %" PRIu64 " %" PRIu64 " %" PRIu64 " ", p->name, p->size, p->device, p->inode);
+}
+
+char *layout_format(const struct layout *layout)
+{
+    char *text = NULL, facts[FACTS_SIZE];
+    size_t size = 0;
+    FILE *out = open_memstream(&text, &size);
+    if (!out)
+        return NULL;
+    (void)fputs(HEAD, out);
+    for (size_t i = 0; i < layout->count; i++) {
+        make_facts(&layout->places[i], facts);
+        (void)fprintf(out, "%s%s\n", facts, layout->places[i].path);
+    }
+    if (fflush(out) == 0)
+        (void)fprintf(out, TAIL "%016" PRIx64 "\n", checksum64(text, size));
+    if (fclose(out) == 0)
+        return text;
+    free(text);
+    return NULL;
+}
+
+// No other way of writing the same is a line: one that is read is what was written.
+static bool parse_line(const char *line, struct layout_place *ret_place)
+{
+    char facts[FACTS_SIZE];
+    _Static_assert(PAIR_NAME_MAX == 32, "as in the format");
+    struct layout_place p = {.inode = 0};
+    if (sscanf(line, "%32s %" SCNu64 " %" SCNu64 " %" SCNu64, p.name, &p.size, &p.device, &p.inode) != 4)
+        return false;
+    make_facts(&p, facts);
+    if (strncmp(line, facts, strlen(facts)) != 0)
+        return false;
+    p.path = line + strlen(facts);
+    if (p.path[0] == '\0')
+        return false;
+    *ret_place = p;
+    return true;
+}
+
+// The last line, which is found by its size: a volume may have the name that it begins with.
+static bool tail_valid(const char *text, const char *tail)
+{
+    const char *digits = tail + strlen(TAIL);
+    return strncmp(tail, TAIL, strlen(TAIL)) == 0 && strspn(digits, "0123456789abcdef") == SUM_DIGITS &&
+           digits[SUM_DIGITS] == '\n' && checksum_same(strtoull(digits, NULL, 16), checksum64(text, (size_t)(tail - text)));
+}
+
+bool layout_parse(char *text, size_t size, struct layout *ret_layout)
+{
+    struct layout found = {.count = 0};
+    if (size < strlen(HEAD) + TAIL_SIZE || strncmp(text, HEAD, strlen(HEAD)) != 0 || memchr(text, '\0', size))
+        return false;
+    char *tail = text + size - TAIL_SIZE, *end;
+    if (tail[-1] != '\n' || !tail_valid(text, tail))
+        return false;
+    for (char *line = text + strlen(HEAD); line < tail; line = end + 1) {
+        end = strchr(line, '\n');
+        *end = '\0';
+        if (found.count == PAIR_VOLUMES_MAX || !parse_line(line, &found.places[found.count]))
+            return false;
+        found.count++;
+    }
+    *ret_layout = found;
+    return true;
+}
+
+// --- Here and now ---
 
 // A device is what its number says, a file what its inode is. Also for what is no file at all: nothing is known of that.
 static bool identify(const char *path, uint64_t *ret_device, uint64_t *ret_inode)
@@ -45,62 +111,19 @@ static const char *path_of(const struct pair_config *pair, enum pair_end side, s
     return pair_volume_store(&pair->volumes[i], side)->path;
 }
 
-static char *format(const struct pair_config *pair, enum pair_end side)
+static void look(const struct pair_config *pair, enum pair_end side, struct layout *ret_layout)
 {
-    char *text = NULL;
-    size_t size = 0;
-    FILE *out = open_memstream(&text, &size);
-    if (!out)
-        return NULL;
-    (void)fputs(HEAD, out);
+    ENSURE(pair->volume_count <= PAIR_VOLUMES_MAX);
     for (size_t i = 0; i < pair->volume_count; i++) {
-        uint64_t device, inode;
-        const char *path = path_of(pair, side, i);
-        (void)identify(path, &device, &inode);
-        (void)fprintf(out, "%s %" PRIu64 " %" PRIu64 " %" PRIu64 " %s\n", pair->volumes[i].name, pair->volumes[i].size,
-                      device, inode, path);
+        struct layout_place *p = &ret_layout->places[i];
+        *p = (struct layout_place){.size = pair->volumes[i].size, .path = path_of(pair, side, i)};
+        (void)snprintf(p->name, sizeof(p->name), "%s", pair->volumes[i].name);
+        (void)identify(p->path, &p->device, &p->inode);
     }
-    if (fflush(out) == 0)
-        (void)fprintf(out, TAIL "%016" PRIx64 "\n", checksum64(text, size));
-    if (fclose(out) == 0)
-        return text;
-    free(text);
-    return NULL;
+    ret_layout->count = pair->volume_count;
 }
 
-static bool parse_line(char *line, struct place *ret_place)
-{
-    int at = 0;
-    _Static_assert(PAIR_NAME_MAX == 32, "as in the format");
-    struct place p = {.inode = 0};
-    if (sscanf(line, "%32s %" SCNu64 " %" SCNu64 " %" SCNu64 " %n", p.name, &p.size, &p.device, &p.inode, &at) != 4 || at == 0)
-        return false;
-    p.path = line + at;
-    *ret_place = p;
-    return true;
-}
-
-// Cuts the text up. False: it cannot be relied on.
-static bool parse(char *text, struct layout *ret_layout)
-{
-    char *rest = NULL, *tail = strstr(text, "\n" TAIL), sum[32];
-    if (strncmp(text, HEAD, strlen(HEAD)) != 0 || !tail)
-        return false;
-    tail++;
-    (void)snprintf(sum, sizeof(sum), TAIL "%016" PRIx64 "\n", checksum64(text, (size_t)(tail - text)));
-    if (strcmp(tail, sum) != 0)
-        return false;
-    *tail = '\0';
-    ret_layout->count = 0;
-    for (char *line = strtok_r(text + strlen(HEAD), "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
-        if (ret_layout->count == PAIR_VOLUMES_MAX || !parse_line(line, &ret_layout->places[ret_layout->count]))
-            return false;
-        ret_layout->count++;
-    }
-    return true;
-}
-
-static bool same_store(const struct place *was, const char *path)
+static bool same_store(const struct layout_place *was, const char *path)
 {
     uint64_t device, inode, old_device, old_inode;
     if (strcmp(was->path, path) == 0)
@@ -127,7 +150,7 @@ static int compare(const struct layout *was, const struct pair_config *pair, enu
     size_t both = MIN(was->count, pair->volume_count);
     for (size_t i = 0; i < both; i++) {
         const struct pair_volume_config *v = &pair->volumes[i];
-        const struct place *p = &was->places[i];
+        const struct layout_place *p = &was->places[i];
         if (strcmp(v->name, p->name) != 0)
             return refuse(pair, err, i, ".name", v->name, p->name);
         (void)snprintf(now, sizeof(now), "%" PRIu64, v->size);
@@ -147,23 +170,25 @@ static int compare(const struct layout *was, const struct pair_config *pair, enu
 
 int layout_take(const char *path, const struct pair_config *pair, enum pair_end side, bool fresh, struct error *err)
 {
-    CLEANUP_FREE char *was = NULL, *now = format(pair, side), *kept = NULL;
+    CLEANUP_FREE char *was = NULL, *now = NULL;
     CLEANUP_FREE struct layout *layout = calloc(1, sizeof(*layout));
     size_t size = 0;
     bool damaged = false;
-    if (!now || !layout)
+    if (layout) {
+        look(pair, side, layout);
+        now = layout_format(layout);
+    }
+    if (!now)
         return error_sys(err, -ENOMEM, "%s", path);
     int r = file_read(path, FILE_MAX, &was, &size, NULL);
-    kept = r == 0 ? strdup(was) : NULL;
-    if (!fresh && r != -ENOENT)
-        damaged = !was || !parse(was, layout);
-    if (!fresh && r != -ENOENT && !damaged) {
-        r = compare(layout, pair, side, err);
+    if (r == 0 && size == strlen(now) && memcmp(was, now, size) == 0)
+        return 0;
+    if (!fresh && r != -ENOENT) {
+        damaged = r < 0 || !layout_parse(was, size, layout);
+        r = damaged ? 0 : compare(layout, pair, side, err);
         if (r < 0)
             return r;
     }
-    if (kept && strcmp(kept, now) == 0)
-        return 0;
     r = file_replace(path, now, strlen(now), 0600, err);
     if (r == 0 && damaged)
         return error_set(err, -EUCLEAN, "%s is damaged: it is made anew from the pair file, whose volumes could not be checked",

@@ -200,6 +200,40 @@ static void damage_is_found(void **state)
     done(&p);
 }
 
+// What the file's own words are is a name like any other.
+static void any_name_is_found_again(void **state)
+{
+    static const char *const names[] = {"sum", "understudy-layout", "1", "a2345678901234567890123456789012"};
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        struct pair p = {.config.file = (char *)"shop.json"};
+        add(&p, names[i], 1 << 20, "data.img");
+        assert_int_equal(take(&p, true, NULL), 0);
+        p.volumes[0].size *= 2;
+        refused(&p, "volumes[0].size: found 2097152;");
+    }
+}
+
+// It would be written over otherwise, or read in part: what is behind the zero is not what the checksum is of.
+static void what_is_added_is_found(void **state)
+{
+    static const char added[] = "\0more";
+    (void)state;
+    CLEANUP_FREE char *good = NULL;
+    size_t size;
+    assert_int_equal(file_read(file, 1 << 20, &good, &size, NULL), 0);
+    for (size_t i = 1; i < sizeof(added); i++) {
+        CLEANUP_FREE char *longer = malloc(size + i);
+        assert_non_null(longer);
+        memcpy(longer, good, size);
+        memcpy(longer + size, added, i);
+        assert_int_equal(file_replace(file, longer, size + i, 0600, NULL), 0);
+        struct pair p = two_volumes();
+        assert_int_equal(take(&p, false, NULL), -EUCLEAN);
+        accepted(&p);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -208,6 +242,8 @@ int main(void)
         cmocka_unit_test_setup(another_store_is_refused_and_another_path_is_not, set_up),
         cmocka_unit_test_setup(a_fresh_end_has_no_use_for_a_former_one, set_up),
         cmocka_unit_test_setup(damage_is_found, set_up),
+        cmocka_unit_test_setup(any_name_is_found_again, set_up),
+        cmocka_unit_test_setup(what_is_added_is_found, set_up),
     };
     char command[128];
     (void)snprintf(directory, sizeof(directory), "/tmp/test_layout.XXXXXX");
