@@ -90,12 +90,22 @@ static bool is_text(const char *text)
     return length >= 1 && length <= VALUE_TEXT_MAX;
 }
 
+// A path is written into lines, of the log and of files beside the state: it stays in one.
+static bool is_one_line(const char *text)
+{
+    for (; *text; text++) {
+        if (iscntrl((unsigned char)*text))
+            return false;
+    }
+    return true;
+}
+
 // Two names of one file must not look different: a path has nothing in it that a kernel would take
 // out.
 static bool is_path(const char *text)
 {
     size_t length = strlen(text);
-    if (!is_text(text) || text[0] != '/' || length < 2 || text[length - 1] == '/')
+    if (!is_text(text) || !is_one_line(text) || text[0] != '/' || length < 2 || text[length - 1] == '/')
         return false;
     for (const char *p = text; p; p = strchr(p + 1, '/')) {
         size_t part = strcspn(p + 1, "/");
@@ -109,7 +119,8 @@ static bool is_path(const char *text)
 static bool is_iscsi(const char *text)
 {
     static const char scheme[] = "iscsi://";
-    if (strncmp(text, scheme, strlen(scheme)) != 0 || !is_text(text) || strpbrk(text, "@ ?#"))
+    if (strncmp(text, scheme, strlen(scheme)) != 0 || !is_text(text) || !is_one_line(text) ||
+        strpbrk(text, "@ ?#"))
         return false;
     const char *host = text + strlen(scheme);
     const char *target = strchr(host, '/');
@@ -287,9 +298,9 @@ static const char *fixed_text(enum field_type type)
     case FIELD_TEXT:
         return "text of 1 to 1024 characters";
     case FIELD_PATH:
-        return "an absolute path without //, /./, /../ or / at its end";
+        return "an absolute path without //, /./, /../, control characters or / at its end";
     case FIELD_STORE:
-        return "an absolute path without //, /./, /../ or / at its end, or "
+        return "an absolute path without //, /./, /../, control characters or / at its end, or "
                "\"iscsi://HOST[:PORT]/TARGET/LUN\" without a user";
     case FIELD_ADDRESS:
         return "an IPv4 or IPv6 address of one machine, like \"10.1.0.1\"";

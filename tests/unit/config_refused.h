@@ -57,6 +57,8 @@ static const struct {
     {"\"/srv/web.img\", \"d", "\"srv/web.img\", \"d", "volumes[0].primary.path: ", "absolute path"},
     {"\"/srv/web.img\", \"d", "\"/srv/../x\", \"d", "volumes[0].primary.path: ", "absolute path"},
     {"\"/srv/web.img\", \"d", "\"/srv//x\", \"d", "volumes[0].primary.path: ", "absolute path"},
+    {"\"/srv/web.img\", \"d", "\"/srv/a\\nb\", \"d", "volumes[0].primary.path: ", "control characters"},
+    {"example:a/1", "example:a\\t/1", "volumes[1].primary.path: ", "iscsi://HOST"},
     {"iscsi://10.3", "iscsi://u%p@10.3", "volumes[1].primary.path: ", "without a user"},
     {"example:a/1", "example:a", "volumes[1].primary.path: ", "iscsi://HOST"},
     {"\"0640\"", "\"0888\"", "volumes[0].socket.mode: ", "octal"},
