@@ -22,15 +22,9 @@
 #define LOCK_NS    (500 * NS_PER_MS) // somebody who was stopped with it must not hold up the others
 #define LOCK_STEP  (2 * NS_PER_MS)
 
-struct entry {
-    char owner[CLAIMS_OWNER_MAX];
-    struct claim claim;
-    uint32_t created; // 0: not seen
-};
-
 struct table {
     int lock_fd; // held while this is looked at
-    struct entry *entries;
+    struct claims_entry *entries;
     size_t count, room;
     bool changed;
 };
@@ -50,33 +44,67 @@ int claims_path(char *buffer, size_t size, const char *runtime_dir)
 }
 
 // The first line.
-static void make_head(char head[HEAD_SIZE])
+static void make_head(uint64_t boot_id, char head[HEAD_SIZE])
 {
-    (void)snprintf(head, HEAD_SIZE, HEAD " %016" PRIx64, clock_boot_id());
+    (void)snprintf(head, HEAD_SIZE, HEAD " %016" PRIx64, boot_id);
 }
 
-static bool parse_line(const char *line, struct entry *ret_entry)
+static void make_line(const struct claims_entry *e, char line[LINE_MAX])
 {
-    char address[IP_TEXT_SIZE], junk;
-    struct entry e = {.created = 0};
+    char address[IP_TEXT_SIZE];
+    (void)snprintf(line, LINE_MAX, "%s %s %s %" PRIu32, e->owner, e->claim.interface, ip_format(&e->claim.ip, address),
+                   e->created);
+}
+
+// No other way of writing the same is a line: what is cut off, or wraps around, would be another claim.
+static bool parse_line(const char *line, struct claims_entry *ret_entry)
+{
+    char address[IP_TEXT_SIZE], again[LINE_MAX];
+    struct claims_entry e = {.created = 0};
     _Static_assert(CLAIMS_OWNER_MAX == 64 && IFNAMSIZ == 16 && IP_TEXT_SIZE == 64, "as in the format");
-    if (sscanf(line, "%63s %15s %63s %" SCNu32 " %c", e.owner, e.claim.interface, address, &e.created, &junk) != 4 ||
+    if (sscanf(line, "%63s %15s %63s %" SCNu32, e.owner, e.claim.interface, address, &e.created) != 4 ||
         ip_parse(address, &e.claim.ip, NULL) < 0)
+        return false;
+    make_line(&e, again);
+    if (strcmp(line, again) != 0)
         return false;
     *ret_entry = e;
     return true;
 }
 
-static void parse_file(struct table *t, char *text)
+size_t claims_parse(char *text, uint64_t boot_id, struct claims_entry *ret_entries, size_t limit)
 {
     char *rest = NULL, head[HEAD_SIZE];
-    make_head(head);
+    size_t count = 0;
+    make_head(boot_id, head);
     char *line = strtok_r(text, "\n", &rest);
     if (!line || strcmp(line, head) != 0)
-        return;
-    while (t->count < t->room && (line = strtok_r(NULL, "\n", &rest)))
-        t->count += parse_line(line, &t->entries[t->count]);
+        return 0;
+    while (count < limit && (line = strtok_r(NULL, "\n", &rest)))
+        count += parse_line(line, &ret_entries[count]);
+    return count;
 }
+
+char *claims_format(const struct claims_entry *entries, size_t count, uint64_t boot_id)
+{
+    char *text = NULL, line[LINE_MAX], head[HEAD_SIZE];
+    size_t size = 0;
+    FILE *out = open_memstream(&text, &size);
+    if (!out)
+        return NULL;
+    make_head(boot_id, head);
+    (void)fprintf(out, "%s\n", head);
+    for (size_t i = 0; i < count; i++) {
+        make_line(&entries[i], line);
+        (void)fprintf(out, "%s\n", line);
+    }
+    if (fclose(out) == 0)
+        return text;
+    free(text);
+    return NULL;
+}
+
+// --- The table ---
 
 static void table_done(struct table *t)
 {
@@ -89,7 +117,7 @@ static size_t lines_of(const char *text)
     size_t count = 0;
     for (; text && *text; text++)
         count += *text == '\n';
-    return MIN(count, (size_t)CLAIMS_MAX);
+    return count;
 }
 
 static int take_lock(const char *path, int *ret_fd, struct error *err)
@@ -120,38 +148,26 @@ static int table_open(const char *path, size_t more, struct table *ret_table, st
     if (r < 0)
         return r;
     (void)file_read(path, FILE_MAX, &text, &size, NULL);
-    t.room = lines_of(text) + more + 1;
+    t.room = MIN(lines_of(text) + more + 1, (size_t)CLAIMS_MAX);
     t.entries = calloc(t.room, sizeof(*t.entries));
     if (!t.entries) {
         table_done(&t);
         return error_sys(err, -ENOMEM, "%s", path);
     }
     if (text)
-        parse_file(&t, text);
+        t.count = claims_parse(text, clock_boot_id(), t.entries, t.room);
     *ret_table = t;
     return 0;
 }
 
 static int table_save(struct table *t, const char *path, struct error *err)
 {
-    CLEANUP_FREE char *text = NULL;
-    size_t size = 0;
-    char address[IP_TEXT_SIZE], head[HEAD_SIZE];
     if (!t->changed)
         return 0;
-    FILE *out = open_memstream(&text, &size);
-    if (!out)
+    CLEANUP_FREE char *text = claims_format(t->entries, t->count, clock_boot_id());
+    if (!text)
         return error_sys(err, -ENOMEM, "%s", path);
-    make_head(head);
-    (void)fprintf(out, "%s\n", head);
-    for (size_t i = 0; i < t->count; i++) {
-        const struct entry *e = &t->entries[i];
-        (void)fprintf(out, "%s %s %s %" PRIu32 "\n", e->owner, e->claim.interface, ip_format(&e->claim.ip, address),
-                      e->created);
-    }
-    if (fclose(out) != 0)
-        return error_sys(err, -ENOMEM, "%s", path);
-    int r = file_replace(path, text, size, 0600, err);
+    int r = file_replace(path, text, strlen(text), 0600, err);
     t->changed = r < 0;
     return r;
 }
@@ -163,17 +179,17 @@ static bool same_ip(const struct ip *a, const struct ip *b)
     return ip_equal(a, b) && a->prefix == b->prefix;
 }
 
-static struct entry *find(struct table *t, const char *interface, const struct ip *ip)
+static struct claims_entry *find(struct table *t, const char *interface, const struct ip *ip)
 {
     for (size_t i = 0; i < t->count; i++) {
-        struct entry *e = &t->entries[i];
+        struct claims_entry *e = &t->entries[i];
         if (strcmp(e->claim.interface, interface) == 0 && same_ip(&e->claim.ip, ip))
             return e;
     }
     return NULL;
 }
 
-static void forget(struct table *t, struct entry *e)
+static void forget(struct table *t, struct claims_entry *e)
 {
     *e = t->entries[--t->count];
     t->changed = true;
@@ -208,7 +224,7 @@ static const uint32_t *created_in(const struct listing *l, const struct ip *ip)
     return NULL;
 }
 
-static bool is_ours(const struct entry *e, const uint32_t *created)
+static bool is_ours(const struct claims_entry *e, const uint32_t *created)
 {
     return created && (e->created == 0 || e->created == *created);
 }
@@ -216,13 +232,13 @@ static bool is_ours(const struct entry *e, const uint32_t *created)
 // Before the address is asked for.
 static void claim(struct table *t, const struct claims *c, const struct ip *ip, const uint32_t *created)
 {
-    struct entry *e = find(t, c->interface, ip);
+    struct claims_entry *e = find(t, c->interface, ip);
     bool foreign = created && !(e && is_ours(e, created));
     if (foreign && e)
         forget(t, e);
-    if (foreign || (!e && t->count == MIN(t->room, (size_t)CLAIMS_MAX)))
+    if (foreign || (!e && t->count == t->room))
         return;
-    struct entry fresh = {.claim.ip = *ip, .created = created ? *created : 0};
+    struct claims_entry fresh = {.claim.ip = *ip, .created = created ? *created : 0};
     (void)snprintf(fresh.owner, sizeof(fresh.owner), "%s", c->owner);
     (void)snprintf(fresh.claim.interface, sizeof(fresh.claim.interface), "%s", c->interface);
     if (!e)
@@ -235,7 +251,7 @@ static void claim(struct table *t, const struct claims *c, const struct ip *ip, 
 static void recognize(struct table *t, const struct claims *c, const struct listing *l)
 {
     for (size_t i = 0; i < c->count; i++) {
-        struct entry *e = find(t, c->interface, &c->addresses[i]);
+        struct claims_entry *e = find(t, c->interface, &c->addresses[i]);
         const uint32_t *created = created_in(l, &c->addresses[i]);
         if (!e || !created || e->created != 0)
             continue;
@@ -256,7 +272,7 @@ static int add_all(const struct claims *c, struct error *err)
 }
 
 // Takes off what the claim is of, if that is still there, and forgets the claim.
-static int take_off(struct table *t, struct entry *e, struct error *err)
+static int take_off(struct table *t, struct claims_entry *e, struct error *err)
 {
     CLEANUP_FREE struct listing *l = calloc(1, sizeof(*l));
     int r = l ? list(e->claim.interface, l, err) : error_sys(err, -ENOMEM, "list of addresses");
@@ -268,7 +284,7 @@ static int take_off(struct table *t, struct entry *e, struct error *err)
 }
 
 // Takes off what `is_meant` says; backwards, since the last entry takes the place of one that is forgotten.
-static int leave(struct table *t, bool (*is_meant)(void *user, const struct entry *e), void *user, struct error *err)
+static int leave(struct table *t, bool (*is_meant)(void *user, const struct claims_entry *e), void *user, struct error *err)
 {
     int first = 0;
     for (size_t i = t->count; i-- > 0;) {
@@ -280,19 +296,19 @@ static int leave(struct table *t, bool (*is_meant)(void *user, const struct entr
     return first;
 }
 
-static bool is_owners(void *user, const struct entry *e)
+static bool is_owners(void *user, const struct claims_entry *e)
 {
     const struct claims *c = user;
     return strcmp(e->owner, c->owner) == 0;
 }
 
-static bool is_left(void *user, const struct entry *e)
+static bool is_left(void *user, const struct claims_entry *e)
 {
     return is_owners(user, e) && !is_configured(user, &e->claim);
 }
 
 // An IPv6 address is on an interface with one prefix length only.
-static bool is_in_the_way(void *user, const struct entry *e)
+static bool is_in_the_way(void *user, const struct claims_entry *e)
 {
     const struct claims *c = user;
     bool found = false;
@@ -381,7 +397,7 @@ struct gone {
     void *user;
 };
 
-static bool is_of_gone(void *user, const struct entry *e)
+static bool is_of_gone(void *user, const struct claims_entry *e)
 {
     const struct gone *g = user;
     return g->is_gone(g->user, e->owner);

@@ -46,6 +46,19 @@ struct claim {
     struct ip ip;
 };
 
+// A line of the file.
+struct claims_entry {
+    char owner[CLAIMS_OWNER_MAX];
+    struct claim claim;
+    uint32_t created; // 0: not seen
+};
+
+// What `text` says, which is cut up: at most `limit` lines, in their order; none if it is of another boot than `boot_id`.
+// Returns how many.
+size_t claims_parse(char *text, uint64_t boot_id, struct claims_entry *ret_entries, size_t limit);
+// The text that says this, to be freed; NULL: there is no memory.
+char *claims_format(const struct claims_entry *entries, size_t count, uint64_t boot_id);
+
 // The place of the file below a runtime directory. No pair has that name: it has a dot.
 int claims_path(char *buffer, size_t size, const char *runtime_dir);
 

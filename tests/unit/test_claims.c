@@ -205,6 +205,8 @@ static void damage_and_another_boot_claim_nothing(void **state)
         "shop/primary\n", "shop/primary a\n", "shop/primary a 192.0.2.10/24\n", "shop/primary a 192.0.2.10/240 0\n",
         "shop/primary a 192.0.2.10/24 0 more\n", "shop/primary interface-too-long 192.0.2.10/24 0\n",
         "shop/primary a nowhere 0\n", "shop/primary a 192.0.2.10/24 x\n", "\x01\xff\n",
+        "shop/primary a 192.0.2.10/24 4294967296\n", "shop/primary a 192.0.2.10/24 -1\n",
+        "shop/primary interface-too-l192.0.2.10/24 0\n",
     };
     struct end end;
     (void)state;
@@ -224,6 +226,38 @@ static void damage_and_another_boot_claim_nothing(void **state)
     }
     assert_true(is_on("a", "192.0.2.10/24"));
     assert_int_equal(left_of(end_with(&end, "shop/primary", "a", "")), 1); // what can be read counts
+}
+
+static size_t lines_of_file(void)
+{
+    CLEANUP_FREE char *text = NULL;
+    size_t size = 0, count = 0;
+    assert_int_equal(file_read(file, 1 << 24, &text, &size, NULL), 0);
+    for (const char *at = text; (at = strchr(at, '\n')); at++)
+        count++;
+    return count;
+}
+
+// More than is ever written: the table takes no more than it has room for.
+static void a_file_with_too_many_claims_is_read_in_part(void **state)
+{
+    struct end end;
+    (void)state;
+    put_on(end_with(&end, "shop/primary", "a", "192.0.2.10/24")); // the head
+    FILE *out = fopen(file, "a");
+    assert_non_null(out);
+    for (unsigned i = 0; i < CLAIMS_MAX + 100; i++)
+        assert_true(fprintf(out, "post/primary b 10.0.%u.%u/24 1\n", i / 250, i % 250) > 0);
+    assert_int_equal(fclose(out), 0);
+    struct claims *c = end_with(&end, "shop/primary", "a", "192.0.2.11/24 192.0.2.12/24");
+    put_on(c);
+    assert_true(is_on("a", "192.0.2.11/24") && is_on("a", "192.0.2.12/24"));
+    assert_int_equal(claims_leave(c, NULL), 0);
+    assert_false(is_on("a", "192.0.2.10/24"));
+    assert_int_equal(lines_of_file(), CLAIMS_MAX); // with the head: there is one place again
+    put_on(end_with(&end, "shop/primary", "a", "192.0.2.13/24 192.0.2.14/24"));
+    assert_int_equal(lines_of_file(), CLAIMS_MAX + 1);
+    assert_int_equal(left_of(end_with(&end, "shop/primary", "a", "")), 1);
 }
 
 // Whoever is stopped with the lock holds nobody up; and what cannot be written down is put on all the same.
@@ -286,6 +320,7 @@ int main(void)
         cmocka_unit_test_setup(an_address_that_has_moved_is_the_new_pairs, clean),
         cmocka_unit_test_setup(of_a_pair_that_is_gone_all_is_left, clean),
         cmocka_unit_test_setup(damage_and_another_boot_claim_nothing, clean),
+        cmocka_unit_test_setup(a_file_with_too_many_claims_is_read_in_part, clean),
         cmocka_unit_test_setup(a_file_that_cannot_be_had_is_no_reason_not_to_serve, clean),
         cmocka_unit_test_setup(what_comes_too_late_is_never_on, clean),
     };
