@@ -3,11 +3,13 @@
 // DIRECTORY/TARGET/. Those of the text decoders are in the tree as they are (tests/fuzz/corpus).
 #include <sys/stat.h>
 
+#include "common/address/claims.h"
 #include "common/address/packet.h"
 #include "common/base/keyfile.h"
 #include "common/base/twin.h"
 #include "common/channel/frame.h"
 #include "common/control/status.h"
+#include "common/daemon/layout.h"
 #include "fuzz.h"
 #include "queues/batch.h"
 #include "queues/epoch.h"
@@ -294,6 +296,57 @@ static void files(void)
     put("keyfile", "new", bytes, 1);
 }
 
+// Named as those of the fuzzer's pair file; the third one as the last line begins.
+static void put_layout(const char *name, size_t count, const char *path, uint64_t inode)
+{
+    static struct layout layout;
+    for (layout.count = 0; layout.count < count; layout.count++) {
+        struct layout_place *p = &layout.places[layout.count];
+        static const char *const names[] = {"data", "log", "sum", "a2345678901234567890123456789012"};
+        *p = (struct layout_place){.size = (layout.count + 1) << 20, .device = inode ? 2049 : 0, .inode = inode};
+        (void)snprintf(p->name, sizeof(p->name), "%s", names[layout.count % ARRAY_LEN(names)]);
+        p->path = layout.count ? path : "iscsi://10.3.0.9/iqn.2024-01.example:a/1";
+    }
+    CLEANUP_FREE char *text = layout_format(&layout);
+    ENSURE(text);
+    put("layout", name, text, strlen(text));
+}
+
+static void put_claims(const char *name, size_t count, bool of_another_boot)
+{
+    static const char *const addresses[] = {"192.0.2.10/24", "2001:db8::10/64", "192.0.2.11", "::ffff:192.0.2.12"};
+    static struct claims_entry entries[16];
+    for (size_t i = 0; i < count; i++) {
+        struct claims_entry *e = &entries[i];
+        *e = (struct claims_entry){.created = i % 2 ? UINT32_MAX : 0};
+        (void)snprintf(e->owner, sizeof(e->owner), "%s", i % 3 ? "a2345678901234567890123456789012/secondary" : "web/primary");
+        (void)snprintf(e->claim.interface, sizeof(e->claim.interface), "%s", i % 5 ? "eth0" : "a23456789012345");
+        ENSURE(ip_parse(addresses[i % ARRAY_LEN(addresses)], &e->claim.ip, NULL) == 0);
+    }
+    CLEANUP_FREE char *text = claims_format(entries, count, 1);
+    ENSURE(text);
+    const char *from = of_another_boot ? text : strchr(text, '\n') + 1;
+    uint8_t bytes[2048] = {of_another_boot ? 0 : 1, 8};
+    size_t size = strlen(from);
+    ENSURE(size <= sizeof(bytes) - 2);
+    memcpy(bytes + 2, from, size);
+    put("claims", name, bytes, 2 + size);
+}
+
+static void lists(void)
+{
+    put_layout("empty", 0, "", 0);
+    put_layout("as-it-is", 2, "/dev/null", 5);
+    put_layout("another", 2, "/dev/zero", 5);
+    put_layout("gone", 2, "/nonexistent/null", 5);
+    put_layout("fewer", 1, "", 0);
+    put_layout("more", 4, "/dev/null", 0);
+    put_layout("full", PAIR_VOLUMES_MAX, "/dev/null", UINT64_MAX);
+    put_claims("one", 1, false);
+    put_claims("many", 16, false);
+    put_claims("another-boot", 2, true);
+}
+
 static void datagrams(void)
 {
     struct ip v4, v6;
@@ -414,6 +467,7 @@ int main(int argc, char **argv)
     put_safe("segments", 7, 1800);
     channel();
     files();
+    lists();
     datagrams();
     texts();
     images();
