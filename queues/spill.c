@@ -161,7 +161,8 @@ uint64_t spill_pin(const struct spill *s)
 bool spill_missing(const struct spill *s)
 {
     uint64_t wanted = atomic_load_explicit(&s->wanted, memory_order_relaxed);
-    return wanted != 0 && wanted <= unsafe_spilled(s->queue) && !load_of(s, wanted);
+    bool spilled = wanted != 0 && wanted <= unsafe_spilled(s->queue);
+    return spilled && !load_of(s, wanted) && wanted > unsafe_file_floor(&s->queue->file);
 }
 
 // ---- Which job is due ----

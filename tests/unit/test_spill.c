@@ -220,7 +220,10 @@ static void spills_and_drains_in_order(void **state)
         unsafe_stat(f->queue, &stat);
         assert_int_equal(stat.records, START + 3000 - seq);
     }
+    assert_true(unsafe_table_run(f->queue, unsafe_spilled(f->queue)) > 0);
+    assert_false(unsafe_missing(f->queue));
     release(f, START + 3000);
+    assert_false(unsafe_missing(f->queue)); // what a reader asked for long ago is lacked by nobody any more
     unsafe_stat(f->queue, &stat);
     assert_int_equal(stat.records + stat.bytes, 0);
     assert_int_equal(fake_disk_slots(f->disk), 0);
