@@ -10,7 +10,6 @@
 #include "common/base/clock.h"
 #include "common/base/random.h"
 #include "common/channel/link_private.h"
-#include "common/channel/nano.h"
 #include "common/channel/side.h"
 
 #define CARRIES_NS (100 * NS_PER_MS)
@@ -182,7 +181,7 @@ static void expect(struct link *l, int64_t now)
 static void send_bundle(struct link *carrying, struct link **links, size_t n, size_t size, int64_t now)
 {
     const struct session *session = session_in_use(carrying);
-    uint8_t *message = session ? nano_alloc(sizeof(struct frame_header) + size) : NULL;
+    uint8_t *message = session ? carrying->transport->push_room(carrying->push, sizeof(struct frame_header) + size) : NULL;
     if (message) {
         const struct frame frame = {
             .kind = FRAME_BUNDLE,
@@ -198,7 +197,7 @@ static void send_bundle(struct link *carrying, struct link **links, size_t n, si
         uint8_t *to = message + sizeof(header);
         for (size_t i = 0; i < n; i++)
             to = mempcpy(to, links[i]->out.data, links[i]->out.used);
-        (void)nano_send(carrying->push, message); // what does not go is lost, as ever
+        (void)carrying->transport->push_send(carrying->push, message, sizeof(header) + size); // what does not go is lost, as ever
         carrying->direct_ns = now;
         expect(carrying, now);
     }
@@ -206,7 +205,7 @@ static void send_bundle(struct link *carrying, struct link **links, size_t n, si
 
 void bundle_send_own(struct link *l, int64_t now)
 {
-    if (l->out.used > 0 && l->push >= 0)
+    if (l->out.used > 0 && l->push)
         send_bundle(l, &l, 1, l->out.used, now);
     l->out.used = 0;
 }

@@ -139,11 +139,10 @@ static void add_link(struct channel *ch, struct side *side, int i)
     struct link *l = &side->links[i];
     const uint16_t offset = side->kind == CHANNEL_SIDE_DATA;
     side->n_links = i + 1;
-    l->push = l->push_fd = -1;
     l->path = (unsigned)i;
     if (side->kind == CHANNEL_SIDE_DATA && !path->data)
         return;
-    link_init(l, &ch->settings, side->kind, (unsigned)i, side->epoll, side->pull);
+    link_init(l, &ch->settings, side->kind, (unsigned)i, side->epoll, side->transport, side->pull);
     l->mine = path->mine;
     l->peers = path->peers;
     l->port = (uint16_t)(path->port + offset);
@@ -153,13 +152,10 @@ static void add_link(struct channel *ch, struct side *side, int i)
     l->newest_run = &ch->newest_run;
 }
 
-// One that listens on each side, and one for each link.
-unsigned channel_sockets(const struct channel_path *paths, int n_paths)
+// One that listens, and one for each control link; data links take none (transport.h).
+unsigned channel_sockets(int n_paths)
 {
-    unsigned count = 2;
-    for (int i = 0; i < n_paths; i++)
-        count += paths[i].data || paths[i].kind == CHANNEL_PATH_CHANNEL ? 2 : 1;
-    return count;
+    return 1 + (unsigned)n_paths;
 }
 
 int channel_carrier(void)
@@ -169,7 +165,7 @@ int channel_carrier(void)
 
 void channel_carrier_end(int carrier)
 {
-    nano_close(carrier);
+    nano_carrier_end(carrier);
 }
 
 int channel_open(const struct channel_config *config, const struct channel_ops *ops, void *context,
@@ -250,7 +246,7 @@ void channel_work(struct channel *ch)
     for (int i = 0; i < CONTROL_BATCH && side_receive(&ch->control, &m) == 0; i++) {
         if (ch->ops.on_control)
             ch->ops.on_control(ch->control.context, (int)m.link->path, m.run, m.data, m.size);
-        nano_free(m.buffer);
+        ch->control.transport->message_free(m.buffer);
     }
     side_work(&ch->control);
     tell_data(ch);
@@ -312,7 +308,8 @@ static int data_blocked(struct channel *ch, int64_t now)
     struct side *side = &ch->data;
     if (side->blocked_ns == 0)
         side->blocked_ns = now;
-    bool broken = nano_connections(side->links[side->send_path].push) == 0;
+    const struct link *l = &side->links[side->send_path];
+    bool broken = !l->push || !l->transport->push_connected(l->push);
     int64_t patience = broken ? BROKEN_NS : STALL_FACTOR * ch->settings.silence_ns;
     if (now - side->blocked_ns > patience && side_has_other(side, now)) {
         side->blocked_ns = now;
@@ -364,9 +361,9 @@ void channel_data_look(struct channel *ch)
     HOLD_LOCK(&ch->data.lock);
     struct side *side = &ch->data;
     struct link *l = side->send_path == CHANNEL_NO_PATH ? NULL : &side->links[side->send_path];
-    if (!l || !l->up || l->push < 0)
+    if (!l || !l->up || !l->push)
         return;
-    if (nano_connections(l->push) == 0)
+    if (!l->transport->push_connected(l->push))
         (void)data_blocked(ch, clock_boot_ns());
     else if (link_can_send(l))
         side->blocked_ns = 0;
@@ -415,11 +412,9 @@ int channel_data_receive(struct channel *ch, struct channel_message *ret_message
     int r = side_receive(&ch->data, &m);
     if (r < 0)
         return r;
-    size_t crooked = (uintptr_t)m.data % 16; // where malloc() and nanomsg's own header make it so
-    if (crooked)
-        memmove(m.data - crooked, m.data, m.size);
+    ENSURE((uintptr_t)m.data % 16 == 0); // as transport_tcp has it, and the layout of a frame
     *ret_message = (struct channel_message){
-        .data = m.data - crooked,
+        .data = m.data,
         .size = m.size,
         .path = (int)m.link->path,
         .peer_run = m.run,
@@ -433,13 +428,12 @@ void channel_message_free(struct channel_message *message)
 {
     if (!message)
         return;
-    nano_free(message->buffer);
+    transport_tcp.message_free(message->buffer);
     *message = (struct channel_message){0};
 }
 
-// The clear header in front of the data (at least half of it, whatever the alignment took) is of no
-// use any more: the address of the buffer is kept there.
-_Static_assert(sizeof(struct frame_header) >= 16 + sizeof(void *), "room for the buffer's address");
+// The inner header in front of the data is of no use any more: the address of the buffer is kept there.
+_Static_assert(sizeof(struct frame_inner) >= sizeof(void *), "room for the buffer's address");
 
 void *channel_message_take(struct channel_message *message)
 {
@@ -455,7 +449,7 @@ void channel_data_free(void *data)
     if (!data)
         return;
     memcpy(&buffer, (uint8_t *)data - sizeof(void *), sizeof(void *));
-    nano_free(buffer);
+    transport_tcp.message_free(buffer);
 }
 
 void channel_data_work(struct channel *ch)

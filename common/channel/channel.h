@@ -4,8 +4,8 @@
 // A *path* is a pair of addresses (mine, the peer's) with a port. It has one control link (port)
 // and, where it carries data, one data link (port + 1). Heartbeats and small messages go over the
 // control links of all paths, data over one path at a time. Links find, authenticate and lose their
-// peer by themselves; what a link lost is never sent again here (nanomsg may drop what is in
-// flight): whoever needs delivery has sequence numbers and acknowledgements.
+// peer by themselves; what a link lost is never sent again here (a connection that breaks drops
+// what is in flight): whoever needs delivery has sequence numbers and acknowledgements.
 //
 // Threads: the control side (channel_*) belongs to one thread, the data side's receiving half
 // (channel_data_fd, _receive, _work, _deadline_ns) to one other, or the same; channel_data_send,
@@ -114,8 +114,8 @@ struct channel_bundler *channel_bundler_new(void); // NULL: no memory
 struct channel_bundler *channel_bundler_free(struct channel_bundler *b); // all its channels are freed; NULL-safe
 void channel_bundler_send(struct channel_bundler *b); // NULL-safe
 
-// How many of nanomsg's sockets a channel with these paths takes: a process has no more than CHANNEL_SOCKETS_MAX.
-unsigned channel_sockets(const struct channel_path *paths, int n_paths);
+// How many of nanomsg's sockets a channel with so many paths takes: a process has no more than CHANNEL_SOCKETS_MAX.
+unsigned channel_sockets(int n_paths);
 
 // Opens the channel; nothing waits for the peer, nor for my addresses to exist. Refuses (-EINVAL,
 // -EPERM) bad or scoped addresses, ports out of range and, without a key, any address but loopback.

@@ -10,12 +10,10 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/epoll.h>
 
 #include "common/base/cleanup.h"
 #include "common/base/clock.h"
 #include "common/base/random.h"
-#include "common/channel/nano.h"
 
 #define BIND_RETRY_NS       NS_PER_S
 #define REOPEN_NS_MIN       NS_PER_S
@@ -40,7 +38,6 @@
 #define REPLIES_MAX       3
 #define UNANSWERED_MAX    1
 #define CONTROL_BUFFER    (256 * 1024)
-#define DATA_BUFFER       (4 * 1024 * 1024)
 #define BUNDLED_MAX       (16 * 1024) // a larger message goes by itself
 
 // Spreads what many links would otherwise do at one moment: 75 to 125 percent.
@@ -73,16 +70,16 @@ static int64_t ping_interval(const struct link *l)
 }
 
 void link_init(struct link *l, const struct link_settings *settings, enum channel_side side,
-               unsigned path, int epoll, int pull)
+               unsigned path, int epoll, const struct transport *transport, struct pull *pull)
 {
     l->present = true;
     l->settings = settings;
     l->side = side;
     l->path = path;
     l->epoll = epoll;
+    l->transport = transport;
     l->pull = pull;
-    l->push = -1;
-    l->push_fd = -1;
+    l->push_at_ns = INT64_MAX;
     l->round = (uint32_t)random_id() | 1; // not one that the peer knows from an earlier run
 }
 
@@ -95,8 +92,8 @@ void link_done(struct link *l)
     bundle_done(l);
     if (l->up && session)
         (void)session_send(l, session, FRAME_BYE, NULL, 0, 0, clock_boot_ns());
-    nano_close(l->push);
-    l->push = -1;
+    l->transport->push_close(l->push);
+    l->push = NULL;
     attempts_clear(l);
     l->current = session_free(l->current);
     l->previous = session_free(l->previous);
@@ -109,7 +106,7 @@ static void tick_bind(struct link *l, int64_t now)
     char text[SAID_TEXT];
     if (l->bound || now < l->bind_at_ns)
         return;
-    int r = nano_pull_bind(l->pull, l->mine, l->port);
+    int r = l->pull ? l->transport->pull_bind(l->pull, l->mine, l->port) : -ENOTSOCK;
     l->bound = r == 0;
     l->bind_at_ns = now + jitter(BIND_RETRY_NS);
     if (r == 0)
@@ -122,45 +119,49 @@ static void tick_bind(struct link *l, int64_t now)
     said_note(&l->trouble, now, text);
 }
 
-static void push_watch(struct link *l, int operation, uint32_t events)
-{
-    struct epoll_event event = {.events = events, .data.u32 = l->path};
-    (void)epoll_ctl(l->epoll, operation, l->push_fd, &event);
-}
-
 static void push_open(struct link *l, int64_t now)
 {
     char text[SAID_TEXT];
-    nano_close(l->push);
-    l->push = -1;
+    l->transport->push_close(l->push);
+    l->push = NULL;
+    l->push_at_ns = INT64_MAX;
     l->push_changed = true;
     l->knocked = false;
     l->opened_ns = now;
     l->reopen_at_ns = now + backoff(&l->reopen_backoff_ns, REOPEN_NS_MIN, REOPEN_NS_MAX);
-    int r = nano_push_open(l->mine, l->peers, l->peers_port,
-                           l->side == CHANNEL_SIDE_DATA ? DATA_BUFFER : CONTROL_BUFFER, &l->push);
-    if (r == 0) {
-        l->push_fd = nano_fd(l->push);
-        push_watch(l, EPOLL_CTL_ADD, EPOLLIN | EPOLLONESHOT);
+    int r = l->transport->push_open(l->mine, l->peers, l->peers_port, l->side == CHANNEL_SIDE_DATA ? 0 : CONTROL_BUFFER,
+                                    l->epoll, l->path, &l->push);
+    if (r == 0)
         return;
-    }
-    l->push = -1;
-    l->push_fd = -1;
+    l->push = NULL;
     (void)snprintf(text, sizeof(text), "cannot connect from %s to %s port %u: %s%s", l->mine,
                    l->peers, l->peers_port, strerror(-r),
-                   r == -EMFILE ? " (at most 512 nanomsg sockets in one process)" : "");
+                   r == -EMFILE ? " (or all 512 sockets of nanomsg's in this process are taken)" : "");
     said_note(&l->trouble, now, text);
 }
 
-// Whether the push socket takes a message now. If not, link_connected() follows once it does.
+// Whether the push takes a message now. If not, link_event() follows once it does.
 static bool push_ready(struct link *l)
 {
-    if (l->push < 0)
+    if (!l->push)
         return false;
-    if (nano_ready(l->push_fd))
+    if (l->transport->push_ready(l->push))
         return true;
-    push_watch(l, EPOLL_CTL_MOD, EPOLLIN | EPOLLONESHOT);
+    l->transport->push_want(l->push);
     return false;
+}
+
+// The connection may have changed.
+static void push_note(struct link *l, int fd_before)
+{
+    l->push_changed |= link_send_fd(l) != fd_before;
+}
+
+static void tick_push(struct link *l, int64_t now)
+{
+    int fd = link_send_fd(l);
+    l->push_at_ns = l->push ? l->transport->push_tick(l->push, now) : INT64_MAX;
+    push_note(l, fd);
 }
 
 // A responder says that it can be answered now: what it had to say in the last handshake may have
@@ -171,8 +172,14 @@ static void knock(struct link *l)
         l->knocked = session_send_clear(l, FRAME_RESET, 0, NULL, 0) == 0;
 }
 
-void link_connected(struct link *l, int64_t now)
+void link_event(struct link *l, int64_t now)
 {
+    int fd = link_send_fd(l);
+    if (l->push)
+        l->transport->push_event(l->push, now);
+    push_note(l, fd);
+    if (!l->push || !l->transport->push_ready(l->push))
+        return;
     knock(l);
     if (l->up)
         return;
@@ -189,7 +196,7 @@ static bool is_stale(const struct link *l, int64_t now)
 // Something arrived by which the peer seems to begin anew, while what is sent to it may go nowhere.
 void link_hasten(struct link *l, int64_t now)
 {
-    if (l->up ? !is_stale(l, now) : nano_ready(l->push_fd))
+    if (l->up ? !is_stale(l, now) : l->push && l->transport->push_ready(l->push))
         return;
     if (l->up && now >= l->opened_ns + HASTEN_NS)
         push_open(l, now);
@@ -546,6 +553,7 @@ void link_tick(struct link *l, int64_t now, int64_t grace_ns)
     tick_bind(l, now);
     tick_silence(l, now, grace_ns);
     tick_reopen(l, now);
+    tick_push(l, now);
     tick_attempt(l, now);
     tick_hello(l, now);
     tick_ping(l, now);
@@ -559,10 +567,10 @@ static int64_t or_soon(int64_t at, int64_t now)
 
 int64_t link_deadline(const struct link *l, int64_t now, int64_t grace_ns)
 {
-    int64_t at = INT64_MAX;
+    int64_t at = l->push_at_ns;
     const struct session *session = session_in_use(l);
     if (!l->present)
-        return at;
+        return INT64_MAX;
     if (!l->bound)
         at = MIN(at, l->bind_at_ns);
     if (l->up) {
@@ -586,7 +594,12 @@ int64_t link_deadline(const struct link *l, int64_t now, int64_t grace_ns)
 
 bool link_can_send(const struct link *l)
 {
-    return l->up && l->push >= 0 && nano_ready(l->push_fd);
+    return l->up && l->push && l->transport->push_ready(l->push);
+}
+
+int link_send_fd(const struct link *l)
+{
+    return l->push ? l->transport->push_fd(l->push) : -1;
 }
 
 int link_send(struct link *l, enum frame_type type, const struct iovec *iov, int n, size_t size,
@@ -595,6 +608,11 @@ int link_send(struct link *l, enum frame_type type, const struct iovec *iov, int
     struct session *session = session_in_use(l);
     if (!l->up || !session)
         return -ENOTCONN;
+    if (l->push && l->transport->push_fresh(l->push)) { // so that the peer's pull trusts it with a large message
+        int r = session_send(l, session, FRAME_PING, NULL, 0, 0, now);
+        if (r < 0)
+            return r;
+    }
     return session_send(l, session, type, iov, n, size, now);
 }
 

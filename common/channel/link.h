@@ -32,6 +32,7 @@
 #include "common/channel/frame.h"
 #include "common/channel/said.h"
 #include "common/channel/seal.h"
+#include "common/channel/transport.h"
 
 #define LINK_ATTEMPTS 4 // handshakes in progress
 
@@ -80,11 +81,12 @@ struct link {
     const char *mine, *peers;
     uint16_t port, peers_port;
     int epoll; // of the side; not owned
-    int pull;  // of the side; not owned
+    const struct transport *transport;
+    struct pull *pull; // of the side; not owned
 
     bool bound;
-    int push;    // -1: none now
-    int push_fd; // readable while it takes a message
+    struct push *push; // NULL: none now
+    int64_t push_at_ns; // when its timers are due
     int64_t bind_at_ns, opened_ns, reopen_at_ns, reopen_backoff_ns;
     bool knocked;
 
@@ -130,17 +132,18 @@ struct link {
 };
 
 void link_init(struct link *l, const struct link_settings *settings, enum channel_side side,
-               unsigned path, int epoll, int pull);
+               unsigned path, int epoll, const struct transport *transport, struct pull *pull);
 void link_done(struct link *l); // says goodbye if it is up
 
 // Under the lock.
 void link_tick(struct link *l, int64_t now, int64_t grace_ns);
 int64_t link_deadline(const struct link *l, int64_t now, int64_t grace_ns);
-void link_connected(struct link *l, int64_t now); // the armed push socket became writable
+void link_event(struct link *l, int64_t now); // the push's
 // Seals and sends one message on the session in use. -ENOTCONN, -EAGAIN, -ENOMEM.
 int link_send(struct link *l, enum frame_type type, const struct iovec *iov, int n, size_t size,
               int64_t now);
-bool link_can_send(const struct link *l); // up, and the socket would take a message
+bool link_can_send(const struct link *l); // up, and the push would take a message
+int link_send_fd(const struct link *l);   // writable when the push takes a message; -1: there is nothing to be polled
 // Likewise, but it waits for the next bundle (bundle.h) if it may.
 int link_send_soon(struct link *l, const struct iovec *iov, size_t size, int64_t now);
 // Another link has heard of a newer run of the peer: this one is up to nobody any more. link_leave_former() takes it down.

@@ -12,7 +12,6 @@
 #include "common/base/cleanup.h"
 #include "common/base/clock.h"
 #include "common/base/random.h"
-#include "common/channel/nano.h"
 
 #define ATTEMPTS_PER_WINDOW 20
 #define ATTEMPT_WINDOW_NS   NS_PER_S
@@ -65,17 +64,15 @@ static void header_make(const struct link *l, struct frame_header *to, enum fram
 int session_send_clear(struct link *l, enum frame_kind kind, uint64_t nonce, const void *body,
                        size_t size)
 {
-    if (l->push < 0)
-        return -EAGAIN;
-    uint8_t *message = nano_alloc(sizeof(struct frame_header) + size);
+    uint8_t *message = l->push ? l->transport->push_room(l->push, sizeof(struct frame_header) + size) : NULL;
     if (!message)
-        return -ENOMEM;
+        return -EAGAIN;
     struct frame_header header;
     header_make(l, &header, kind, nonce, 0, size);
     memcpy(message, &header, sizeof(header));
     if (size > 0)
         memcpy(message + sizeof(header), body, size);
-    return nano_send(l->push, message);
+    return l->transport->push_send(l->push, message, sizeof(header) + size);
 }
 
 static int seal_message(struct link *l, struct session *session, enum frame_type type,
@@ -125,18 +122,18 @@ int session_send_soon(struct link *l, struct session *session, const struct iove
 int session_send(struct link *l, struct session *session, enum frame_type type,
                  const struct iovec *iov, int n, size_t size, int64_t now)
 {
-    if (l->push < 0)
+    if (!l->push)
         return -EAGAIN;
     bundle_send_own(l, now);
-    uint8_t *message = nano_alloc(FRAME_OVERHEAD + size);
+    uint8_t *message = l->transport->push_room(l->push, FRAME_OVERHEAD + size);
     if (!message)
-        return -ENOMEM;
+        return -EAGAIN;
     int r = seal_message(l, session, type, iov, n, size, message);
     if (r < 0) {
-        nano_free(message);
+        l->transport->push_drop(l->push, message);
         return r;
     }
-    r = nano_send(l->push, message);
+    r = l->transport->push_send(l->push, message, FRAME_OVERHEAD + size);
     if (r < 0)
         return r;
     count_sent(l, session, type, size, now);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// See side.h. nanomsg neither limits accepted connections nor asks whether their far end still
-// lives, so those that a dead peer or a stranger left behind are shed by opening the receiving
-// socket anew when there are too many.
+// See side.h. A transport that leaves connections standing which a dead peer or a stranger left behind has them shed by
+// opening the pull anew when there are too many.
 //
 // Order of work: what has arrived is looked at before timers, so that an end that slept
 // does not take its own sleep for the peer's silence.
@@ -16,31 +15,25 @@
 
 #include "common/base/cleanup.h"
 #include "common/base/clock.h"
-#include "common/channel/nano.h"
 
 #define SLEPT_NS        (400 * NS_PER_MS) // the owner was away for so long
 #define LOOK_NS         NS_PER_S
-#define CONNECTIONS_MAX 64
 #define SHED_NS         (60 * NS_PER_S) // at most so often: it loses what is on its way
 #define RECEIVE_MAX     512             // messages looked at in one call
 #define EVENT_PULL      (CHANNEL_PATHS_MAX + 0U)
 #define EVENT_KICK      (CHANNEL_PATHS_MAX + 1U)
-#define BEYOND_MAX      (64 * 1024)
+#define BUSY_MAX        4
 
-static int watch(int epoll, int fd, uint32_t tag)
+static int watch(int epoll, int fd, uint32_t events, uint64_t tag)
 {
-    struct epoll_event event = {.events = EPOLLIN, .data.u32 = tag};
+    struct epoll_event event = {.events = events, .data.u64 = tag};
     return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
 }
 
 static int open_pull(struct side *side)
 {
     size_t largest = side->kind == CHANNEL_SIDE_DATA ? CHANNEL_DATA_MAX : CHANNEL_CONTROL_MAX;
-    int r = nano_pull_open(largest + FRAME_OVERHEAD, &side->pull);
-    if (r < 0)
-        return r;
-    side->pull_fd = nano_fd(side->pull);
-    return watch(side->epoll, side->pull_fd, EVENT_PULL);
+    return side->transport->pull_open(largest + FRAME_OVERHEAD, side->epoll, EVENT_PULL, &side->pull);
 }
 
 static int open_fds(struct side *side)
@@ -55,7 +48,7 @@ static int open_fds(struct side *side)
             return -errno;
     }
     int r = open_pull(side);
-    return r < 0 ? r : watch(side->epoll, side->kick, EVENT_KICK);
+    return r < 0 ? r : watch(side->epoll, side->kick, EPOLLIN, EVENT_KICK);
 }
 
 int side_init(struct side *side, enum channel_side kind, const struct channel_ops *ops,
@@ -64,10 +57,13 @@ int side_init(struct side *side, enum channel_side kind, const struct channel_op
     side->kind = kind;
     side->ops = ops;
     side->context = context;
-    side->epoll = side->kick = side->pull = side->pull_fd = side->send_epoll = -1;
+    side->transport = kind == CHANNEL_SIDE_DATA ? &transport_tcp : &transport_nanomsg;
+    side->epoll = side->kick = side->send_epoll = -1;
+    side->pull = NULL;
     side->send_path = CHANNEL_NO_PATH;
     side->last_path = CHANNEL_NO_PATH;
     side->deadline_ns = 0;
+    side->pull_at_ns = INT64_MAX;
     (void)pthread_mutex_init(&side->lock, NULL);
     int r = open_fds(side);
     if (r == -EMFILE)
@@ -89,8 +85,8 @@ void side_done(struct side *side)
 {
     for (int i = 0; i < side->n_links; i++)
         link_done(&side->links[i]);
-    nano_close(side->pull);
-    side->pull = -1;
+    side->transport->pull_close(side->pull);
+    side->pull = NULL;
     close_fd(&side->kick);
     close_fd(&side->send_epoll);
     close_fd(&side->epoll);
@@ -182,11 +178,14 @@ static void watch_send(struct side *side)
     const struct link *l =
         side->send_path == CHANNEL_NO_PATH ? NULL : &side->links[side->send_path];
     // What was in it is closed, or taken out here.
-    for (int i = 0; i < side->n_links; i++)
-        if (side->links[i].push_fd >= 0)
-            (void)epoll_ctl(side->send_epoll, EPOLL_CTL_DEL, side->links[i].push_fd, NULL);
-    if (l && l->push_fd >= 0)
-        (void)watch(side->send_epoll, l->push_fd, 0);
+    for (int i = 0; i < side->n_links; i++) {
+        int fd = link_send_fd(&side->links[i]);
+        if (fd >= 0)
+            (void)epoll_ctl(side->send_epoll, EPOLL_CTL_DEL, fd, NULL);
+    }
+    int fd = l ? link_send_fd(l) : -1;
+    if (fd >= 0)
+        (void)watch(side->send_epoll, fd, EPOLLOUT, 0);
 }
 
 #define AVOID_NS (10 * NS_PER_S) // a path that was left
@@ -327,6 +326,8 @@ static int on_message(struct side *side, uint8_t *message, size_t size, bool dir
     }
     if (frame.kind == FRAME_SEALED)
         r = link_open(l, &frame, message, direct, now, &opened, &why);
+    if (frame.kind == FRAME_SEALED && r == 0 && direct)
+        side->transport->pull_trust(side->pull);
     if (frame.kind != FRAME_SEALED || r < 0 || opened.type != FRAME_USER) {
         on_other(side, l, &frame, &opened, r, why, message, now);
         return 0;
@@ -344,7 +345,7 @@ static void note_time(struct side *side, int64_t now)
 
 static void plan(struct side *side, int64_t now)
 {
-    int64_t deadline = INT64_MAX;
+    int64_t deadline = side->more ? now : side->pull_at_ns;
     for (int i = 0; i < side->n_links; i++)
         deadline = MIN(deadline, link_deadline(&side->links[i], now, side->grace_ns));
     side->deadline_ns = deadline;
@@ -403,12 +404,14 @@ int side_receive(struct side *side, struct received *ret_received)
     for (int i = 0; i < RECEIVE_MAX; i++) {
         void *message;
         size_t size;
-        // Asking nanomsg in vain would wait for its worker's lock: it has just been woken for the next message.
-        if (!nano_ready(side->pull_fd) || nano_receive(side->pull, &message, &size) < 0)
+        if (!side->pull || side->transport->pull_receive(side->pull, &message, &size) < 0) {
+            side->more = false;
             break;
+        }
+        side->more = side->came = true;
         if (on_message(side, message, size, true, now, ret_received))
             return 0;
-        nano_free(message);
+        side->transport->message_free(message);
         flush_events(side);
     }
     side->drained = true;
@@ -417,19 +420,29 @@ int side_receive(struct side *side, struct received *ret_received)
 
 // --- timers ---
 
+// While messages come, most works have nothing else to find: what is ready waits for the next but BUSY_MAX at most, and
+// wakes who polls the epoll.
 static void take_ready(struct side *side, int64_t now)
 {
+    bool came = side->came;
+    side->came = false;
+    if (came && side->drained && side->busy++ < BUSY_MAX) {
+        note_unread(side, false, now);
+        return;
+    }
+    side->busy = 0;
     struct epoll_event events[CHANNEL_PATHS_MAX + 2];
     uint64_t count;
     bool readable = false;
     int n = epoll_wait(side->epoll, events, (int)ARRAY_LEN(events), 0);
     for (int i = 0; i < n; i++) {
-        uint32_t tag = events[i].data.u32;
+        uint32_t tag = (uint32_t)events[i].data.u64;
         if (tag < (uint32_t)side->n_links)
-            link_connected(&side->links[tag], now);
+            link_event(&side->links[tag], now);
         else if (tag == EVENT_KICK)
             (void)!read(side->kick, &count, sizeof(count));
-        readable |= tag == EVENT_PULL;
+        else if (side->pull)
+            readable |= side->transport->pull_event(side->pull, events[i].data.u64);
     }
     note_unread(side, readable, now);
 }
@@ -437,16 +450,15 @@ static void take_ready(struct side *side, int64_t now)
 static void shed_connections(struct side *side, int64_t now)
 {
     char text[SAID_TEXT];
-    uint64_t n = nano_connections(side->pull);
-    bool missing = side->pull < 0; // it could not be opened again
-    if (!missing && (n <= CONNECTIONS_MAX || now - side->shed_ns < SHED_NS))
+    uint64_t n = side->pull ? side->transport->pull_crowd(side->pull) : 0;
+    if (side->pull && (n == 0 || now - side->shed_ns < SHED_NS))
         return;
     side->shed_ns = now;
     (void)snprintf(text, sizeof(text), "dropped %llu connections that were left behind",
                    (unsigned long long)n);
     said_note(&side->trouble, now, text);
-    nano_close(side->pull);
-    side->pull = side->pull_fd = -1;
+    side->transport->pull_close(side->pull);
+    side->pull = NULL;
     (void)open_pull(side);
     for (int i = 0; i < side->n_links; i++) {
         side->links[i].pull = side->pull;
@@ -463,7 +475,7 @@ static void look_for_strangers(struct side *side, int64_t now)
         return;
     side->looked_ns = now;
     shed_connections(side, now);
-    uint64_t broken = nano_broken(side->pull);
+    uint64_t broken = side->pull ? side->transport->pull_broken(side->pull) : side->broken;
     for (int i = 0; i < side->n_links; i++)
         all_up &= !side->links[i].present || side->links[i].up;
     if (broken > side->broken && all_up)
@@ -479,6 +491,7 @@ void side_work(struct side *side)
     (void)pthread_mutex_lock(&side->lock);
     take_ready(side, now);
     look_for_strangers(side, now);
+    side->pull_at_ns = side->pull ? side->transport->pull_tick(side->pull, now) : INT64_MAX;
     for (int i = 0; i < side->n_links; i++)
         link_tick(&side->links[i], now, side->grace_ns);
     side_choose(side, false, now);

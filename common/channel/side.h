@@ -15,8 +15,8 @@ struct side {
     void *context;
     int epoll; // everything that the owner waits for
     int kick;  // eventfd in it: another thread changed something
-    int pull;
-    int pull_fd; // readable: a message can be received
+    const struct transport *transport;
+    struct pull *pull; // NULL: it could not be opened again
     struct channel_bundler *bundler; // whose bundles may come in; not owned
     int n_links;
     struct link links[CHANNEL_PATHS_MAX];
@@ -26,9 +26,13 @@ struct side {
     int64_t worked_ns, grace_ns; // grace: until when nothing was looked at, so that silence before
                                  // it does not count
     _Atomic int64_t deadline_ns;
-    uint64_t broken; // connections, as last seen
+    int64_t pull_at_ns; // when its timers are due
+    uint64_t broken;    // connections, as last seen
     int64_t looked_ns, shed_ns;
     bool drained; // since the last work everything (or a good deal) was received
+    bool came;     // a message, since the last work
+    unsigned busy; // works in a row that did not ask epoll, since messages kept coming
+    bool more;    // the last thing received was a message: there may be another one that no descriptor tells of
     struct said trouble;
 
     // The choice of a data path (path.c); under the lock.
@@ -48,7 +52,7 @@ int side_init(struct side *side, enum channel_side kind, const struct channel_op
 void side_done(struct side *side);
 
 // By the owner. Hands out the next message of the user (data and size within *ret_buffer, to be
-// freed with nano_free()), deals with all others; -EAGAIN: none.
+// freed with the transport's message_free()), deals with all others; -EAGAIN: none.
 struct received {
     void *buffer;
     uint8_t *data;

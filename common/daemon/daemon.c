@@ -231,8 +231,8 @@ static bool has_sockets(struct daemon *d, size_t index)
     struct error *err = &d->left_out_why[index];
     (void)error_set(err, -EMFILE,
                     "its channel needs %u sockets of nanomsg's, which allows a process %d, and the pairs before it have left "
-                    "%u: a pair takes 2, and 1 more for each path or 2 where it carries data. Use fewer paths, or run some "
-                    "pairs in a daemon of their own, with another --config and --runtime-dir",
+                    "%u: a pair takes 1, and 1 more for each path and each pair of management addresses. Use fewer paths, or "
+                    "run some pairs in a daemon of their own, with another --config and --runtime-dir",
                     wanted, CHANNEL_SOCKETS_MAX + 1, left);
     log_error("pair %s: does not run: %s", pair->pair, err->text);
     return false;

@@ -196,7 +196,7 @@ static int list_paths(const struct pair_config *pair, enum pair_end side, struct
 unsigned endpoint_sockets(const struct pair_config *pair, enum pair_end side)
 {
     struct channel_path paths[CHANNEL_PATHS_MAX];
-    return channel_sockets(paths, list_paths(pair, side, paths));
+    return channel_sockets(list_paths(pair, side, paths));
 }
 
 static int open_channel(struct endpoint *ep, struct error *err)

@@ -8,6 +8,7 @@
 #include "common/base/keyfile.h"
 #include "common/base/twin.h"
 #include "common/channel/frame.h"
+#include "common/channel/sp.h"
 #include "common/control/status.h"
 #include "common/daemon/layout.h"
 #include "fuzz.h"
@@ -258,6 +259,27 @@ static void channel(void)
     put("channel_frame", "hello", &wire, sizeof(wire));
 }
 
+static void sp_stream(const char *name, const uint8_t cuts[4], const uint16_t *sizes, size_t count)
+{
+    uint8_t bytes[8192] = {0x08, 0x00}, *to = bytes + 6;
+    memcpy(bytes + 2, cuts, 4);
+    sp_greeting_make(SP_PUSH, to);
+    to += SP_GREETING;
+    for (size_t i = 0; i < count; i++) {
+        sp_length_make(sizes[i], to);
+        memset(to + SP_LENGTH, (int)(i + 1), sizes[i]);
+        to += SP_LENGTH + sizes[i];
+    }
+    put("sp", name, bytes, (size_t)(to - bytes));
+}
+
+static void sp(void)
+{
+    sp_stream("small", (const uint8_t[]){3, 0, 40, 1}, (const uint16_t[]){1, 32, 100, 7}, 4);
+    sp_stream("large", (const uint8_t[]){200, 255, 1, 200}, (const uint16_t[]){2048, 2047, 1024}, 3);
+    sp_stream("too-large", (const uint8_t[]){7, 130, 1, 0}, (const uint16_t[]){64, 2049}, 2);
+}
+
 // ---- Small files and datagrams ----
 
 static void files(void)
@@ -466,6 +488,7 @@ int main(int argc, char **argv)
     put_safe("short", 2, 60);
     put_safe("segments", 7, 1800);
     channel();
+    sp();
     files();
     lists();
     datagrams();

@@ -119,22 +119,43 @@ static bool closed_by_peer(int s)
 }
 
 // Connections that are made and then stay do not use up the process's descriptors.
+static void stay(struct ends *e, int s[], size_t n, uint16_t port)
+{
+    for (size_t i = 0; i < n; i++) {
+        s[i] = connect_to(e->b.paths[0].mine, port);
+        send_all(s[i], greeting, sizeof(greeting));
+    }
+    for (int64_t until = clock_boot_ns() + ENDS_PATIENCE_NS; !closed_by_peer(s[0]);) {
+        assert_true(clock_boot_ns() < until);
+        ends_pump(e, 20);
+    }
+}
+
 static void strangers_that_stay_are_shed(void **state)
 {
     struct ends e;
     int s[80];
     ends_start(&e, 1, key);
-    for (size_t i = 0; i < ARRAY_LEN(s); i++) {
-        s[i] = connect_to(e.b.paths[0].mine, (uint16_t)(e.port + 1));
-        send_all(s[i], greeting, sizeof(greeting));
-    }
-    for (int64_t until = clock_boot_ns() + ENDS_PATIENCE_NS; !closed_by_peer(s[0]);) {
-        assert_true(clock_boot_ns() < until);
-        ends_pump(&e, 20);
-    }
+    stay(&e, s, ARRAY_LEN(s), e.port);
     for (size_t i = 0; i < ARRAY_LEN(s); i++)
         close(s[i]);
     ends_exchange_in_the_end(&e);
+    ends_close(&e);
+}
+
+static void strangers_do_not_crowd_out_data(void **state)
+{
+    struct ends e;
+    int s[80];
+    ends_start(&e, 1, key);
+    uint64_t generation = channel_data_generation(e.a.ch, NULL, NULL);
+    ends_exchange(&e);
+    stay(&e, s, ARRAY_LEN(s), (uint16_t)(e.port + 1));
+    ends_exchange(&e); // over the connection that was there
+    assert_int_equal(channel_data_generation(e.a.ch, NULL, NULL), generation);
+    assert_int_equal(end_downs(&e.b), 0);
+    for (size_t i = 0; i < ARRAY_LEN(s); i++)
+        close(s[i]);
     ends_close(&e);
 }
 
@@ -233,6 +254,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(garbage_on_every_port_changes_nothing),
         cmocka_unit_test(strangers_that_stay_are_shed),
+        cmocka_unit_test(strangers_do_not_crowd_out_data),
         cmocka_unit_test(a_capture_finds_nothing),
         cmocka_unit_test(a_replay_is_dropped),
         cmocka_unit_test(flipped_bits_never_get_through),

@@ -332,9 +332,9 @@ class Running(unittest.TestCase):
         self.assertEqual(daemon.said("pair (.*): runs its primary end"), ["b"])
 
     def test_pairs_that_there_are_no_sockets_for_are_named(self):
-        """Eight paths take 18 sockets: there is room for 28 such pairs."""
+        """Eight paths take 9 sockets: there is room for 56 such pairs."""
         os.mkdir(self.place + "/pairs")
-        for number in range(29):
+        for number in range(57):
             one = pair(self.place)
             one["pair"] = f"p{number:02}"
             for end in ("primary", "secondary"):
@@ -344,8 +344,8 @@ class Running(unittest.TestCase):
             with open(f"{self.place}/pairs/{one['pair']}.json", "w") as file:
                 json.dump(one, file)
         daemon = self.start(config="pairs")
-        daemon.says("pair p28: does not run: its channel needs 18 sockets .* Use fewer paths")
-        wait_for("the others", lambda: len(daemon.said("runs its primary end")) == 28)
+        daemon.says("pair p56: does not run: its channel needs 9 sockets .* Use fewer paths")
+        wait_for("the others", lambda: len(daemon.said("runs its primary end")) == 56)
         self.assertEqual(len(daemon.said("does not run")), 1)
         self.assertEqual(daemon.end(), 0)
 
