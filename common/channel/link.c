@@ -151,6 +151,13 @@ static bool push_ready(struct link *l)
     return false;
 }
 
+// Whoever receives gives a connection that nothing authentic has come over little memory (pull_trust()), and what went with the
+// one before is found missing by the next message: so the first one in a session that the peer knows is a small one.
+static int introduce(struct link *l, struct session *session, int64_t now)
+{
+    return l->introduced ? 0 : session_send(l, session, FRAME_PING, NULL, 0, 0, now);
+}
+
 // The connection may have changed.
 static void push_note(struct link *l, int fd_before)
 {
@@ -180,6 +187,11 @@ void link_event(struct link *l, int64_t now)
     push_note(l, fd);
     if (!l->push || !l->transport->push_ready(l->push))
         return;
+    struct session *session = session_in_use(l);
+    if (l->transport->push_fresh(l->push))
+        l->introduced = false;
+    if (l->up && session)
+        (void)introduce(l, session, now);
     knock(l);
     if (l->up)
         return;
@@ -553,10 +565,10 @@ void link_tick(struct link *l, int64_t now, int64_t grace_ns)
     tick_bind(l, now);
     tick_silence(l, now, grace_ns);
     tick_reopen(l, now);
-    tick_push(l, now);
     tick_attempt(l, now);
     tick_hello(l, now);
     tick_ping(l, now);
+    tick_push(l, now); // last: those before may have opened it anew, or found it broken
 }
 
 // What is over but does not count yet (a data link's silence) is looked at again soon.
@@ -608,12 +620,8 @@ int link_send(struct link *l, enum frame_type type, const struct iovec *iov, int
     struct session *session = session_in_use(l);
     if (!l->up || !session)
         return -ENOTCONN;
-    if (l->push && l->transport->push_fresh(l->push)) { // so that the peer's pull trusts it with a large message
-        int r = session_send(l, session, FRAME_PING, NULL, 0, 0, now);
-        if (r < 0)
-            return r;
-    }
-    return session_send(l, session, type, iov, n, size, now);
+    int r = introduce(l, session, now);
+    return r < 0 ? r : session_send(l, session, type, iov, n, size, now);
 }
 
 int link_send_soon(struct link *l, const struct iovec *iov, size_t size, int64_t now)

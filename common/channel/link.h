@@ -89,6 +89,7 @@ struct link {
     int64_t push_at_ns; // when its timers are due
     int64_t bind_at_ns, opened_ns, reopen_at_ns, reopen_backoff_ns;
     bool knocked;
+    bool introduced; // a sealed message of the session in use was sent since the connection was made
 
     struct attempt attempts[LINK_ATTEMPTS];
     int64_t wanted_ns; // when the peer seemed to have no session; void once it is heard again

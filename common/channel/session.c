@@ -137,6 +137,7 @@ int session_send(struct link *l, struct session *session, enum frame_type type,
     if (r < 0)
         return r;
     count_sent(l, session, type, size, now);
+    l->introduced |= session == session_in_use(l);
     l->direct_ns = now;
     if (session->probe == 0) {
         session->probe_ns = now;

@@ -3,7 +3,7 @@
 //
 // Receiving: a connection that may have something is read until it has given less than there was room for; epoll, which is
 // asked only in between, tells of the next time. Sending: what the socket does not take of a message stays in the push's one
-// buffer, and the push is not ready until the event of the socket, or the next who wants to send, has got rid of it.
+// buffer, and the push is not ready until the event of the socket has got rid of it.
 //
 // Invariants: a pull has at most CONNECTIONS_MAX connections, and of those that no authentic message has come from, each holds
 // at most STRANGER_MAX bytes. Descriptors of a push are opened and closed by the owner of its epoll alone: who
@@ -358,8 +358,7 @@ struct push {
     int64_t retry_at_ns, backoff_ns;
     uint8_t greeting[SP_GREETING]; // the other side's, as far as it has come
     size_t greeted;
-    // The message that is being sent, its length before it. The length is put at 8 bytes in front of a multiple of 16, so
-    // that the message is aligned.
+    // The message that is being sent, its length before it: the message is aligned as that leaves it, to 8 bytes.
     uint8_t *buffer;
     size_t room, from, to; // from < to: this much is left to be sent
 };

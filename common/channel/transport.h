@@ -54,7 +54,7 @@ struct transport {
     bool (*push_ready)(const struct push *push);
     // It was asked in vain: an event is wanted once it is ready.
     void (*push_want)(struct push *push);
-    // Nothing was sent since the connection was made: whatever comes first should be small (pull_trust()).
+    // Nothing was sent since the connection was made: the peer's pull does not trust it yet (pull_trust()).
     bool (*push_fresh)(const struct push *push);
     // Writable when it takes a message; changes with the connection. -1: nothing that could be polled.
     int (*push_fd)(const struct push *push);

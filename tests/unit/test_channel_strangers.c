@@ -3,8 +3,10 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -159,6 +161,94 @@ static void strangers_do_not_crowd_out_data(void **state)
     ends_close(&e);
 }
 
+// By one thread: what `end` finds now, and nobody else.
+static void work_alone(struct end *end)
+{
+    struct channel_message m;
+    channel_work(end->ch);
+    while (channel_data_receive(end->ch, &m) == 0) {
+        end->n_data++;
+        channel_message_free(&m);
+    }
+    channel_data_work(end->ch);
+}
+
+// Messages of the peer's keep coming: they are found without asking what else there is, but not for ever.
+static void who_knocks_is_heard_while_messages_keep_coming(void **state)
+{
+    struct ends e;
+    uint8_t byte;
+    ends_start(&e, 1, key);
+    ends_exchange(&e);
+    CLEANUP_CLOSE int s = connect_to(e.b.paths[0].mine, (uint16_t)(e.port + 1));
+    e.b.n_data = 0;
+    int64_t until = clock_boot_ns() + ENDS_PATIENCE_NS;
+    for (int sent = 1; recv(s, &byte, 1, MSG_DONTWAIT | MSG_PEEK) != 1; sent++) {
+        assert_int_equal(end_send(&e.a, 1, 8), 0);
+        do {
+            assert_true(clock_boot_ns() < until);
+            work_alone(&e.b);
+        } while (e.b.n_data < sent);
+        work_alone(&e.a);
+    }
+    ends_close(&e);
+}
+
+static size_t captured(struct proxy *p)
+{
+    size_t size;
+    free(proxy_capture(p, &size));
+    return size;
+}
+
+static bool captured_since(struct proxy *p, size_t from, const void *what, size_t size)
+{
+    size_t all;
+    CLEANUP_FREE uint8_t *bytes = proxy_capture(p, &all);
+    return all > from && memmem(bytes + from, all - from, what, size) != NULL;
+}
+
+static bool takes_data(struct end *end)
+{
+    struct pollfd p = {channel_data_send_fd(end->ch), POLLIN, 0};
+    return poll(&p, 1, 0) == 1;
+}
+
+// Who says that it is new has a handshake begun, and that may be the first thing on a connection which has just been made
+// anew: what follows in the session that stands is as welcome as ever, however large.
+static void a_forged_reset_on_a_new_connection_loses_nothing(void **state)
+{
+    struct net net;
+    uint8_t reset[sizeof(struct frame_header)], handshake[sizeof(struct frame_header)];
+    net_open(&net, 1, key, 0);
+    struct end *a = &net.e.a;
+    struct proxy *way = net.to_b[0][1];
+    ends_exchange(&net.e);
+    size_t before = captured(way);
+    proxy_cut(way);
+    for (int64_t until = clock_boot_ns() + ENDS_PATIENCE_NS; !captured_since(way, before, greeting, sizeof(greeting)) || !takes_data(a);) {
+        assert_true(clock_boot_ns() < until);
+        ends_pump(&net.e, 1);
+    }
+    struct frame f = {.kind = FRAME_RESET, .side = CHANNEL_SIDE_DATA};
+    frame_fill((struct frame_header *)reset, &f);
+    f = (struct frame){.kind = FRAME_HANDSHAKE, .side = CHANNEL_SIDE_DATA, .from_initiator = true};
+    frame_fill((struct frame_header *)handshake, &f);
+    CLEANUP_CLOSE int s = connect_to(a->paths[0].mine, (uint16_t)(net.e.port + 1));
+    send_all(s, greeting, sizeof(greeting));
+    for (int64_t until = clock_boot_ns() + ENDS_PATIENCE_NS; !captured_since(way, before, handshake, 8);) {
+        assert_true(clock_boot_ns() < until);
+        send_message(s, reset, sizeof(reset));
+        work_alone(a); // the peer does not answer yet
+    }
+    net.e.b.n_data = 0;
+    assert_int_equal(end_send(a, 5, 100000), 0);
+    ends_wait(&net.e, ends_b_has_data, "data behind a handshake");
+    assert_int_equal(net.e.b.counts[CHANNEL_SIDE_DATA][0][CHANNEL_DATA_LOST], 0);
+    assert_int_equal(end_downs(a) + end_downs(&net.e.b), 0);
+    net_close(&net);
+}
+
 static bool contains(struct proxy *p, const char *text)
 {
     size_t size;
@@ -255,6 +345,8 @@ int main(void)
         cmocka_unit_test(garbage_on_every_port_changes_nothing),
         cmocka_unit_test(strangers_that_stay_are_shed),
         cmocka_unit_test(strangers_do_not_crowd_out_data),
+        cmocka_unit_test(who_knocks_is_heard_while_messages_keep_coming),
+        cmocka_unit_test(a_forged_reset_on_a_new_connection_loses_nothing),
         cmocka_unit_test(a_capture_finds_nothing),
         cmocka_unit_test(a_replay_is_dropped),
         cmocka_unit_test(flipped_bits_never_get_through),
