@@ -133,6 +133,33 @@ static void back_pressure_is_felt_and_ends(void **state)
     ends_close(&e);
 }
 
+// Messages that were read together are taken one in each turn: as long as there is one, the next turn comes at once.
+static void who_takes_one_at_a_time_does_not_sleep_on_the_others(void **state)
+{
+    struct ends e;
+    ends_start(&e, 1, key);
+    ends_exchange(&e);
+    struct pollfd p = {channel_data_fd(e.b.ch), POLLIN, 0};
+    for (uint64_t i = 0; i < 20; i++)
+        assert_int_equal(end_send(&e.a, i, 8), 0);
+    int64_t until = clock_boot_ns() + ENDS_PATIENCE_NS;
+    bool slept = false;
+    for (uint64_t number = 0; number < 20;) {
+        struct channel_message m;
+        assert_true(clock_boot_ns() < until);
+        if (channel_data_receive(e.b.ch, &m) == 0) {
+            assert_false(slept); // it was there all the time
+            assert_memory_equal(m.data, &number, sizeof(number));
+            channel_message_free(&m);
+            number++;
+        }
+        channel_data_work(e.b.ch);
+        int64_t left = channel_data_deadline_ns(e.b.ch) - clock_boot_ns();
+        slept = number < 20 && poll(&p, 1, left <= 0 ? 0 : (int)(left / NS_PER_MS + 1)) == 0 && left > 0;
+    }
+    ends_close(&e);
+}
+
 static bool both_refused(struct ends *e)
 {
     return e->a.refusals > 0 && e->b.refusals > 0;
@@ -326,6 +353,7 @@ int main(void)
         cmocka_unit_test(ends_meet_over_ipv6),
         cmocka_unit_test(large_and_small_messages_arrive_whole),
         cmocka_unit_test(back_pressure_is_felt_and_ends),
+        cmocka_unit_test(who_takes_one_at_a_time_does_not_sleep_on_the_others),
         cmocka_unit_test(another_key_is_refused),
         cmocka_unit_test(no_key_against_a_key_is_refused),
         cmocka_unit_test(another_pair_is_refused),

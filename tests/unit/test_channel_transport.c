@@ -461,6 +461,27 @@ static void the_rest_of_a_message_follows_by_itself(void **state)
     for (uint32_t i = 1; i < sent; i++)
         expect(&w, i, 1U << 20);
     wait_ready(&w, true);
+    way_work(&w, 0);
+    struct epoll_event event;
+    assert_int_equal(epoll_wait(w.push_epoll, &event, 1, 0), 0); // it does not turn and turn
+    way_close(&w);
+}
+
+// It is the attempts in a row that become slow, not those of a push whose connections break now and then.
+static void who_was_connected_connects_again_soon(void **state)
+{
+    struct way w;
+    int listener;
+    push_alone(&w, &listener);
+    for (int i = 0; i < 4; i++) {
+        int s = accept_one(&w, listener);
+        say_greeting(s, SP_PULL);
+        wait_ready(&w, true);
+        close(s);
+        wait_ready(&w, false);
+        assert_true(w.out->push_tick(w.push, 0) <= clock_boot_ns() + 50 * NS_PER_MS);
+    }
+    close(listener);
     way_close(&w);
 }
 
@@ -555,6 +576,7 @@ int main(void)
         cmocka_unit_test(a_push_sends_nothing_to_who_greets_wrongly),
         cmocka_unit_test(half_a_message_is_lost_with_its_connection),
         cmocka_unit_test(the_rest_of_a_message_follows_by_itself),
+        cmocka_unit_test(who_was_connected_connects_again_soon),
         cmocka_unit_test(without_descriptors_it_accepts_later),
         cmocka_unit_test(a_stream_may_be_cut_anywhere),
     };
