@@ -420,13 +420,25 @@ int side_receive(struct side *side, struct received *ret_received)
 
 // --- timers ---
 
-// While messages come, most works have nothing else to find: what is ready waits for the next but BUSY_MAX at most, and
+// Whether the rest of a message waits for its connection, or one is being made: neither may wait for anything else.
+static bool is_pushing(const struct side *side)
+{
+    for (int i = 0; i < side->n_links; i++) {
+        const struct link *l = &side->links[i];
+        if (l->push && !l->transport->push_ready(l->push))
+            return true;
+    }
+    return false;
+}
+
+// While messages come for data, most works have nothing else to find: what is ready waits for the next but BUSY_MAX at most, and
 // wakes who polls the epoll.
 static void take_ready(struct side *side, int64_t now)
 {
     bool came = side->came;
     side->came = false;
-    if (came && side->drained && side->busy++ < BUSY_MAX) {
+    bool data = side->kind == CHANNEL_SIDE_DATA;
+    if (data && came && side->drained && side->busy++ < BUSY_MAX && !is_pushing(side)) {
         note_unread(side, false, now);
         return;
     }

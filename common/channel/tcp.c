@@ -32,7 +32,7 @@
 #define ACCEPT_AGAIN_NS  (100 * NS_PER_MS) // where there was no descriptor for a connection
 #define RECONNECT_NS_MIN (50 * NS_PER_MS)
 #define RECONNECT_NS_MAX NS_PER_S
-#define BUFFER_KEPT      (1024 * 1024) // a larger one is freed once it was sent
+#define BUFFER_KEPT      (2 * 1024 * 1024) // a larger one is freed once it was sent
 // An accepted connection whose far end is gone without a word ends after half a minute.
 #define KEEP_IDLE_S     15
 #define KEEP_INTERVAL_S 5

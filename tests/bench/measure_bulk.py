@@ -46,7 +46,7 @@ def first_mirror(bench, image, size, content):
                 return status.get("resync", {}).get("active") or status.get("synchronized")
             wait("the mirror to begin", begun, pause=0.002)
             start = time.monotonic()
-            wait("the mirror to end", lambda: lab.status("primary", "pair").get("synchronized"), pause=0.005,
+            wait("the mirror to end", lambda: lab.status("primary", "pair").get("synchronized"), pause=0.025,
                  seconds=900)
             seconds, wire = time.monotonic() - start, lab.wire_bytes()
             pair = contenders.Pair("pair", work, size, lab, "pair", "sync")
