@@ -356,6 +356,37 @@ int channel_data_send(struct channel *ch, const struct iovec *iov, int n)
     return data_send_locked(ch, iov, n, size);
 }
 
+static struct link *current_link(struct channel *ch)
+{
+    struct side *side = &ch->data;
+    struct link *l = side->send_path == CHANNEL_NO_PATH ? NULL : &side->links[side->send_path];
+    return l && l->push ? l : NULL;
+}
+
+int channel_data_send_soon(struct channel *ch, const struct iovec *iov, int n)
+{
+    size_t size;
+    int r = check_iov(iov, n, &size);
+    if (r < 0)
+        return r;
+    HOLD_LOCK(&ch->data.lock);
+    struct link *l = current_link(ch);
+    if (l)
+        l->transport->push_more(l->push, true);
+    r = data_send_locked(ch, iov, n, size);
+    if (l)
+        l->transport->push_more(l->push, false);
+    return r;
+}
+
+void channel_data_push(struct channel *ch)
+{
+    HOLD_LOCK(&ch->data.lock);
+    struct link *l = current_link(ch);
+    if (l)
+        l->transport->push_all(l->push);
+}
+
 void channel_data_look(struct channel *ch)
 {
     HOLD_LOCK(&ch->data.lock);

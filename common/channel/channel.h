@@ -9,7 +9,7 @@
 //
 // Threads: the control side (channel_*) belongs to one thread, the data side's receiving half
 // (channel_data_fd, _receive, _work, _deadline_ns) to one other, or the same; channel_data_send,
-// _send_fd, _failover, _generation and (without a bundler) channel_send_control may be called from any thread. The two
+// _send_soon, _push, _send_fd, _failover, _generation and (without a bundler) channel_send_control may be called from any thread. The two
 // sides share no lock. Callbacks come from within channel_work(), channel_data_work() and
 // channel_data_receive(), on the thread that called, without any lock held; they may call
 // everything but channel_free() and the function that they come from.
@@ -141,6 +141,10 @@ int channel_send_control(struct channel *ch, int path, const void *data, size_t 
 // free on return. Returns 0; -EAGAIN when the link is busy (poll channel_data_send_fd()); -ENOTCONN
 // while no data link is up (wait for CHANNEL_DATA_PATH); -EMSGSIZE. 0 is no promise of delivery.
 int channel_data_send(struct channel *ch, const struct iovec *iov, int n);
+// Likewise, for a small message behind which others follow: it may wait for them, or until channel_data_push() says that there
+// are none. So many answers travel as one.
+int channel_data_send_soon(struct channel *ch, const struct iovec *iov, int n);
+void channel_data_push(struct channel *ch);
 // Somebody has waited for an answer to what was sent: if the current data path has no connection any more, and gets none, it
 // is left for another one, as if more were being sent in vain. To be called again and again (every 100 ms or so) meanwhile.
 void channel_data_look(struct channel *ch);

@@ -328,6 +328,17 @@ static int push_send(struct push *push, void *room, size_t size)
     return r;
 }
 
+static void push_more(struct push *push, bool more)
+{
+    (void)push;
+    (void)more;
+}
+
+static void push_all(struct push *push)
+{
+    (void)push;
+}
+
 const struct transport transport_nanomsg = {
     .pull_open = pull_open,
     .pull_close = pull_close,
@@ -350,5 +361,7 @@ const struct transport transport_nanomsg = {
     .push_room = push_room,
     .push_drop = push_drop,
     .push_send = push_send,
+    .push_more = push_more,
+    .push_all = push_all,
     .message_free = message_free,
 };

@@ -355,6 +355,7 @@ struct push {
     int fd;
     enum push_state state;
     bool fresh;
+    bool more, waits; // what is sent may wait in the socket; something does
     int64_t retry_at_ns, backoff_ns;
     uint8_t greeting[SP_GREETING]; // the other side's, as far as it has come
     size_t greeted;
@@ -438,7 +439,7 @@ static int push_open(const char *mine, const char *peers, uint16_t port, size_t 
 static void push_flush(struct push *push)
 {
     while (push->from < push->to) {
-        ssize_t n = send(push->fd, push->buffer + push->from, push->to - push->from, MSG_NOSIGNAL);
+        ssize_t n = send(push->fd, push->buffer + push->from, push->to - push->from, MSG_NOSIGNAL | (push->more ? MSG_MORE : 0));
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0) {
@@ -578,9 +579,23 @@ static int push_send(struct push *push, void *room, size_t size)
         return -EAGAIN;
     }
     push->fresh = false;
+    push->waits = push->more;
     if (push->from < push->to)
         (void)watch(push->epoll, EPOLL_CTL_MOD, push->fd, EPOLLIN | EPOLLOUT, push->tag);
     return 0;
+}
+
+static void push_more(struct push *push, bool more)
+{
+    push->more = more;
+}
+
+// Setting the option once more sends what waits.
+static void push_all(struct push *push)
+{
+    if (push->waits && push->fd >= 0)
+        set(push->fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    push->waits = false;
 }
 
 const struct transport transport_tcp = {
@@ -605,5 +620,7 @@ const struct transport transport_tcp = {
     .push_room = push_room,
     .push_drop = push_drop,
     .push_send = push_send,
+    .push_more = push_more,
+    .push_all = push_all,
     .message_free = free,
 };

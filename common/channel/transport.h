@@ -63,6 +63,9 @@ struct transport {
     void (*push_drop)(struct push *push, void *room);
     // Sends what was put there. -EAGAIN: it was not taken.
     int (*push_send)(struct push *push, void *room, size_t size);
+    // Between true and false, what is sent may wait for what follows: until push_all() at the latest, or some 200 ms.
+    void (*push_more)(struct push *push, bool more);
+    void (*push_all)(struct push *push);
 
     void (*message_free)(void *message); // NULL-safe
 };

@@ -59,6 +59,7 @@ struct stream {
     struct follower *follower;
     struct batch_ack unsent; // that the channel did not take,
     int64_t unsent_ns;       // when; 0: there is none
+    bool answers;            // some were sent in this turn, and may wait for more
     bool open_wanted;
     int64_t open_retry_ns;
     struct log_site log;
@@ -167,7 +168,10 @@ static void send_message(void *user, const void *message, size_t size)
 {
     struct stream *s = user;
     struct iovec iov = {.iov_base = (void *)(uintptr_t)message, .iov_len = size};
-    int r = channel_data_send(s->config.channel, &iov, 1); // losing it does no harm
+    bool answer = ((const struct batch_answer *)message)->kind == BATCH_ANSWER;
+    int r = answer ? channel_data_send_soon(s->config.channel, &iov, 1)
+                   : channel_data_send(s->config.channel, &iov, 1); // losing it does no harm
+    s->answers |= answer;
     if (size != sizeof(s->unsent) || ((const struct batch_ack *)message)->kind != BATCH_ACK)
         return;
     s->unsent_ns = r == -EAGAIN ? clock_boot_ns() : 0;
@@ -450,6 +454,9 @@ static int64_t turn(struct stream *s)
                 "a LUN came back without its write cache: its content has to be resynced");
     }
     follower_turn(s->follower, now);
+    if (s->answers)
+        channel_data_push(s->config.channel);
+    s->answers = false;
     // Nothing else has come: an acknowledgement is all that anybody waits for.
     if (s->segments)
         segments_kick(s->segments, messages < MESSAGES_A_TURN && bytes < BYTES_A_TURN);

@@ -59,6 +59,36 @@ static void ends_meet_over_ipv6(void **state)
     ends_close(&e);
 }
 
+static bool b_has_61(struct ends *e)
+{
+    return e->b.n_data == 61;
+}
+
+static void what_may_wait_arrives_in_its_place(void **state)
+{
+    struct ends e;
+    struct iovec iov = {NULL, CHANNEL_DATA_MAX + 1};
+    ends_start(&e, 1, key);
+    for (uint64_t i = 0; i < 61; i++) {
+        uint64_t message[8] = {i};
+        for (size_t k = sizeof(i); k < sizeof(message); k++)
+            ((uint8_t *)message)[k] = (uint8_t)(i + k);
+        iov = (struct iovec){message, sizeof(message)};
+        if (i == 30)
+            assert_int_equal(end_send(&e.a, i, 100000), 0);
+        else
+            assert_int_equal(channel_data_send_soon(e.a.ch, &iov, 1), 0);
+    }
+    channel_data_push(e.a.ch);
+    ends_wait(&e, b_has_61, "all messages");
+    for (uint64_t i = 0; i < 61; i++)
+        assert_int_equal(e.b.numbers[i], i);
+    assert_false(e.b.damaged);
+    iov = (struct iovec){NULL, CHANNEL_DATA_MAX + 1};
+    assert_int_equal(channel_data_send_soon(e.a.ch, &iov, 1), -EMSGSIZE);
+    ends_close(&e);
+}
+
 static void large_and_small_messages_arrive_whole(void **state)
 {
     static const size_t sizes[] = {8, 9, 4096, 65537, 256 * 1024, CHANNEL_DATA_MAX};
@@ -352,6 +382,7 @@ int main(void)
         cmocka_unit_test(unsealed_ends_meet_on_loopback),
         cmocka_unit_test(ends_meet_over_ipv6),
         cmocka_unit_test(large_and_small_messages_arrive_whole),
+        cmocka_unit_test(what_may_wait_arrives_in_its_place),
         cmocka_unit_test(back_pressure_is_felt_and_ends),
         cmocka_unit_test(who_takes_one_at_a_time_does_not_sleep_on_the_others),
         cmocka_unit_test(another_key_is_refused),

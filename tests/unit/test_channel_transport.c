@@ -3,6 +3,7 @@
 // that every test of the way itself is made with either at either end.
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/sockios.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <sched.h>
@@ -485,6 +486,41 @@ static void who_was_connected_connects_again_soon(void **state)
     way_close(&w);
 }
 
+static int unsent(struct way *w)
+{
+    int bytes = 0;
+    assert_int_equal(ioctl(w->out->push_fd(w->push), SIOCOUTQNSD, &bytes), 0);
+    return bytes;
+}
+
+// What may wait does, in the socket; the kernel lets it go by itself after a while, so on a busy machine that is tried again.
+static void what_may_wait_goes_when_it_is_told_to(void **state)
+{
+    struct way w;
+    uint32_t sent = 1, received = 1;
+    own_way(&w);
+    for (bool waited = false; !waited;) {
+        w.out->push_more(w.push, true);
+        for (int i = 0; i < 3; i++)
+            send_one(&w, sent++, 100);
+        w.out->push_more(w.push, false);
+        waited = unsent(&w) > 0;
+        w.out->push_all(w.push);
+        assert_int_equal(unsent(&w), 0);
+        for (; received < sent; received++)
+            expect(&w, received, 100);
+        assert_true(sent < 1000);
+    }
+    w.out->push_more(w.push, true);
+    send_one(&w, sent++, 100);
+    w.out->push_more(w.push, false);
+    send_one(&w, sent++, 100); // takes what waits along
+    assert_int_equal(unsent(&w), 0);
+    for (; received < sent; received++)
+        expect(&w, received, 100);
+    way_close(&w);
+}
+
 static void without_descriptors_it_accepts_later(void **state)
 {
     struct way w;
@@ -577,6 +613,7 @@ int main(void)
         cmocka_unit_test(half_a_message_is_lost_with_its_connection),
         cmocka_unit_test(the_rest_of_a_message_follows_by_itself),
         cmocka_unit_test(who_was_connected_connects_again_soon),
+        cmocka_unit_test(what_may_wait_goes_when_it_is_told_to),
         cmocka_unit_test(without_descriptors_it_accepts_later),
         cmocka_unit_test(a_stream_may_be_cut_anywhere),
     };
